@@ -1,0 +1,74 @@
+"""`python -m arlm VERB ...` and the console script `arlm`."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import signal
+import sys
+
+from arlm import __version__
+
+TRAINER_VERBS = {
+    "fit": "train a network",
+    "validate": "likelihood on the validation split",
+    "test": "likelihood on the test split",
+    "predict": "draw samples within a Lightning run",
+}
+COMMANDS = {
+    "sample": "draw samples from a checkpoint",
+    "evaluate": "likelihood of a checkpoint, beside baselines",
+}
+HELP = f"""usage: arlm VERB [options]          ({__version__})
+
+Train, from a configuration (options of `arlm VERB --help` override it):
+{chr(10).join(f"  {verb:10} {text}" for verb, text in TRAINER_VERBS.items())}
+
+Use a checkpoint:
+{chr(10).join(f"  {verb:10} {text}" for verb, text in COMMANDS.items())}
+
+  python -m arlm fit --config configs/digits_pixelcnn.yaml
+  python -m arlm sample runs/digits_pixelcnn --n 16 --out digits.png
+"""
+
+
+def main() -> int:
+    """Run one verb; returns the exit code: 2 for bad input, 130 and 143 when interrupted."""
+    verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if verb in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0
+    if verb == "--version":
+        print(__version__)
+        return 0
+    if verb not in TRAINER_VERBS | COMMANDS:
+        near = difflib.get_close_matches(verb, TRAINER_VERBS | COMMANDS, n=1)
+        meant = f"did you mean {near[0]!r}?" if near else "see `arlm --help`"
+        return fail(f"verb: {verb!r} is not known; {meant}")
+    from arlm.errors import UserError
+
+    try:
+        if verb in COMMANDS:
+            importlib.import_module(f"arlm.commands.{verb}").main(sys.argv[2:])
+        else:
+            importlib.import_module("arlm.cli").main()
+    except UserError as error:
+        return fail(str(error))
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    return 0
+
+
+def fail(message: str) -> int:
+    """Tell bad input in one line."""
+    print("arlm: error:", " ".join(message.split()), file=sys.stderr)
+    return 2
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,125 @@
+"""What happens around training: samples to look at, progress in a log file, files that are never half written."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric.utilities.types import _PATH
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.cli import SaveConfigCallback
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from arlm.domains import Domain
+from arlm.errors import UserError
+from arlm.pictures import write_samples
+from arlm.sampling import row_seeds
+
+
+class WriteSamples(Callback):
+    """Draws the same seeds at each validation, so that one can watch the network learn.
+
+    A PNG grid or a text file goes to `samples/` in the run's folder, and to the logger if it takes
+    images and text (TensorBoard does).
+
+    Args:
+        n: rows to draw; 0 draws none.
+        seed: of the rows.
+    """
+
+    def __init__(self, n: int = 16, seed: int = 0) -> None:
+        if n < 0:
+            raise UserError(f"samples.n: {n} is out of range; choose 0 for none, or more")
+        self.n, self.seed = n, seed
+        self._predicted: list[torch.Tensor] = []
+
+    def on_validation_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.sanity_checking or not self.n or not trainer.is_global_zero:
+            return
+        tokens = module.sampler(module.net, row_seeds(self.seed, self.n)).tokens
+        self._write(trainer, tokens)
+
+    def on_predict_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        self._predicted.append(args[2] if len(args) > 2 else kwargs["outputs"])
+
+    def on_predict_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self._write(trainer, torch.cat(self._predicted))
+        self._predicted = []
+
+    def _write(self, trainer: Trainer, tokens: torch.Tensor) -> None:
+        domain: Domain = trainer.datamodule.domain  # type: ignore[attr-defined]
+        stem = Path(trainer.log_dir or ".") / "samples" / f"step-{trainer.global_step:07d}"
+        path = write_samples(domain, tokens, stem)
+        print(f"samples: {path}")
+        board = getattr(trainer.logger, "experiment", None)
+        if path.suffix == ".png" and hasattr(board, "add_image"):
+            images = domain.decode(tokens).permute(0, 3, 1, 2)
+            board.add_images("samples", images, trainer.global_step)
+        elif path.suffix == ".txt" and hasattr(board, "add_text"):
+            board.add_text("samples", path.read_text(encoding="utf-8"), trainer.global_step)
+
+
+class LineProgress(Callback):
+    """Progress as plain lines, for logs and pipes, where a redrawn bar is noise.
+
+    Args:
+        seconds: between two lines.
+    """
+
+    def __init__(self, seconds: float = 10.0) -> None:
+        self.seconds = seconds
+        self._last = -float("inf")
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
+        done = trainer.global_step == trainer.estimated_stepping_batches
+        if time.monotonic() - self._last >= self.seconds or done:
+            self._last = time.monotonic()
+            self._line(trainer, "train/")
+
+    def on_validation_end(self, trainer: Trainer, *_: Any) -> None:
+        if not trainer.sanity_checking:
+            self._line(trainer, "val/")
+
+    def _line(self, trainer: Trainer, prefix: str) -> None:
+        figures = [
+            f"{k} {float(v):.4f}" for k, v in trainer.callback_metrics.items() if k.startswith(prefix)
+        ]
+        step = f"step {trainer.global_step}/{trainer.estimated_stepping_batches}"
+        print(f"epoch {trainer.current_epoch}", step, *figures, sep="  ", file=sys.stderr, flush=True)
+
+
+class SaveRun(SaveConfigCallback):
+    """Writes `config.yaml` and `data.json` (the data's provenance) to the run's folder, in `fit` only."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        pl_module.run_config = self.parser.dump(self.config, skip_none=False)  # type: ignore[assignment]
+        if stage != "fit" or trainer.logger is None or trainer.fast_dev_run:
+            return
+        self.overwrite = True
+        super().setup(trainer, pl_module, stage)
+        if trainer.is_global_zero and trainer.log_dir:
+            provenance = trainer.datamodule.provenance()  # type: ignore[attr-defined]
+            (Path(trainer.log_dir) / "data.json").write_text(json.dumps(provenance, indent=2) + "\n")
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it, so that no kill leaves half a file."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None
+    ) -> None:
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for stale in target.parent.glob(f"{target.name}.tmp*"):
+            stale.unlink(missing_ok=True)
+        temporary = target.with_name(f"{target.name}.tmp{os.getpid()}")
+        with temporary.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)

@@ -1,0 +1,105 @@
+"""The verbs of the Trainer: fit, validate, test, predict, by LightningCLI."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import set_parsing_settings
+from omegaconf.errors import OmegaConfBaseException
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
+
+import arlm.models.lstm
+import arlm.models.pixelcnn
+import arlm.models.transformer  # noqa: F401  (short names on the command line)
+from arlm import checkpoint
+from arlm.callbacks import LineProgress, SaveRun, WriteSamples
+from arlm.data import TokenDataModule
+from arlm.errors import UserError
+from arlm.module import AutoregressiveModule
+
+TRAINER_DEFAULTS: dict[str, Any] = {
+    "accelerator": "auto",
+    "devices": 1,
+    "logger": {"class_path": "pytorch_lightning.loggers.CSVLogger", "init_args": {"save_dir": "runs"}},
+    "plugins": {"class_path": "arlm.callbacks.AtomicCheckpointIO"},
+    "gradient_clip_val": 1.0,
+    "log_every_n_steps": 25,
+    "use_distributed_sampler": False,  # TokenDataModule shares out batches itself
+    "enable_model_summary": False,
+    "num_sanity_val_steps": 0,
+}
+CHECKPOINT_DEFAULTS = {
+    "checkpoint.monitor": "val/nll",
+    "checkpoint.filename": "best",
+    "checkpoint.save_last": True,
+    "checkpoint.save_on_exception": True,
+    "checkpoint.enable_version_counter": False,
+}
+
+
+class Command(LightningCLI):
+    """LightningCLI with the one link data.spec -> model.spec and arlm's defaults."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.link_arguments("data.spec", "model.spec", apply_on="instantiate")
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(WriteSamples, "samples")
+        parser.set_defaults(CHECKPOINT_DEFAULTS)
+
+    def before_instantiate_classes(self) -> None:
+        """Name the run after its first configuration file, and look at the checkpoint before work begins."""
+        config = self.config[self.subcommand]
+        logger = config.trainer.logger
+        if config.config and hasattr(logger, "init_args") and logger.init_args.get("name", 0) in (
+            None,
+            "lightning_logs",
+        ):
+            logger.init_args.name = Path(str(config.config[0])).stem
+        path = config.get("ckpt_path")
+        if path and path not in ("best", "last", "hpc", "registry"):
+            config.ckpt_path = str(checkpoint.find(path))
+            checkpoint.read(path)
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning would read options from the checkpoint over those of the command line."""
+
+
+def main() -> None:
+    """Parse the command line and run the Trainer."""
+    _silence()
+    set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+    defaults = dict(TRAINER_DEFAULTS)
+    if not sys.stderr.isatty():
+        defaults |= {"enable_progress_bar": False, "callbacks": [LineProgress()]}
+    try:
+        Command(
+            AutoregressiveModule,
+            TokenDataModule,
+            subclass_mode_data=True,
+            save_config_callback=SaveRun,
+            trainer_defaults=defaults,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            parser_kwargs={"prog": "arlm", "parser_mode": "omegaconf+", "allow_abbrev": False},
+        )
+    except (OmegaConfBaseException, MisconfigurationException) as error:
+        raise UserError(f"configuration: {str(error).splitlines()[0]}") from None
+    except SIGTERMException:
+        sys.exit(143)  # the checkpoint is saved; Lightning would exit 0
+
+
+def _silence() -> None:
+    """Drop adverts and one deprecation inside Lightning; keep every real warning."""
+
+    def wanted(entry: logging.LogRecord) -> bool:
+        message = entry.getMessage()
+        return not ("\N{ELECTRIC LIGHT BULB}" in message or "PU available" in message)
+
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(wanted)
+    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")

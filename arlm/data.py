@@ -1,0 +1,230 @@
+"""TokenDataModule: the contract of a data set."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from arlm.core import Batch, Spec
+from arlm.datasets import Rows, TextWindows, TokenDataset, generator
+from arlm.domains import Domain, TextDomain
+from arlm.errors import UserError
+from arlm.sampling.noise import row_seeds
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+def data_folder(data_dir: str | None) -> Path:
+    """Where data sets lie: the argument, else ARLM_DATA_DIR, else the user's cache folder."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "arlm"
+    return Path(data_dir or os.environ.get("ARLM_DATA_DIR") or cache).expanduser()
+
+
+def read_text(path: Path, field: str) -> str:
+    """A UTF-8 file as it stands, line ends included; `field` is named in the error."""
+    try:
+        return path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{field}: '{path}' is not UTF-8 text (byte {error.start}); convert it to UTF-8"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{field}: cannot read '{path}' ({error.strerror}); check the path") from None
+
+
+class BatchOrder(Sampler[Rows]):
+    """Which rows make which batch: a pure function of (seed, epoch), shared out over processes.
+
+    In training, rows are shuffled and a last short batch is left out; in evaluation, every row comes
+    once, in order.
+
+    Args:
+        rows: in the data set.
+        batch_size: rows in a batch.
+        training: shuffle and drop the last short batch.
+        seed: of the shuffling.
+        rank, world_size: this process and how many there are.
+    """
+
+    def __init__(
+        self,
+        rows: int,
+        batch_size: int,
+        training: bool,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.rows, self.batch_size, self.training, self.seed = rows, batch_size, training, seed
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+        self.skip = 0  # batches to leave out once, after a resume
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this before every epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        step = self.batch_size * self.world_size
+        if self.training:
+            return self.rows // step
+        return len(range(self.rank * self.batch_size, self.rows, step))
+
+    def __iter__(self) -> Iterator[Rows]:
+        order = torch.arange(self.rows)
+        if self.training:
+            order = torch.randperm(self.rows, generator=generator(self.seed, self.epoch))
+        batches = order.split(self.batch_size)[self.rank :: self.world_size][: len(self)]
+        skip, self.skip = self.skip, 0
+        for index in batches[skip:]:
+            yield Rows(self.epoch, index)
+
+
+class ResumableLoader(DataLoader):
+    """A loader of whole batches that continues in the middle of an epoch.
+
+    Lightning saves `state_dict()` in the checkpoint and gives it back on resume.
+    """
+
+    def __init__(self, dataset: TokenDataset, order: BatchOrder, num_workers: int = 0) -> None:
+        super().__init__(dataset, batch_size=None, sampler=order, num_workers=num_workers)
+        self.order = order
+        self.yielded = 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        self.yielded = self.order.skip
+        for batch in super().__iter__():
+            self.yielded += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Batches yielded in this epoch."""
+        return {"yielded": self.yielded}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Start the next epoch after those; a finished one starts anew."""
+        self.order.skip = state["yielded"] % max(1, len(self.order))
+
+
+class TokenDataModule(LightningDataModule, ABC):
+    """A data set: a domain, a spec and three splits.
+
+    A subclass sets `self.domain` in its constructor (the vocabulary must be known before the network is
+    built), keeps its arguments as attributes of the same names, and writes `spec` and `build`.
+
+    Args:
+        batch_size: rows in a batch.
+        seed: of shuffling and of random windows or binarisation.
+        num_workers: processes that prepare batches; 0 is fastest for tensors in memory.
+    """
+
+    domain: Domain
+    predict_rows = 16
+
+    def __init__(self, batch_size: int, seed: int = 0, num_workers: int = 0) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise UserError(f"data.batch_size: {batch_size} is out of range; choose at least 1")
+        self.batch_size, self.seed, self.num_workers = batch_size, seed, num_workers
+        self._datasets: dict[Split, TokenDataset] = {}
+
+    @property
+    @abstractmethod
+    def spec(self) -> Spec:
+        """What a network may know of the data."""
+
+    @abstractmethod
+    def build(self, split: Split) -> TokenDataset:
+        """Read one split. Called once for each."""
+
+    def provenance(self) -> dict[str, str]:
+        """Where the data came from, for the record: versions, checksums, protocol."""
+        return {}
+
+    def dataset(self, split: Split) -> TokenDataset:
+        """One split, built at first use."""
+        if split not in self._datasets:
+            self._datasets[split] = self.build(split)
+        return self._datasets[split]
+
+    def loader(self, split: Split) -> ResumableLoader:
+        """Batches of one split, this process's share of them."""
+        dataset, training = self.dataset(split), split == "train"
+        rank, world_size = 0, 1
+        if self.trainer is not None:
+            rank, world_size = self.trainer.global_rank, self.trainer.world_size
+        if training and self.batch_size * world_size > len(dataset):
+            raise UserError(
+                f"data.batch_size: {self.batch_size * world_size} is larger than the training split "
+                f"of {len(dataset)} rows; choose at most {len(dataset) // world_size}"
+            )
+        order = BatchOrder(len(dataset), self.batch_size, training, self.seed, rank, world_size)
+        return ResumableLoader(dataset, order, self.num_workers)
+
+    def train_dataloader(self) -> ResumableLoader:
+        return self.loader("train")
+
+    def val_dataloader(self) -> ResumableLoader:
+        return self.loader("val")
+
+    def test_dataloader(self) -> ResumableLoader:
+        return self.loader("test")
+
+    def predict_dataloader(self) -> DataLoader:
+        """Seeds of the rows that `predict` samples."""
+        seeds: Any = torch.tensor(row_seeds(self.seed, self.predict_rows))
+        return DataLoader(seeds, batch_size=min(self.batch_size, self.predict_rows))
+
+
+class TextDataModule(TokenDataModule):
+    """Text in windows of `length` tokens. A subclass sets `self.domain` and writes `text`.
+
+    Args:
+        length: tokens in a window, T.
+        stride: by how much windows advance in evaluation; half a window by default, so that a token
+            is scored with at least that much context.
+        batch_size, seed, num_workers: as for TokenDataModule.
+    """
+
+    domain: TextDomain
+
+    def __init__(
+        self,
+        length: int,
+        stride: int | None = None,
+        batch_size: int = 16,
+        seed: int = 0,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__(batch_size, seed, num_workers)
+        if length < 2:
+            raise UserError(f"data.length: {length} is out of range; choose at least 2")
+        if stride is not None and not 1 <= stride <= length:
+            raise UserError(f"data.stride: {stride} is out of range; choose 1 to {length}")
+        self.length, self.stride = length, stride
+
+    @property
+    def spec(self) -> Spec:
+        return self.domain.spec(self.length)
+
+    @abstractmethod
+    def text(self, split: Split) -> str:
+        """All the text of one split."""
+
+    def build(self, split: Split) -> TextWindows:
+        stride = None if split == "train" else self.stride or max(1, self.length // 2)
+        tokens = self.tokens(split)
+        return TextWindows(tokens, self.domain, self.length, stride, self.seed)
+
+    def tokens(self, split: Split) -> Tensor:
+        """All the tokens of one split, (N,)."""
+        return self.domain.encode(self.text(split), strict=False)

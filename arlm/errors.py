@@ -1,0 +1,8 @@
+"""The one exception of arlm that is the user's to mend."""
+
+
+class UserError(ValueError):
+    """Bad input, told in one line that names the field, the value and the mend.
+
+    The command line prints it without a traceback and exits with code 2.
+    """

@@ -1,0 +1,1 @@
+"""Evaluation: add nats, tokens and units; divide last."""

@@ -1,0 +1,1 @@
+"""Networks: one file, one family, one paper."""

@@ -1,0 +1,237 @@
+"""PixelCNN: an image as a sequence of pixels, scored by masked convolutions.
+
+References:
+    | Pixel Recurrent Neural Networks (van den Oord, Kalchbrenner, Kavukcuoglu, 2016), sections 3.3-3.4
+    | https://arxiv.org/abs/1601.06759
+    | Fast Generation for Convolutional Autoregressive Models (Ramachandran et al., 2017): the caches
+    | https://arxiv.org/abs/1704.06001
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from arlm.core import Autoregressor, Spec, State, device_of
+from arlm.errors import UserError
+from arlm.layers.masked_conv import MaskedConv2d
+
+RASTER = "b (h w c) -> b c h w"
+
+
+class Intensity(nn.Module):
+    """Level v of V -> a number in [-1, 1]; zero padding around the image is then mid-grey. (...) -> (...)."""
+
+    values: Tensor
+
+    def __init__(self, levels: int) -> None:
+        super().__init__()
+        self.register_buffer("values", torch.linspace(-1, 1, levels), persistent=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.values[tokens]
+
+
+class ResidualBlock(nn.Module):
+    """x + 1x1(relu(3x3(relu(1x1(relu(x)))))): 2h -> h -> h -> 2h features, all mask B (figure 5)."""
+
+    def __init__(self, width: int, channels: int) -> None:
+        super().__init__()
+        self.down = MaskedConv2d("B", 2 * width, width, 1, channels)
+        self.conv = MaskedConv2d("B", width, width, 3, channels)
+        self.up = MaskedConv2d("B", width, 2 * width, 1, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.up(F.relu(self.conv(F.relu(self.down(F.relu(x))))))
+
+
+class Dense(NamedTuple):
+    """A layer at one pixel: `addmm(bias, x, weight)`."""
+
+    weight: Tensor  # (in, out)
+    bias: Tensor  # (out,)
+
+
+class Folded(NamedTuple):
+    """Masked weights as matrices over the unmasked taps, and where the taps lie in a flattened map."""
+
+    first: Dense
+    first_offsets: Tensor  # (taps,)
+    past: Dense  # 3x3 taps before the pixel, all blocks: (depth, taps * h, h) and (depth, 1, h)
+    past_offsets: Tensor  # (taps,)
+    blocks: tuple[tuple[Dense, Tensor, Dense], ...]  # 1x1 down, centre of the 3x3, 1x1 up
+    head: tuple[Dense, Dense]
+
+
+@dataclass(frozen=True)
+class PixelCNNState(State):
+    """What is known of each layer's input, with the zero padding that its convolution sees."""
+
+    shared = frozenset({"folded"})
+
+    image: Tensor  # (B, (H + 3) * (W + 6), C) intensities
+    maps: Tensor  # (B, depth, (H + 1) * (W + 2), h) inputs of the 3x3 convolutions
+    position: Tensor  # (B,) int64, tokens taken in
+    folded: Folded
+
+
+class PixelCNN(Autoregressor):
+    """The paper's PixelCNN: 7x7 mask A, `depth` residual blocks, two 1x1 layers, softmax over V levels.
+
+    What a pixel @ sees through a 3x3 (mask B keeps the centre #, mask A does not):
+
+        . . . . .        The stack sees a triangle that widens upwards: pixels to the right of its
+        . 1 1 1 .        edge, though earlier in the order, lie in the blind spot.
+        . 1 # . .
+
+    With C > 1 channels, features are split into C groups (R, G, B) and the centre tap lets a group see
+    itself and those before it, so a channel is conditioned on the earlier channels of its own pixel.
+
+    Args:
+        spec: of shape (H, W, C).
+        width: h, features inside a block; 2h between blocks.
+        depth: residual blocks.
+        head_width: features of the layer before the softmax.
+
+    Shapes: tokens (B, T) -> logits (B, T, V), T <= H * W * C.
+    """
+
+    def __init__(
+        self, spec: Spec, width: int = 16, depth: int = 15, head_width: int = 32
+    ) -> None:
+        super().__init__(spec)
+        if len(spec.shape) != 3:
+            raise UserError(
+                f"model.net: PixelCNN needs an image of shape (H, W, C), not {spec.shape}; "
+                "choose an image data set, or a network for sequences"
+            )
+        channels = spec.shape[2]
+        if min(width, head_width) < channels:
+            raise UserError(
+                f"model.net.width: {min(width, head_width)} features cannot be split into "
+                f"{channels} channel groups; choose at least {channels}"
+            )
+        self.width, self.depth, self.head_width = width, depth, head_width
+        self.embed = Intensity(spec.vocab_size)
+        self.first = MaskedConv2d("A", channels, 2 * width, 7, channels)
+        self.blocks = nn.ModuleList(ResidualBlock(width, channels) for _ in range(depth))
+        self.head = nn.ModuleList(
+            [
+                MaskedConv2d("B", 2 * width, head_width, 1, channels),
+                MaskedConv2d("B", head_width, channels * spec.vocab_size, 1, channels),
+            ]
+        )
+
+    def forward(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
+        height, width, channels = self.spec.shape
+        length = tokens.shape[1]
+        values = F.pad(self.embed(tokens), (0, self.spec.length - length))
+        x = self.first(rearrange(values, RASTER, h=height, w=width, c=channels))
+        for block in self.blocks:
+            x = block(x)
+        for layer in self.head:
+            x = layer(F.relu(x))
+        return rearrange(x, "b (c v) h w -> b (h w c) v", c=channels)[:, :length]
+
+    def start(
+        self, batch: int, length: int, context: Tensor | None = None
+    ) -> tuple[Tensor, PixelCNNState]:
+        height, width, channels = self.spec.shape
+        zeros = self.first.weight.new_zeros
+        state = PixelCNNState(
+            image=zeros(batch, (height + 3) * (width + 6), channels),
+            maps=zeros(batch, self.depth, (height + 1) * (width + 2), self.width),
+            position=torch.zeros(batch, dtype=torch.long, device=device_of(self)),
+            folded=self._fold(),
+        )
+        return self._score(state), state
+
+    def advance(self, tokens: Tensor, state: PixelCNNState) -> tuple[Tensor, PixelCNNState]:
+        logits = []
+        for token in tokens.unbind(1):
+            state = self._write(token, state)
+            logits.append(self._score(state))
+        return torch.stack(logits, dim=1), state
+
+    def _fold(self) -> Folded:
+        width = self.spec.shape[1]
+
+        def dense(layer: MaskedConv2d) -> Dense:
+            return Dense(layer.tap_weights().flatten(0, 1).contiguous(), layer.bias)
+
+        def offsets(taps: Tensor, row_length: int) -> Tensor:
+            return taps[:, 0] * row_length + taps[:, 1]
+
+        taps = [block.conv.tap_weights() for block in self.blocks]  # the last tap is the centre
+        past = Dense(
+            torch.stack([t[:-1].flatten(0, 1) for t in taps]),
+            torch.stack([block.conv.bias for block in self.blocks])[:, None],
+        )
+        return Folded(
+            first=dense(self.first),
+            first_offsets=offsets(self.first.taps(), width + 6),
+            past=past,
+            past_offsets=offsets(self.blocks[0].conv.taps()[:-1], width + 2),
+            blocks=tuple(
+                (dense(block.down), tap[-1].contiguous(), dense(block.up))
+                for block, tap in zip(self.blocks, taps, strict=True)
+            ),
+            head=(dense(self.head[0]), dense(self.head[1])),
+        )
+
+    def _pixel(self, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Row, column and channel of a position in raster order."""
+        _, width, channels = self.spec.shape
+        pixel = position // channels
+        return pixel // width, pixel % width, position % channels
+
+    def _write(self, token: Tensor, state: PixelCNNState) -> PixelCNNState:
+        """Put the next token (B,) into the image."""
+        batch, size, channels = state.image.shape
+        row, column, channel = self._pixel(state.position)
+        rows = torch.arange(batch, device=token.device)
+        place = rows * size + (row + 3) * (self.spec.shape[1] + 6) + column + 3
+        state.image.view(-1).index_copy_(0, place * channels + channel, self.embed(token))
+        return replace(state, position=state.position + 1)
+
+    def _score(self, state: PixelCNNState) -> Tensor:
+        """Logits (B, V) of the next token: the new column of every layer, nothing else.
+
+        All that a 3x3 sees of finished pixels is ready in every block, so one batched product serves
+        all blocks; what is left between blocks are products at the pixel itself. With C > 1 the column
+        is computed for each channel of the pixel, and what later channels change is written again.
+        """
+        folded, batch, width = state.folded, len(state.position), self.spec.shape[1]
+        row, column, channel = self._pixel(state.position)
+        rows = torch.arange(batch, device=row.device)
+
+        centre = rows * state.image.shape[1] + (row + 3) * (width + 6) + column + 3
+        where = (centre[:, None] + folded.first_offsets).flatten()
+        window = state.image.view(-1, state.image.shape[2]).index_select(0, where)
+        x = torch.addmm(folded.first.bias, window.view(batch, -1), folded.first.weight)
+
+        maps = state.maps.view(-1, self.width)
+        planes = rows * self.depth + torch.arange(self.depth, device=row.device)[:, None]
+        spots = planes * state.maps.shape[2] + (row + 1) * (width + 2) + column + 1  # (depth, B)
+        seen = maps.index_select(0, (spots[:, :, None] + folded.past_offsets).flatten())
+        past = torch.baddbmm(
+            folded.past.bias, seen.view(self.depth, batch, -1), folded.past.weight
+        )
+
+        inputs = []
+        for (down, here, up), before in zip(folded.blocks, past.unbind(), strict=True):
+            y = torch.addmm(down.bias, x.relu(), down.weight).relu_()
+            inputs.append(y)
+            y = torch.addmm(before, y, here).relu_()
+            x = torch.addmm(x, y, up.weight).add_(up.bias)
+        maps.index_copy_(0, spots.flatten(), torch.cat(inputs))
+
+        for layer in folded.head:
+            x = torch.addmm(layer.bias, x.relu(), layer.weight)
+        by_channel = x.view(batch, -1, self.spec.vocab_size)
+        return by_channel[rows, channel]

@@ -1,0 +1,17 @@
+"""Greedy: only the likeliest token."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from arlm.rules import Rule
+
+
+@dataclass(frozen=True)
+class Greedy(Rule):
+    """Mask all but the largest logit; of equal ones the first stays."""
+
+    def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
+        best = logits.argmax(-1, keepdim=True)
+        return torch.full_like(logits, -torch.inf).scatter(-1, best, logits.gather(-1, best))

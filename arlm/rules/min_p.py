@@ -1,0 +1,32 @@
+"""Min-p: only tokens at least a fraction as likely as the likeliest.
+
+References:
+    | Turning Up the Heat: Min-p Sampling for Creative and Coherent LLM Outputs (Nguyen et al., 2024)
+    | https://arxiv.org/abs/2407.01082
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from arlm.rules import Rule, require
+
+
+@dataclass(frozen=True)
+class MinP(Rule):
+    """Keep tokens whose probability is at least `p` times the largest one.
+
+    Args:
+        p: in (0, 1].
+    """
+
+    p: float
+
+    def __post_init__(self) -> None:
+        require("min_p", self.p, 0 < self.p <= 1, "choose above 0 and at most 1")
+
+    def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
+        threshold = logits.amax(-1, keepdim=True) + math.log(self.p)
+        return logits.masked_fill(logits < threshold, -torch.inf)

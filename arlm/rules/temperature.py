@@ -1,0 +1,24 @@
+"""Temperature: sharpen (below 1) or flatten (above 1) the distribution."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from arlm.rules import Rule, require
+
+
+@dataclass(frozen=True)
+class Temperature(Rule):
+    """logits / value, which is p ** (1 / value) up to normalisation.
+
+    Args:
+        value: above 0; 1 changes nothing. The limit 0 is the rule `Greedy`.
+    """
+
+    value: float
+
+    def __post_init__(self) -> None:
+        require("temperature", self.value, self.value > 0, "choose above 0, or the rule greedy")
+
+    def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
+        return logits / self.value

@@ -1,0 +1,31 @@
+"""Top-k: only the k likeliest tokens.
+
+References:
+    | Hierarchical Neural Story Generation (Fan, Lewis, Dauphin, 2018)
+    | https://arxiv.org/abs/1805.04833
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from arlm.rules import Rule, require
+
+
+@dataclass(frozen=True)
+class TopK(Rule):
+    """Keep exactly `k` tokens (all of them where V <= k); of equal ones the first stay.
+
+    Args:
+        k: at least 1.
+    """
+
+    k: int
+
+    def __post_init__(self) -> None:
+        require("top_k", self.k, self.k >= 1, "choose at least 1")
+
+    def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
+        best = logits.sort(dim=-1, descending=True, stable=True).indices[..., : self.k]
+        return torch.full_like(logits, -torch.inf).scatter(-1, best, logits.gather(-1, best))

@@ -1,0 +1,55 @@
+"""The randomness of a sample: one uniform number for each (row, position), fixed by the row's seed.
+
+So a sample does not depend on the batch it is drawn in, and every decoding strategy that scores the
+same prefix draws the same token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def row_seeds(seed: int, rows: int) -> list[int]:
+    """Seeds of rows 0 .. rows-1 of one run: row i is the same however many rows are drawn.
+
+    The rows of two seeds do not overlap, as `seed + i` would: SplitMix64 (Steele, Lea, Flood, 2014)
+    of their mixture.
+    """
+    mask = (1 << 64) - 1
+
+    def mix(x: int) -> int:
+        x = (x + 0x9E3779B97F4A7C15) & mask
+        x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & mask
+        return x ^ (x >> 31)
+
+    return [mix(mix(seed & mask) ^ i) >> 1 for i in range(rows)]
+
+
+def uniform_noise(seeds: Sequence[int], length: int) -> Tensor:
+    """Uniform numbers in [0, 1), (rows, length) float64 on the CPU, whatever the network's device."""
+    generator = torch.Generator()
+    rows = [
+        torch.rand(length, generator=generator.manual_seed(seed), dtype=torch.float64)
+        for seed in seeds
+    ]
+    return torch.stack(rows)
+
+
+def draw(logits: Tensor, noise: Tensor) -> Tensor:
+    """Inverse CDF: the first token whose cumulative probability exceeds the noise.
+
+    Args:
+        logits: (B, V), -inf where a token may not be drawn.
+        noise: (B,) in [0, 1), float64.
+
+    Returns: tokens (B,) int64.
+    """
+    cumulative = logits.double().softmax(-1).cumsum(-1)
+    total = cumulative[:, -1:].contiguous()
+    token = torch.searchsorted(cumulative, noise[:, None] * total, right=True)
+    last = torch.searchsorted(cumulative, total)  # rounding must not step past the last possible one
+    return torch.minimum(token, last).squeeze(1)

@@ -1,0 +1,159 @@
+"""MNIST, FashionMNIST and KMNIST, 28x28 grey or binary, by torchvision.
+
+References:
+    | Gradient-based learning applied to document recognition (LeCun et al., 1998)
+    | http://yann.lecun.com/exdb/publis/pdf/lecun-98.pdf
+    | Fashion-MNIST (Xiao, Rasul, Vollgraf, 2017) | https://arxiv.org/abs/1708.07747
+    | Deep Learning for Classical Japanese Literature (Clanuwat et al., 2018), KMNIST
+    | https://arxiv.org/abs/1812.01718
+    | On the Quantitative Analysis of Deep Belief Networks (Salakhutdinov, Murray, 2008), binarisation
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torchvision
+from torch import Tensor
+
+from arlm.core import Batch, Spec
+from arlm.data import Split, TokenDataModule, data_folder
+from arlm.datasets import FixedRows, Rows, TokenDataset, generator
+from arlm.domains import ImageDomain
+from arlm.errors import UserError
+
+Name = Literal["MNIST", "FashionMNIST", "KMNIST"]
+Binarize = Literal["dynamic", "static", "threshold"]
+FILES = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
+IMAGES = {"train": 60_000, "test": 10_000}
+MD5 = {  # of MNIST's idx files; the others are checked by size and header
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+}
+
+
+class MNIST(TokenDataModule):
+    """50,000 training, 10,000 validation (the last of the training file) and 10,000 test images.
+
+    With two levels the grey value is a probability, and the protocol moves the likelihood more than the
+    network does, so it stands in the provenance of every run:
+
+    - dynamic: training pixels are drawn anew in each epoch; validation and test draws are fixed;
+    - static: all draws are fixed by the seed;
+    - threshold: a pixel is 1 from grey level 128 on (an easier task: never compare it with the others).
+
+    Args:
+        name: which of the three sets.
+        levels: 2, or up to 256 for grey.
+        binarize: the protocol for two levels; no matter for more.
+        data_dir: folder that holds NAME/raw; by default ARLM_DATA_DIR or the user's cache.
+        batch_size, seed, num_workers: as for TokenDataModule; the seed fixes training draws only.
+    """
+
+    domain: ImageDomain
+
+    def __init__(
+        self,
+        name: Name = "MNIST",
+        levels: int = 2,
+        binarize: Binarize = "dynamic",
+        data_dir: str | None = None,
+        batch_size: int = 32,
+        seed: int = 0,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__(batch_size, seed, num_workers)
+        self.name, self.levels, self.binarize, self.data_dir = name, levels, binarize, data_dir
+        self.domain = ImageDomain(levels, height=28, width=28)
+
+    @property
+    def spec(self) -> Spec:
+        return self.domain.spec
+
+    def prepare_data(self) -> None:
+        for part in ("train", "test"):
+            self.read(part)
+
+    def read(self, part: Literal["train", "test"]) -> Tensor:
+        """The images of one file, (N, 28, 28, 1) uint8, downloaded if they are not in `data_dir`."""
+        folder = data_folder(self.data_dir)
+        path = folder / self.name / "raw" / FILES[part]
+        kind = getattr(torchvision.datasets, self.name)
+        if not path.exists():
+            try:
+                kind(folder, train=part == "train", download=True)
+            except (OSError, RuntimeError) as error:
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise UserError(
+                    f"data.data_dir: '{path}' is missing and the download failed ({reason}); "
+                    "put the file there, or set ARLM_DATA_DIR to the folder that holds it"
+                ) from None
+        verify(path, IMAGES[part], MD5.get(path.name) if self.name == "MNIST" else None)
+        return kind(folder, train=part == "train", download=False).data[..., None]
+
+    def build(self, split: Split) -> TokenDataset:
+        images = self.read("test" if split == "test" else "train")
+        if split != "test":
+            images = images[:50_000] if split == "train" else images[50_000:]
+        if self.levels > 2 or self.binarize == "threshold":
+            return FixedRows(self.domain.encode(images).to(torch.uint8), self.domain)
+        if split == "train" and self.binarize == "dynamic":
+            return DynamicRows(images.flatten(1), self.domain, self.seed)
+        fixed = {"train": 0, "val": 1, "test": 2}[split]
+        return FixedRows(binarized(images.flatten(1), generator(28, fixed)), self.domain)
+
+    def provenance(self) -> dict[str, str]:
+        protocol = f"2 levels, {self.binarize}" if self.levels == 2 else f"{self.levels} levels"
+        record = {"name": self.name, "protocol": protocol}
+        for part in ("train", "test"):
+            digest = hashlib.sha256(self.read(part).numpy().tobytes()).hexdigest()
+            record[f"sha256 {part}"] = digest
+        return record
+
+
+class DynamicRows(TokenDataset):
+    """Images binarised anew in each epoch.
+
+    Args:
+        images: (N, T) uint8 grey values.
+        domain: of two levels.
+        seed: of the draws.
+    """
+
+    def __init__(self, images: Tensor, domain: ImageDomain, seed: int) -> None:
+        self.images, self.domain, self.seed = images, domain, seed
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, rows: Rows) -> Batch:
+        noise = generator(self.seed, rows.epoch, int(rows.index[0]))
+        return FixedRows(binarized(self.images[rows.index], noise), self.domain)[
+            Rows(rows.epoch, torch.arange(len(rows.index)))
+        ]
+
+
+def binarized(grey: Tensor, noise: torch.Generator) -> Tensor:
+    """Each pixel 1 with probability grey / 255, (N, T) uint8."""
+    return (torch.rand(grey.shape, generator=noise) * 255 < grey).to(torch.uint8)
+
+
+def verify(path: Path, images: int, md5: str | None) -> None:
+    """Refuse an idx file whose header, size or checksum is wrong.
+
+    The header is four big-endian numbers: 0x803 (uint8, three axes), images, rows, columns.
+    """
+    with path.open("rb") as file:
+        header = [int.from_bytes(file.read(4)) for _ in range(4)]
+    size = path.stat().st_size
+    sound = header == [0x803, images, 28, 28] and size == 16 + images * 28 * 28
+    if sound and md5 is not None:
+        sound = hashlib.md5(path.read_bytes()).hexdigest() == md5
+    if not sound:
+        raise UserError(
+            f"data.data_dir: '{path}' is corrupt ({size} bytes); delete it and run again to "
+            "download it, or put an intact copy there"
+        )

@@ -1,0 +1,67 @@
+"""The Python language reference that ships in every interpreter (`pydoc_data.topics`): real English, offline.
+
+It changes with every release of Python, so figures from two releases cannot be compared: the run
+records version and checksum. The alphabet is fixed, so checkpoints stay usable.
+
+References:
+    | The Python Language Reference (Python Software Foundation), PSF licence
+    | https://docs.python.org/3/reference/
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+
+from pydoc_data.topics import topics
+
+from arlm.data import Split, TextDataModule
+from arlm.domains import TextDomain
+from arlm.domains.text import character_tokenizer
+
+ALPHABET = "\n" + "".join(map(chr, range(32, 127)))  # printable ASCII
+QUOTED = 40  # a paragraph this long in two documents is a quotation, not chance
+
+
+class PythonDocs(TextDataModule):
+    """About 80 documents, cut by document: one in ten for validation, one in ten for the test.
+
+    The tokens are 95 printable ASCII characters, newline and one for all others. Documents quote one
+    another, so a paragraph that stands in a held-out document is taken out of training (and one of the
+    test out of validation).
+
+    Args:
+        length, stride, batch_size, seed, num_workers: as for TextDataModule.
+    """
+
+    def __init__(
+        self,
+        length: int = 128,
+        stride: int | None = None,
+        batch_size: int = 16,
+        seed: int = 0,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__(length, stride, batch_size, seed, num_workers)
+        self.domain = TextDomain(character_tokenizer(ALPHABET, unknown=True))
+
+    def text(self, split: Split) -> str:
+        kept: dict[str, list[str]] = {}
+        quoted: set[str] = set()
+        for held in ("test", "val", "train"):
+            names = [name for name in sorted(topics) if split_of(name) == held]
+            documents = [topics[name].split("\n\n") for name in names]
+            kept[held] = ["\n\n".join(p for p in d if p not in quoted) for d in documents]
+            quoted |= {p for d in documents for p in d if len(p) >= QUOTED}
+        return "\n\n".join(kept[split])
+
+    def provenance(self) -> dict[str, str]:
+        text = "".join(name + topics[name] for name in sorted(topics))
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        return {"name": "python_docs", "python": platform.python_version(), "sha256": digest}
+
+
+def split_of(name: str) -> Split:
+    """The split of a document, by a hash of its name: the same in every release."""
+    bucket = int(hashlib.sha256(name.encode()).hexdigest(), 16) % 10
+    return "test" if bucket == 0 else "val" if bucket == 1 else "train"
