@@ -85,6 +85,8 @@ class TextDomain(Domain):
         self._bytes = torch.zeros(self.vocab_size)
         specials = {t.content for t in tokenizer.get_added_tokens_decoder().values() if t.special}
         byte_level = isinstance(tokenizer.decoder, decoders.ByteLevel)
+        characters = isinstance(tokenizer.model, models.WordLevel) and not byte_level
+        self._alphabet = set(vocabulary) - {UNKNOWN} if characters else None
         for token, index in vocabulary.items():
             worth = len(token) if byte_level else len(token.encode())
             # What the tokenizer does not know is rewritten as one byte before it is modelled.
@@ -101,22 +103,14 @@ class TextDomain(Domain):
             strict: refuse a character that the tokenizer does not know, even where it has a token for
                 the unknown. Decoding gives back `native` whenever this passes.
         """
-        ids = self._tokenizer.encode(native, add_special_tokens=False).ids
-        tokens = torch.tensor(ids, dtype=torch.long)
-        lost = self._lost(native, tokens)
-        if lost is not None and (strict or self._unknown is None):
+        lost = sorted(set(native) - self._alphabet) if self._alphabet is not None else []
+        if lost and (strict or self._unknown is None):
             raise UserError(
-                f"text: character {lost!r} is unknown to the tokenizer; "
+                f"text: character {lost[0]!r} is unknown to the tokenizer; "
                 "leave it out, or train with a byte-level tokenizer"
             )
-        return tokens
-
-    def _lost(self, native: str, tokens: Tensor) -> str | None:
-        """A character of `native` that `tokens` do not stand for, if there is one."""
-        if isinstance(self._tokenizer.decoder, decoders.ByteLevel):
-            return None
-        vocabulary = self._tokenizer.get_vocab()
-        return next((c for c in sorted(set(native)) if c not in vocabulary or c == UNKNOWN), None)
+        ids = self._tokenizer.encode(native, add_special_tokens=False).ids
+        return torch.tensor(ids, dtype=torch.long)
 
     def decode(self, tokens: Tensor) -> str:
         """Tokens (T,) -> str; bytes that are not UTF-8 become U+FFFD."""

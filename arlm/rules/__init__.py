@@ -10,7 +10,7 @@ import importlib
 import pkgutil
 import re
 from abc import ABC, abstractmethod
-from dataclasses import fields
+from typing import get_type_hints
 
 from torch import Tensor
 
@@ -44,9 +44,9 @@ def parse_rules(text: str) -> tuple[Rule, ...]:
         name, _, value = item.partition("=")
         if name not in known:
             raise UserError(f"--rules: unknown rule {name!r}; choose from {', '.join(known)}")
-        arguments = fields(known[name])  # type: ignore[arg-type]
+        arguments = get_type_hints(known[name])
         try:
-            given = [{"int": int, "float": float}[str(a.type)](value) for a in arguments]
+            given = [kind(value) for kind in arguments.values()]
         except ValueError:
             raise UserError(
                 f"--rules: {name} needs a number, not {value!r}; write for example {name}=1"

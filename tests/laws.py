@@ -1,0 +1,268 @@
+"""The laws that every network obeys, in float64, and the networks that they are applied to.
+
+A network joins by existing in `arlm/models`; a line in `SMALL` makes it small, a line in `REACH` tells
+which earlier tokens it should reach, where that is not all of them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import itertools
+import pkgutil
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+import arlm.models
+from arlm import checkpoint
+from arlm.core import Autoregressor, Spec
+from arlm.errors import UserError
+from arlm.sampling import generate
+
+SMALL: dict[str, list[dict]] = {
+    "LSTMLanguageModel": [{"width": 8, "depth": 2}],
+    "TransformerLanguageModel": [
+        {"width": 8, "depth": 2, "heads": 2, "positions": "rotary"},
+        {"width": 8, "depth": 2, "heads": 2, "positions": "learned"},
+    ],
+    "PixelCNN": [{"width": 6, "depth": 2, "head_width": 6}],
+}
+SPECS = {  # V ** T sequences are enumerated
+    "text": Spec(3, (5,)),
+    "grey": Spec(2, (3, 4, 1)),
+    "rgb": Spec(2, (2, 2, 3)),
+}
+WIDE = {"text": Spec(5, (9,)), "grey": Spec(5, (4, 12, 1)), "rgb": Spec(5, (3, 11, 3))}
+
+
+def pixelcnn_reach(net: Autoregressor) -> Tensor:
+    """(T, T) bool from the drawing of the masks: row t is what the logits of token t should see."""
+    height, width, channels = net.spec.shape
+    places = list(itertools.product(range(height), range(width), range(channels)))
+
+    def sees(radius: int, itself: bool) -> Tensor:
+        def one(target: tuple[int, ...], source: tuple[int, ...]) -> bool:
+            dy, dx = source[0] - target[0], source[1] - target[1]
+            if max(abs(dy), abs(dx)) > radius:
+                return False
+            if (dy, dx) == (0, 0):
+                return source[2] < target[2] + itself
+            return dy < 0 or (dy == 0 and dx < 0)
+
+        return torch.tensor([[one(t, s) for s in places] for t in places]).double()
+
+    reach, block = sees(3, False), sees(1, True)
+    for _ in range(net.depth):
+        reach = (block @ reach).clamp(max=1)
+    return reach.bool()
+
+
+REACH: dict[str, Callable[[Autoregressor], Tensor]] = {"PixelCNN": pixelcnn_reach}
+
+
+def networks() -> list[type[Autoregressor]]:
+    """Every network of arlm.models."""
+    found = []
+    for info in pkgutil.iter_modules(arlm.models.__path__):
+        module = importlib.import_module(f"arlm.models.{info.name}")
+        found += [
+            kind
+            for kind in vars(module).values()
+            if isinstance(kind, type)
+            and issubclass(kind, Autoregressor)
+            and kind.__module__ == module.__name__
+        ]
+    return found
+
+
+class Case(NamedTuple):
+    """A network, its arguments and a kind of data that it accepts."""
+
+    kind: type[Autoregressor]
+    arguments: dict
+    data: str
+
+    def build(self, specs: dict[str, Spec] = SPECS) -> Autoregressor:
+        """In float64 and eval mode, with lively weights."""
+        return lively(self.kind(specs[self.data], **self.arguments))
+
+    def __str__(self) -> str:
+        values = [str(v) for v in self.arguments.values() if isinstance(v, str)]
+        return "-".join([self.kind.__name__, *values, self.data])
+
+
+def lively(net: Autoregressor) -> Autoregressor:
+    """Weights so large that a leak or a lost tap shows."""
+    torch.manual_seed(0)
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    return net.double().eval()
+
+
+def cases() -> Iterator[Case]:
+    """Every network with every kind of data that it does not refuse."""
+    for kind in networks():
+        for arguments in SMALL.get(kind.__name__, [{}]):
+            for data, spec in SPECS.items():
+                try:
+                    kind(spec, **arguments)
+                except UserError:
+                    continue
+                yield Case(kind, arguments, data)
+
+
+def rows(net: Autoregressor, count: int = 6, seed: int = 1) -> Tensor:
+    """Random tokens (count, T)."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(net.spec.vocab_size, (count, net.spec.length), generator=generator)
+
+
+def reach_of(net: Autoregressor) -> Tensor:
+    full = torch.ones(net.spec.length, net.spec.length).tril(-1).bool()
+    for kind in type(net).__mro__:
+        if kind.__name__ in REACH:
+            return REACH[kind.__name__](net)
+    return full
+
+
+# Each law takes a builder `build(specs)` and raises AssertionError.
+
+
+def law_causal_by_perturbation(build: Callable) -> None:
+    """Changing x_t leaves the logits of x_0 .. x_t bit-equal and moves just those that should see it."""
+    net = build(WIDE)
+    tokens, reach = rows(net), reach_of(net)
+    before = net(tokens)
+    for t in range(net.spec.length):
+        changed = tokens.clone()
+        changed[:, t] = (tokens[:, t] + 1 + torch.arange(len(tokens)) % 4) % net.spec.vocab_size
+        moved = (net(changed) != before).any(-1).any(0)
+        wrong = (moved != reach[:, t]).nonzero().flatten().tolist()
+        assert not wrong, f"token {t} reaches, or fails to reach, the logits {wrong}"
+
+
+def law_causal_by_gradient(build: Callable) -> None:
+    """d logits[:, t] / d embed(x_s) is zero unless x_s should be seen, and not zero where it should."""
+    net = build(WIDE)
+    seen: list[Tensor] = []
+
+    def keep(module, arguments, output: Tensor) -> Tensor:
+        seen.append(output.detach().requires_grad_())
+        return seen[-1]
+
+    handle = net.embed.register_forward_hook(keep)
+    logits = net(rows(net))
+    handle.remove()
+    reach = reach_of(net)
+    weights = torch.randn(logits.shape[-1], dtype=logits.dtype)
+    for t in range(net.spec.length):
+        slopes = torch.autograd.grad(
+            (logits[:, t] @ weights).sum(), seen, retain_graph=True, materialize_grads=True
+        )
+        touched = sum(s.abs().reshape(*s.shape[:2], -1).sum((0, 2)) for s in slopes)
+        wrong = ((touched != 0) != reach[t]).nonzero().flatten().tolist()
+        assert not wrong, f"logits {t} depend, or fail to depend, on the tokens {wrong}"
+
+
+def law_normalised(build: Callable) -> None:
+    """The probabilities of all V ** T sequences sum to 1."""
+    net = build(SPECS)
+    values = [range(net.spec.vocab_size)] * net.spec.length
+    everything = torch.tensor(list(itertools.product(*values)))
+    log_prob = net.log_prob(everything)
+    assert log_prob.shape == everything.shape
+    total = log_prob.sum(-1).exp().sum()
+    assert abs(total - 1) < 1e-10, f"probabilities sum to {total}"
+
+
+def law_incremental_is_parallel(build: Callable) -> None:
+    """start and advance give the logits of forward: one by one, in chunks, by the oracle, reordered."""
+    net = build(SPECS)
+    tokens, length = rows(net), net.spec.length
+    with torch.no_grad():
+        parallel = net(tokens)
+    scored = generate(net, range(len(tokens)), forced=tokens).log_prob
+    assert (scored - net.log_prob(tokens)).abs().max() < 1e-10, "generate(forced) is not log_prob"
+
+    @torch.no_grad()
+    def incremental(kind: type[Autoregressor], chunks: list[int]) -> Tensor:
+        logits, state = kind.start(net, len(tokens), length)
+        scores, done = [logits[:, None]], 0
+        for size in chunks:
+            chunk, state = kind.advance(net, tokens[:, done : done + size], state)
+            scores.append(chunk)
+            done += size
+        return torch.cat(scores, dim=1)
+
+    for kind, name in ((type(net), "own"), (Autoregressor, "oracle")):
+        for chunks in ([1] * (length - 1), [length - 1], [1, length - 3, 1]):
+            gap = (incremental(kind, chunks) - parallel).abs().max()
+            assert gap < 1e-10, f"{name} decoding in chunks {chunks} is off by {gap}"
+
+    order, half = torch.tensor([3, 0, 0, 5]), length // 2
+    with torch.no_grad():
+        _, state = net.start(len(tokens), length)
+        _, state = net.advance(tokens[:, :half], state)
+        logits, _ = net.advance(tokens[order][:, half : half + 1], state[order])
+    gap = (logits[:, 0] - parallel[order][:, half + 1]).abs().max()
+    assert gap < 1e-10, f"reordered state gives logits that are off by {gap}"
+
+
+def law_batch_invariant(build: Callable) -> None:
+    """A row's log-probabilities depend neither on its neighbours nor on what follows."""
+    net = build(SPECS)
+    tokens = rows(net)
+    together = net.log_prob(tokens)
+    for i in range(len(tokens)):
+        alone = net.log_prob(tokens[i : i + 1])
+        assert (alone[0] - together[i]).abs().max() < 1e-12, f"row {i} depends on its neighbours"
+    shorter = net.log_prob(tokens[:, :-2])
+    assert (shorter - together[:, :-2]).abs().max() < 1e-12, "a prefix depends on what follows it"
+
+
+def law_stable(build: Callable) -> None:
+    """The state dict keeps its keys; weights survive a file; every parameter learns."""
+    net = build(SPECS)
+    keys, tokens = list(net.state_dict()), rows(net)
+    before = net.log_prob(tokens)
+    (before * torch.randn_like(before)).sum().backward()
+    for name, parameter in net.named_parameters():
+        learns = parameter.grad is not None and parameter.grad.abs().sum() > 0
+        assert learns, f"{name} gets no gradient"
+    generate(net, [0, 1])
+    net.compile(backend="eager")
+    net.log_prob(tokens)
+    assert list(net.state_dict()) == keys, "use changed the keys of the state dict"
+    file = io.BytesIO()
+    torch.save(net.state_dict(), file)
+    description = checkpoint.describe(net, "spec")
+    copy = type(net)(net.spec, **description["init_args"]).double().eval()
+    assert list(copy.state_dict()) == keys, "the network does not keep its arguments"
+    copy.load_state_dict(torch.load(io.BytesIO(file.getvalue()), weights_only=True))
+    assert torch.equal(copy.log_prob(tokens), before), "a saved and loaded network scores differently"
+
+
+def law_deterministic(build: Callable) -> None:
+    """One seed, one sample, whatever the batch; the global random state is left alone."""
+    net = build(SPECS)
+    state = torch.get_rng_state()
+    tokens, log_prob = generate(net, [7, 8, 9])
+    assert torch.equal(torch.get_rng_state(), state), "sampling moved the global random state"
+    assert torch.equal(generate(net, [8]).tokens[0], tokens[1]), "a sample depends on its batch"
+    assert (net.log_prob(tokens) - log_prob).abs().max() < 1e-10, "samples are scored wrongly"
+    many = generate(net, range(64)).tokens
+    assert len(many.unique(dim=0)) > 8, "seeds do not matter"
+
+
+LAWS: list[Callable[[Callable], None]] = [
+    law_causal_by_perturbation,
+    law_causal_by_gradient,
+    law_normalised,
+    law_incremental_is_parallel,
+    law_batch_invariant,
+    law_stable,
+    law_deterministic,
+]

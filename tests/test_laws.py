@@ -1,0 +1,220 @@
+"""Every network obeys every law, and the laws catch what they are there to catch."""
+
+import dataclasses
+from collections.abc import Callable
+
+import laws
+import pytest
+import torch
+from torch import Tensor
+
+from arlm.core import token_log_prob
+from arlm.layers.masked_conv import MaskedConv2d
+from arlm.models.lstm import LSTMLanguageModel
+from arlm.models.pixelcnn import PixelCNN
+from arlm.models.transformer import TransformerLanguageModel, TransformerState
+
+CASES = list(laws.cases())
+
+
+@pytest.mark.parametrize("law", laws.LAWS, ids=lambda law: law.__name__)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_network_obeys(case: laws.Case, law: Callable) -> None:
+    law(case.build)
+
+
+def test_every_network_is_judged() -> None:
+    judged = {case.kind for case in CASES}
+    assert judged == set(laws.networks())
+    assert {LSTMLanguageModel, TransformerLanguageModel, PixelCNN} <= judged
+
+
+# Mutants: a network with one fault, and the law that must catch it.
+
+
+class LeakingMask(PixelCNN):
+    """The first layer has mask B: a pixel sees itself."""
+
+    def __init__(self, spec, **arguments):
+        super().__init__(spec, **arguments)
+        self.first = MaskedConv2d("B", spec.shape[2], 2 * self.width, 7, spec.shape[2])
+
+
+class LeakingChannels(PixelCNN):
+    """R, G and B see one another within a pixel."""
+
+    def __init__(self, spec, **arguments):
+        super().__init__(spec, **arguments)
+        self.head[0].mask.fill_(1)
+
+
+class NarrowMask(PixelCNN):
+    """Causal, but the row above is lost."""
+
+    def __init__(self, spec, **arguments):
+        super().__init__(spec, **arguments)
+        for layer in (self.first, *(block.conv for block in self.blocks)):
+            layer.mask[:, :, : layer.kernel_size[0] // 2] = 0
+
+
+class UncausalAttention(TransformerLanguageModel):
+    """Later positions leak through an unmasked mean."""
+
+    def forward(self, tokens, context=None):
+        return super().forward(tokens) + 1e-3 * self.head(self.embed(tokens).mean(1, keepdim=True))
+
+
+class ShiftedTarget(LSTMLanguageModel):
+    """logits[:, t] are taken to score x_{t+1}."""
+
+    def log_prob(self, tokens, context=None):
+        return token_log_prob(self(tokens), tokens.roll(-1, dims=1))
+
+
+class UnshiftedInput(LSTMLanguageModel):
+    """logits[:, t] read x_t itself."""
+
+    def forward(self, tokens, context=None):
+        return self._read(self.embed(tokens), None)[0]
+
+
+class ForgottenStart(LSTMLanguageModel):
+    """Sampling begins from nothing where training begins from the start vector."""
+
+    def start(self, batch, length, context=None):
+        logits, state = self._read(torch.zeros(batch, 1, self.width).to(self.start_vector), None)
+        return logits[:, 0], state
+
+
+class CacheOffByOne(TransformerLanguageModel):
+    """Keys of a new token go one slot too low, over those of the token before."""
+
+    def advance(self, tokens, state):
+        return super().advance(tokens, dataclasses.replace(state, position=state.position - 1))
+
+
+class StaleCache(PixelCNN):
+    """The newest pixel does not enter the image."""
+
+    def _write(self, token, state):
+        return dataclasses.replace(state, position=state.position + 1)
+
+
+class StuckState(TransformerLanguageModel):
+    """Reordering a state leaves its caches where they were."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Stuck(TransformerState):
+        shared = frozenset({"caches"})
+
+        def __getitem__(self, rows):
+            moved = super().__getitem__(rows)
+            caches = tuple((k[: len(rows)], v[: len(rows)]) for k, v in self.caches)
+            return dataclasses.replace(moved, caches=caches)
+
+    def advance(self, tokens, state):
+        logits, state = super().advance(tokens, state)
+        return logits, self.Stuck(state.caches, state.position)
+
+
+class IgnoredImageRow(PixelCNN):
+    """The head does not look at the first row of the image."""
+
+    def forward(self, tokens, context=None):
+        logits = super().forward(tokens).clone()
+        logits[:, : self.spec.shape[1]] = self.head[1].bias[: self.spec.vocab_size]
+        return logits
+
+
+class IgnoredBatchRow(LSTMLanguageModel):
+    """The head scores every row but the first."""
+
+    def forward(self, tokens, context=None):
+        logits = super().forward(tokens)
+        return torch.cat([logits[:1] * 0, logits[1:]])
+
+
+class MixedBatch(LSTMLanguageModel):
+    """Rows are normalised by one another."""
+
+    def forward(self, tokens, context=None):
+        logits = super().forward(tokens)
+        return logits - logits.mean(0)
+
+
+class Unnormalised(LSTMLanguageModel):
+    """Log-probabilities are logits."""
+
+    def log_prob(self, tokens, context=None):
+        return self(tokens).gather(-1, tokens[..., None])[..., 0]
+
+
+class UnusedParameter(LSTMLanguageModel):
+    """A parameter that nothing reads."""
+
+    def __init__(self, spec, **arguments):
+        super().__init__(spec, **arguments)
+        self.spare = torch.nn.Parameter(torch.zeros(3))
+
+
+class GrowingKeys(TransformerLanguageModel):
+    """A cache that enters the state dict on use."""
+
+    def start(self, batch, length, context=None):
+        self.register_buffer("cache", torch.zeros(batch))
+        return super().start(batch, length, context)
+
+
+class ForgetsArgument(TransformerLanguageModel):
+    """An argument is not kept under its own name, so a loaded network differs."""
+
+    def __init__(self, spec, width=8, depth=2, heads=2, positions="rotary"):
+        super().__init__(spec, width, depth, heads, positions)
+        self.positions = "learned"
+
+
+class NoisyEval(LSTMLanguageModel):
+    """Dropout that stays on."""
+
+    def forward(self, tokens, context=None):
+        return super().forward(tokens) * (1 + 0.1 * torch.rand(()))
+
+
+MUTANTS = [
+    (LeakingMask, "grey", laws.law_causal_by_perturbation),
+    (LeakingMask, "grey", laws.law_causal_by_gradient),
+    (LeakingChannels, "rgb", laws.law_causal_by_perturbation),
+    (NarrowMask, "grey", laws.law_causal_by_gradient),
+    (UncausalAttention, "text", laws.law_causal_by_perturbation),
+    (UncausalAttention, "text", laws.law_causal_by_gradient),
+    (ShiftedTarget, "text", laws.law_normalised),
+    (UnshiftedInput, "text", laws.law_causal_by_gradient),
+    (ForgottenStart, "text", laws.law_incremental_is_parallel),
+    (CacheOffByOne, "text", laws.law_incremental_is_parallel),
+    (StaleCache, "grey", laws.law_incremental_is_parallel),
+    (StuckState, "text", laws.law_incremental_is_parallel),
+    (IgnoredImageRow, "grey", laws.law_causal_by_perturbation),
+    (IgnoredBatchRow, "text", laws.law_batch_invariant),
+    (MixedBatch, "text", laws.law_batch_invariant),
+    (Unnormalised, "text", laws.law_normalised),
+    (UnusedParameter, "text", laws.law_stable),
+    (GrowingKeys, "text", laws.law_stable),
+    (ForgetsArgument, "text", laws.law_stable),
+    (NoisyEval, "text", laws.law_deterministic),
+]
+
+
+@pytest.mark.parametrize(
+    ("mutant", "data", "law"), MUTANTS, ids=lambda v: getattr(v, "__name__", str(v))
+)
+def test_law_catches(mutant: type, data: str, law: Callable) -> None:
+    arguments = dict(laws.SMALL[mutant.__bases__[0].__name__][0])
+    with pytest.raises(AssertionError):
+        law(laws.Case(mutant, arguments, data).build)
+
+
+def test_logits_in_half_precision_are_normalised_in_float32() -> None:
+    logits = torch.tensor([[40.0, -40.0]], dtype=torch.bfloat16)
+    log_prob: Tensor = token_log_prob(logits, torch.tensor([1]))
+    assert log_prob.dtype == torch.float32
+    assert log_prob.item() == pytest.approx(-80.0)

@@ -1,0 +1,133 @@
+"""The laws of sampling rules, over every rule; and each rule's own meaning."""
+
+import math
+
+import pytest
+import torch
+
+from arlm.errors import UserError
+from arlm.rules import Rule, all_rules, parse_rules
+from arlm.rules.greedy import Greedy
+from arlm.rules.min_p import MinP
+from arlm.rules.temperature import Temperature
+from arlm.rules.top_k import TopK
+from arlm.rules.top_p import TopP
+
+# A new rule is judged with the arguments given here.
+RULES: list[Rule] = [
+    Greedy(),
+    Temperature(0.5),
+    Temperature(2.0),
+    TopK(1),
+    TopK(3),
+    TopK(100),
+    TopP(1e-9),
+    TopP(0.5),
+    TopP(1.0),
+    MinP(0.1),
+    MinP(1.0),
+]
+
+
+def logits() -> torch.Tensor:
+    values = torch.randn(32, 9, generator=torch.Generator().manual_seed(0)) * 4
+    values[0] = 0.0  # all tie
+    values[1, :8] = -torch.inf  # one is left
+    values[2, 3:] = -torch.inf
+    values[3] *= 100
+    return values
+
+
+def test_every_rule_is_judged() -> None:
+    assert {type(rule) for rule in RULES} == set(all_rules().values())
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+class TestLaws:
+    history = torch.zeros(32, 4, dtype=torch.long)
+
+    def test_is_pure(self, rule: Rule) -> None:
+        given, kept = logits(), logits()
+        first = rule(given, self.history)
+        assert torch.equal(given, kept)
+        assert torch.equal(first, rule(given, self.history))
+
+    def test_is_row_wise(self, rule: Rule) -> None:
+        together = rule(logits(), self.history)
+        for i, row in enumerate(logits()):
+            assert torch.equal(rule(row[None], self.history[i : i + 1])[0], together[i])
+
+    def test_keeps_a_token(self, rule: Rule) -> None:
+        assert (rule(logits(), self.history) > -torch.inf).any(-1).all()
+
+    def test_never_raises_a_masked_logit(self, rule: Rule) -> None:
+        masked = logits() == -torch.inf
+        assert (rule(logits(), self.history)[masked] == -torch.inf).all()
+
+    def test_keeps_shape_and_type(self, rule: Rule) -> None:
+        for dtype in (torch.float32, torch.float64, torch.bfloat16):
+            out = rule(logits().to(dtype), self.history)
+            assert out.shape == logits().shape
+            assert out.dtype == dtype
+
+    def test_keeps_the_likeliest(self, rule: Rule) -> None:
+        out, best = rule(logits(), self.history), logits().argmax(-1, keepdim=True)
+        assert (out.gather(-1, best) > -torch.inf).all()
+
+
+def kept(rule: Rule, probabilities: list[float]) -> list[int]:
+    out = rule(torch.tensor([probabilities], dtype=torch.float64).log(), torch.zeros(1, 0))
+    return (out[0] > -torch.inf).nonzero().flatten().tolist()
+
+
+def test_top_p_keeps_the_token_that_reaches_p_and_no_more() -> None:
+    p = [0.05, 0.5, 0.15, 0.3]
+    assert kept(TopP(0.8), p) == [1, 3]
+    assert kept(TopP(0.5), p) == [1]
+    assert kept(TopP(0.81), p) == [1, 2, 3]
+    assert kept(TopP(1.0), p) == [0, 1, 2, 3]
+
+
+def test_ties_keep_the_first() -> None:
+    p = [0.1, 0.4, 0.4, 0.1]
+    assert kept(TopP(0.4), p) == [1]
+    assert kept(TopK(2), [0.25] * 4) == [0, 1]
+    assert kept(TopK(3), p) == [0, 1, 2]
+    assert kept(Greedy(), p) == [1]
+
+
+def test_min_p_is_relative_to_the_likeliest() -> None:
+    assert kept(MinP(0.2), [0.5, 0.11, 0.09, 0.3]) == [0, 1, 3]
+
+
+def test_temperature_is_a_power_of_probability() -> None:
+    p = torch.tensor([[0.2, 0.8]], dtype=torch.float64)
+    out = Temperature(0.5)(p.log(), torch.zeros(1, 0)).softmax(-1)
+    assert out[0, 1].item() == pytest.approx(0.64 / 0.68)
+    assert math.isclose(Temperature(1.0)(p.log(), p)[0, 0], math.log(0.2))
+
+
+def test_parse_keeps_the_order() -> None:
+    assert parse_rules("temperature=0.8, top_p=0.9") == (Temperature(0.8), TopP(0.9))
+    assert parse_rules("greedy") == (Greedy(),)
+    assert parse_rules("top_k=5,min_p=0.1") == (TopK(5), MinP(0.1))
+    assert parse_rules("") == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("nucleus=0.9", "unknown rule 'nucleus'"),
+        ("top_p", "needs a number"),
+        ("top_k=1.5", "needs a number"),
+        ("temperature=-1", "temperature: -1.0 is out of range"),
+        ("temperature=nan", "temperature: nan"),
+        ("top_p=0", "top_p: 0.0"),
+        ("top_k=0", "top_k: 0"),
+        ("min_p=1.5", "min_p: 1.5"),
+        ("greedy=1", "takes no value"),
+    ],
+)
+def test_bad_rules_are_refused(text: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        parse_rules(text)
