@@ -16,7 +16,7 @@ from pytorch_lightning.cli import SaveConfigCallback
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from arlm.domains import Domain
-from arlm.errors import UserError
+from arlm.errors import require
 from arlm.pictures import write_samples
 from arlm.sampling import row_seeds
 
@@ -33,12 +33,11 @@ class WriteSamples(Callback):
     """
 
     def __init__(self, n: int = 16, seed: int = 0) -> None:
-        if n < 0:
-            raise UserError(f"samples.n: {n} is out of range; choose 0 for none, or more")
+        require(n >= 0, "samples.n", n, "choose 0 for none, or more")
         self.n, self.seed = n, seed
         self._predicted: list[torch.Tensor] = []
 
-    def on_validation_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+    def on_validation_epoch_end(self, trainer: Trainer, module: Any) -> None:
         if trainer.sanity_checking or not self.n or not trainer.is_global_zero:
             return
         tokens = module.sampler(module.net, row_seeds(self.seed, self.n)).tokens
@@ -56,7 +55,7 @@ class WriteSamples(Callback):
         stem = Path(trainer.log_dir or ".") / "samples" / f"step-{trainer.global_step:07d}"
         path = write_samples(domain, tokens, stem)
         print(f"samples: {path}")
-        board = getattr(trainer.logger, "experiment", None)
+        board: Any = getattr(trainer.logger, "experiment", None)
         if path.suffix == ".png" and hasattr(board, "add_image"):
             images = domain.decode(tokens).permute(0, 3, 1, 2)
             board.add_images("samples", images, trainer.global_step)
@@ -87,24 +86,30 @@ class LineProgress(Callback):
 
     def _line(self, trainer: Trainer, prefix: str) -> None:
         figures = [
-            f"{k} {float(v):.4f}" for k, v in trainer.callback_metrics.items() if k.startswith(prefix)
+            f"{k} {float(v):.4f}"
+            for k, v in trainer.callback_metrics.items()
+            if k.startswith(prefix)
         ]
         step = f"step {trainer.global_step}/{trainer.estimated_stepping_batches}"
-        print(f"epoch {trainer.current_epoch}", step, *figures, sep="  ", file=sys.stderr, flush=True)
+        print(
+            f"epoch {trainer.current_epoch}", step, *figures, sep="  ", file=sys.stderr, flush=True
+        )
 
 
 class SaveRun(SaveConfigCallback):
     """Writes `config.yaml` and `data.json` (the data's provenance) to the run's folder, in `fit` only."""
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def setup(self, trainer: Any, pl_module: LightningModule, stage: str) -> None:
         pl_module.run_config = self.parser.dump(self.config, skip_none=False)  # type: ignore[assignment]
         if stage != "fit" or trainer.logger is None or trainer.fast_dev_run:
             return
         self.overwrite = True
         super().setup(trainer, pl_module, stage)
         if trainer.is_global_zero and trainer.log_dir:
-            provenance = trainer.datamodule.provenance()  # type: ignore[attr-defined]
-            (Path(trainer.log_dir) / "data.json").write_text(json.dumps(provenance, indent=2) + "\n")
+            provenance = trainer.datamodule.provenance()
+            (Path(trainer.log_dir) / "data.json").write_text(
+                json.dumps(provenance, indent=2) + "\n"
+            )
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

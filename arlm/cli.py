@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from argparse import ArgumentError
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import set_parsing_settings
 from omegaconf.errors import OmegaConfBaseException
+from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
@@ -21,12 +23,16 @@ from arlm import checkpoint
 from arlm.callbacks import LineProgress, SaveRun, WriteSamples
 from arlm.data import TokenDataModule
 from arlm.errors import UserError
+from arlm.messages import one_line
 from arlm.module import AutoregressiveModule
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "accelerator": "auto",
     "devices": 1,
-    "logger": {"class_path": "pytorch_lightning.loggers.CSVLogger", "init_args": {"save_dir": "runs"}},
+    "logger": {
+        "class_path": "pytorch_lightning.loggers.CSVLogger",
+        "init_args": {"save_dir": "runs"},
+    },
     "plugins": {"class_path": "arlm.callbacks.AtomicCheckpointIO"},
     "gradient_clip_val": 1.0,
     "log_every_n_steps": 25,
@@ -56,15 +62,34 @@ class Command(LightningCLI):
         """Name the run after its first configuration file, and look at the checkpoint before work begins."""
         config = self.config[self.subcommand]
         logger = config.trainer.logger
-        if config.config and hasattr(logger, "init_args") and logger.init_args.get("name", 0) in (
-            None,
-            "lightning_logs",
+        if (
+            config.config
+            and hasattr(logger, "init_args")
+            and logger.init_args.get("name", 0)
+            in (
+                None,
+                "lightning_logs",
+            )
         ):
             logger.init_args.name = Path(str(config.config[0])).stem
         path = config.get("ckpt_path")
         if path and path not in ("best", "last", "hpc", "registry"):
             config.ckpt_path = str(checkpoint.find(path))
             checkpoint.read(path)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        try:
+            super().parse_arguments(parser, args)
+        except ArgumentError as error:
+            verb = sys.argv[1]
+            options = self._subcommand_parsers[verb]._option_string_actions
+            raise UserError(one_line(str(error), verb, options)) from None
+
+    def instantiate_trainer(self, **arguments: Any) -> Trainer:
+        try:
+            return super().instantiate_trainer(**arguments)
+        except (ValueError, MisconfigurationException) as error:
+            raise UserError(f"trainer: {error}") from None
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would read options from the checkpoint over those of the command line."""
@@ -86,10 +111,19 @@ def main() -> None:
             trainer_defaults=defaults,
             seed_everything_default=0,
             auto_configure_optimizers=False,
-            parser_kwargs={"prog": "arlm", "parser_mode": "omegaconf+", "allow_abbrev": False},
+            parser_kwargs={
+                "prog": "arlm",
+                "parser_mode": "omegaconf+",
+                "allow_abbrev": False,
+                "exit_on_error": False,
+            },
         )
     except (OmegaConfBaseException, MisconfigurationException) as error:
         raise UserError(f"configuration: {str(error).splitlines()[0]}") from None
+    except OSError as error:
+        raise UserError(
+            f"file: '{error.filename}': {error.strerror}; check the path and your permissions"
+        ) from None
     except SIGTERMException:
         sys.exit(143)  # the checkpoint is saved; Lightning would exit 0
 

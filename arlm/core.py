@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from arlm.errors import UserError
+from arlm.errors import UserError, require
 
 
 @dataclass(frozen=True)
@@ -126,9 +126,7 @@ class Autoregressor(nn.Module, ABC):
         """log p(x_t | x_<t, c) of each token, (B, T) in nats."""
         return token_log_prob(self(tokens, context), tokens)
 
-    def start(
-        self, batch: int, length: int, context: Tensor | None = None
-    ) -> tuple[Tensor, State]:
+    def start(self, batch: int, length: int, context: Tensor | None = None) -> tuple[Tensor, State]:
         """Begin `batch` empty rows of up to `length` tokens.
 
         Returns:
@@ -149,6 +147,13 @@ class Autoregressor(nn.Module, ABC):
         next_token = tokens.new_zeros(len(tokens), 1)  # any token: no logit read here depends on it
         logits = self(torch.cat([prefix, next_token], dim=1), state.context)
         return logits[:, -tokens.shape[1] :], Prefix(prefix, state.context)
+
+
+def check_sizes(dropout: float = 0.0, **sizes: int) -> None:
+    """Refuse a network's sizes below 1 and dropout outside [0, 1)."""
+    for name, size in sizes.items():
+        require(size >= 1, f"model.net.{name}", size, "choose at least 1")
+    require(0 <= dropout < 1, "model.net.dropout", dropout, "choose from 0 up to below 1")
 
 
 def log_softmax(logits: Tensor) -> Tensor:

@@ -13,10 +13,10 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from arlm.core import Batch, Spec
+from arlm.core import Spec
 from arlm.datasets import Rows, TextWindows, TokenDataset, generator
 from arlm.domains import Domain, TextDomain
-from arlm.errors import UserError
+from arlm.errors import UserError, require
 from arlm.sampling.noise import row_seeds
 
 Split = Literal["train", "val", "test"]
@@ -38,7 +38,9 @@ def read_text(path: Path, field: str) -> str:
             f"{field}: '{path}' is not UTF-8 text (byte {error.start}); convert it to UTF-8"
         ) from None
     except OSError as error:
-        raise UserError(f"{field}: cannot read '{path}' ({error.strerror}); check the path") from None
+        raise UserError(
+            f"{field}: cannot read '{path}' ({error.strerror}); check the path"
+        ) from None
 
 
 class BatchOrder(Sampler[Rows]):
@@ -85,8 +87,8 @@ class BatchOrder(Sampler[Rows]):
             order = torch.randperm(self.rows, generator=generator(self.seed, self.epoch))
         batches = order.split(self.batch_size)[self.rank :: self.world_size][: len(self)]
         skip, self.skip = self.skip, 0
-        for index in batches[skip:]:
-            yield Rows(self.epoch, index)
+        for chosen in batches[skip:]:
+            yield Rows(self.epoch, chosen)
 
 
 class ResumableLoader(DataLoader):
@@ -100,7 +102,7 @@ class ResumableLoader(DataLoader):
         self.order = order
         self.yielded = 0
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Any:
         self.yielded = self.order.skip
         for batch in super().__iter__():
             self.yielded += 1
@@ -132,8 +134,7 @@ class TokenDataModule(LightningDataModule, ABC):
 
     def __init__(self, batch_size: int, seed: int = 0, num_workers: int = 0) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise UserError(f"data.batch_size: {batch_size} is out of range; choose at least 1")
+        require(batch_size >= 1, "data.batch_size", batch_size, "choose at least 1")
         self.batch_size, self.seed, self.num_workers = batch_size, seed, num_workers
         self._datasets: dict[Split, TokenDataset] = {}
 
@@ -206,10 +207,9 @@ class TextDataModule(TokenDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__(batch_size, seed, num_workers)
-        if length < 2:
-            raise UserError(f"data.length: {length} is out of range; choose at least 2")
-        if stride is not None and not 1 <= stride <= length:
-            raise UserError(f"data.stride: {stride} is out of range; choose 1 to {length}")
+        require(length >= 2, "data.length", length, "choose at least 2")
+        fits = stride is None or 1 <= stride <= length
+        require(fits, "data.stride", stride, f"choose 1 to {length}")
         self.length, self.stride = length, stride
 
     @property

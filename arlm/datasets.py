@@ -22,7 +22,7 @@ class Rows(NamedTuple):
     """Which rows make a batch, and in which pass over the data."""
 
     epoch: int
-    index: Tensor  # (B,) int64
+    chosen: Tensor  # (B,) int64
 
 
 class TokenDataset(Dataset, ABC):
@@ -51,7 +51,7 @@ class FixedRows(TokenDataset):
         return len(self.tokens)
 
     def __getitem__(self, rows: Rows) -> Batch:
-        tokens = self.tokens[rows.index].long()
+        tokens = self.tokens[rows.chosen].long()
         scored = torch.ones(tokens.shape, dtype=torch.bool)
         return Batch(tokens, scored, self.domain.units(tokens))
 
@@ -91,15 +91,15 @@ class TextWindows(TokenDataset):
         return len(self.starts)
 
     def __getitem__(self, rows: Rows) -> Batch:
-        starts = self._offset(rows.epoch) + rows.index * self.length
+        starts = self._offset(rows.epoch) + rows.chosen * self.length
         if self.stride is not None:
-            starts = self.starts[rows.index]
+            starts = self.starts[rows.chosen]
         where = starts[:, None] + torch.arange(self.length)
         tokens = self.tokens[where].long()
         scored = torch.ones(tokens.shape, dtype=torch.bool)
         if self.stride is not None:
-            before = self.starts[(rows.index - 1).clamp(min=0)] + self.length
-            scored = where >= torch.where(rows.index == 0, 0, before)[:, None]
+            before = self.starts[(rows.chosen - 1).clamp(min=0)] + self.length
+            scored = where >= torch.where(rows.chosen == 0, 0, before)[:, None]
         return Batch(tokens, scored, self.domain.units(tokens))
 
     def _offset(self, epoch: int) -> int:

@@ -6,3 +6,9 @@ class UserError(ValueError):
 
     The command line prints it without a traceback and exits with code 2.
     """
+
+
+def require(holds: bool, field: str, value: object, mend: str) -> None:
+    """Refuse a value that is out of range."""
+    if not holds:
+        raise UserError(f"{field}: {value} is out of range; {mend}")

@@ -41,9 +41,13 @@ def write_samples(domain: Domain, tokens: Tensor, stem: Path) -> Path:
     """Write rows of tokens (N, T) as a grid `stem`.png or as texts `stem`.txt; returns the path."""
     if isinstance(domain, ImageDomain):
         return write_image(grid(domain.decode(tokens)), stem)
-    path = stem.with_suffix(".txt")
     texts = (f"--- {i}\n{domain.decode(row)}\n" for i, row in enumerate(tokens))
-    _write(path, lambda: path.write_text("".join(texts), encoding="utf-8"))
+    return write_text("".join(texts), stem.with_suffix(".txt"))
+
+
+def write_text(text: str, path: Path) -> Path:
+    """Write UTF-8 text."""
+    _write(path, lambda: path.write_text(text, encoding="utf-8"))
     return path
 
 

@@ -7,7 +7,7 @@ import math
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from arlm.errors import UserError
+from arlm.errors import require
 
 
 class WarmupCosine(LambdaLR):
@@ -27,10 +27,8 @@ class WarmupCosine(LambdaLR):
     def __init__(
         self, optimizer: Optimizer, total_steps: int, warmup: int = 100, final: float = 0.1
     ) -> None:
-        if warmup < 0:
-            raise UserError(f"scheduler.warmup: {warmup} is out of range; choose at least 0")
-        if not 0 <= final <= 1:
-            raise UserError(f"scheduler.final: {final} is out of range; choose 0 to 1")
+        require(warmup >= 0, "model.scheduler.warmup", warmup, "choose at least 0")
+        require(0 <= final <= 1, "model.scheduler.final", final, "choose 0 to 1")
 
         def factor(step: int) -> float:
             if step < warmup:

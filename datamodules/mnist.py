@@ -25,7 +25,7 @@ from arlm.datasets import FixedRows, Rows, TokenDataset, generator
 from arlm.domains import ImageDomain
 from arlm.errors import UserError
 
-Name = Literal["MNIST", "FashionMNIST", "KMNIST"]
+Variant = Literal["MNIST", "FashionMNIST", "KMNIST"]
 Binarize = Literal["dynamic", "static", "threshold"]
 FILES = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
 IMAGES = {"train": 60_000, "test": 10_000}
@@ -46,10 +46,10 @@ class MNIST(TokenDataModule):
     - threshold: a pixel is 1 from grey level 128 on (an easier task: never compare it with the others).
 
     Args:
-        name: which of the three sets.
+        variant: which of the three sets.
         levels: 2, or up to 256 for grey.
         binarize: the protocol for two levels; no matter for more.
-        data_dir: folder that holds NAME/raw; by default ARLM_DATA_DIR or the user's cache.
+        data_dir: folder that holds VARIANT/raw; by default ARLM_DATA_DIR or the user's cache.
         batch_size, seed, num_workers: as for TokenDataModule; the seed fixes training draws only.
     """
 
@@ -57,7 +57,7 @@ class MNIST(TokenDataModule):
 
     def __init__(
         self,
-        name: Name = "MNIST",
+        variant: Variant = "MNIST",
         levels: int = 2,
         binarize: Binarize = "dynamic",
         data_dir: str | None = None,
@@ -66,7 +66,12 @@ class MNIST(TokenDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__(batch_size, seed, num_workers)
-        self.name, self.levels, self.binarize, self.data_dir = name, levels, binarize, data_dir
+        self.variant, self.levels, self.binarize, self.data_dir = (
+            variant,
+            levels,
+            binarize,
+            data_dir,
+        )
         self.domain = ImageDomain(levels, height=28, width=28)
 
     @property
@@ -80,8 +85,8 @@ class MNIST(TokenDataModule):
     def read(self, part: Literal["train", "test"]) -> Tensor:
         """The images of one file, (N, 28, 28, 1) uint8, downloaded if they are not in `data_dir`."""
         folder = data_folder(self.data_dir)
-        path = folder / self.name / "raw" / FILES[part]
-        kind = getattr(torchvision.datasets, self.name)
+        path = folder / self.variant / "raw" / FILES[part]
+        kind = getattr(torchvision.datasets, self.variant)
         if not path.exists():
             try:
                 kind(folder, train=part == "train", download=True)
@@ -91,7 +96,7 @@ class MNIST(TokenDataModule):
                     f"data.data_dir: '{path}' is missing and the download failed ({reason}); "
                     "put the file there, or set ARLM_DATA_DIR to the folder that holds it"
                 ) from None
-        verify(path, IMAGES[part], MD5.get(path.name) if self.name == "MNIST" else None)
+        verify(path, IMAGES[part], MD5.get(path.name) if self.variant == "MNIST" else None)
         return kind(folder, train=part == "train", download=False).data[..., None]
 
     def build(self, split: Split) -> TokenDataset:
@@ -107,7 +112,7 @@ class MNIST(TokenDataModule):
 
     def provenance(self) -> dict[str, str]:
         protocol = f"2 levels, {self.binarize}" if self.levels == 2 else f"{self.levels} levels"
-        record = {"name": self.name, "protocol": protocol}
+        record = {"name": self.variant, "protocol": protocol}
         for part in ("train", "test"):
             digest = hashlib.sha256(self.read(part).numpy().tobytes()).hexdigest()
             record[f"sha256 {part}"] = digest
@@ -130,9 +135,9 @@ class DynamicRows(TokenDataset):
         return len(self.images)
 
     def __getitem__(self, rows: Rows) -> Batch:
-        noise = generator(self.seed, rows.epoch, int(rows.index[0]))
-        return FixedRows(binarized(self.images[rows.index], noise), self.domain)[
-            Rows(rows.epoch, torch.arange(len(rows.index)))
+        noise = generator(self.seed, rows.epoch, int(rows.chosen[0]))
+        return FixedRows(binarized(self.images[rows.chosen], noise), self.domain)[
+            Rows(rows.epoch, torch.arange(len(rows.chosen)))
         ]
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import platform
-
 from pydoc_data.topics import topics
 
 from arlm.data import Split, TextDataModule
@@ -51,8 +50,8 @@ class PythonDocs(TextDataModule):
         for held in ("test", "val", "train"):
             names = [name for name in sorted(topics) if split_of(name) == held]
             documents = [topics[name].split("\n\n") for name in names]
-            kept[held] = ["\n\n".join(p for p in d if p not in quoted) for d in documents]
-            quoted |= {p for d in documents for p in d if len(p) >= QUOTED}
+            kept[held] = ["\n\n".join(p for p in d if p.strip() not in quoted) for d in documents]
+            quoted |= {p.strip() for d in documents for p in d if len(p.strip()) >= QUOTED}
         return "\n\n".join(kept[split])
 
     def provenance(self) -> dict[str, str]:

@@ -41,17 +41,23 @@ class PythonStdlib(TextDataModule):
         super().__init__(length, stride, batch_size, seed, num_workers)
         self.tokenizer = tokenizer
         self.domain = TextDomain(
-            byte_tokenizer() if tokenizer == "byte" else read_text(Path(tokenizer), "data.tokenizer")
+            byte_tokenizer()
+            if tokenizer == "byte"
+            else read_text(Path(tokenizer), "data.tokenizer")
         )
 
     @cached_property
     def files(self) -> dict[str, str]:
         """Source by relative path, in order."""
         root = Path(sysconfig.get_path("stdlib"))
-        paths = sorted(p for p in root.rglob("*.py") if not SKIPPED & set(p.relative_to(root).parts))
+        paths = sorted(
+            p for p in root.rglob("*.py") if not SKIPPED & set(p.relative_to(root).parts)
+        )
         texts = {str(p.relative_to(root)): p.read_bytes().decode(errors="replace") for p in paths}
         if not texts:
-            raise UserError(f"data: no Python sources in '{root}'; use an interpreter that ships them")
+            raise UserError(
+                f"data: no Python sources in '{root}'; use an interpreter that ships them"
+            )
         return texts
 
     def text(self, split: Split) -> str:

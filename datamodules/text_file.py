@@ -10,7 +10,7 @@ from pathlib import Path
 from arlm.data import Split, TextDataModule, data_folder, read_text
 from arlm.domains import TextDomain
 from arlm.domains.text import byte_tokenizer, character_tokenizer
-from arlm.errors import UserError
+from arlm.errors import UserError, require
 
 
 class TextFile(TextDataModule):
@@ -42,8 +42,7 @@ class TextFile(TextDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__(length, stride, batch_size, seed, num_workers)
-        if not 0 < held_out < 1:
-            raise UserError(f"data.held_out: {held_out} is out of range; choose between 0 and 1")
+        require(0 < held_out < 1, "data.held_out", held_out, "choose between 0 and 1")
         self.path = path if isinstance(path, str) else list(path)
         self.tokenizer, self.held_out, self.one_held_out = tokenizer, held_out, one_held_out
         self.data_dir = data_dir

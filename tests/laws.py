@@ -242,7 +242,9 @@ def law_stable(build: Callable) -> None:
     copy = type(net)(net.spec, **description["init_args"]).double().eval()
     assert list(copy.state_dict()) == keys, "the network does not keep its arguments"
     copy.load_state_dict(torch.load(io.BytesIO(file.getvalue()), weights_only=True))
-    assert torch.equal(copy.log_prob(tokens), before), "a saved and loaded network scores differently"
+    assert torch.equal(copy.log_prob(tokens), before), (
+        "a saved and loaded network scores differently"
+    )
 
 
 def law_deterministic(build: Callable) -> None:

@@ -24,7 +24,9 @@ class Parser(argparse.ArgumentParser):
         """Parse, naming the nearest option for an unknown one."""
         known, unknown = self.parse_known_args(arguments)
         if unknown:
-            raise UserError(unknown_option(unknown[0], list(self._option_string_actions), self.verb))
+            raise UserError(
+                unknown_option(unknown[0], list(self._option_string_actions), self.verb)
+            )
         return known
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from arlm.commands import Parser, shows_progress
 
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> None:
     if module.provenance() != provenance:
         print(f"note: the data differs from that of training: {provenance} then")
 
-    scorers = {type(net).__name__: net.log_prob}
+    scorers: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {type(net).__name__: net.log_prob}
     if options.baselines:
         scorers |= baselines(module)
     likelihoods = {name: Likelihood(domain.unit) for name in scorers}

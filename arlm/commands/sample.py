@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from arlm.commands import Parser, shows_progress
-from arlm.errors import UserError
+from arlm.errors import UserError, require
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -24,10 +24,9 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--length", type=int, help="tokens in a row, prompt included")
     parser.add_argument("--out", help="a .png for images, a .txt for text (default: print text)")
     options = parser.parse(arguments)
-    if options.n < 1:
-        raise UserError(f"--n: {options.n} rows asked for; choose at least 1")
-    if options.length is not None and options.length < 1:
-        raise UserError(f"--length: {options.length} tokens asked for; choose at least 1")
+    require(options.n >= 1, "--n", options.n, "choose at least 1")
+    if options.length is not None:
+        require(options.length >= 1, "--length", options.length, "choose at least 1")
 
     from arlm.checkpoint import load  # torch is imported only now
     from arlm.domains import ImageDomain
@@ -39,7 +38,9 @@ def main(arguments: Sequence[str]) -> None:
     net, domain, *_ = load(options.checkpoint)
     pictures = isinstance(domain, ImageDomain)
     if pictures and options.prompt:
-        raise UserError(f"--prompt: {options.prompt!r} given, but the checkpoint draws images; omit it")
+        raise UserError(
+            f"--prompt: {options.prompt!r} given, but the checkpoint draws images; omit it"
+        )
     if pictures and options.length is not None:
         raise UserError("--length: images have a fixed size; omit it")
     out = Path(options.out or "samples.png") if pictures or options.out else None

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from arlm.core import Spec
 from arlm.domains.base import Domain
-from arlm.errors import UserError
+from arlm.errors import UserError, require
 
 RASTER = "... h w c -> ... (h w c)"
 UNRASTER = "... (h w c) -> ... h w c"
@@ -27,8 +27,7 @@ class ImageDomain(Domain):
     unit = "dim"
 
     def __init__(self, levels: int, height: int, width: int, channels: int = 1) -> None:
-        if not 2 <= levels <= 256:
-            raise UserError(f"levels: {levels} is out of range; choose 2 to 256")
+        require(2 <= levels <= 256, "levels", levels, "choose 2 to 256")
         self.levels, self.height, self.width, self.channels = levels, height, width, channels
         self.vocab_size = levels
         level = torch.arange(levels)

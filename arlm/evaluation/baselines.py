@@ -78,7 +78,9 @@ class NGram:
             )
         self.order, self.vocab_size = order, vocab_size
         tokens = stream.numpy().astype(np.int64)[None]
-        levels = [np.unique(self._codes(tokens, k), return_counts=True) for k in range(1, order + 1)]
+        levels = [
+            np.unique(self._codes(tokens, k), return_counts=True) for k in range(1, order + 1)
+        ]
         self.levels = []
         for k, (grams, counts) in enumerate(levels, start=1):
             if k < order:  # distinct left neighbours instead of occurrences
@@ -101,7 +103,9 @@ class NGram:
         """(B, T) -> (B, T) nats."""
         values = tokens.numpy()
         p = np.full(values.shape, 1 / self.vocab_size)
-        for k, (grams, counts, contexts, totals, kinds, discount) in enumerate(self.levels, start=1):
+        for k, (grams, counts, contexts, totals, kinds, discount) in enumerate(
+            self.levels, start=1
+        ):
             if k > values.shape[1]:
                 break
             codes = self._codes(values, k)
@@ -114,7 +118,9 @@ class NGram:
         return torch.from_numpy(np.log(p))
 
 
-def _look_up(keys: np.ndarray, wanted: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _look_up(
+    keys: np.ndarray, wanted: np.ndarray, values: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Whether each wanted key is among the sorted keys, and its value if so."""
     place = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
     return keys[place] == wanted, values[place]

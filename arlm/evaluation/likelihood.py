@@ -49,5 +49,5 @@ class Likelihood(Metric):
         result = super()._apply(fn, *args)
         for name in ("nats", "tokens", "units"):
             setattr(self, name, getattr(self, name).double())
-            self._defaults[name] = self._defaults[name].double()
+            self._defaults[name] = torch.zeros_like(getattr(self, name))
         return result

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from arlm.core import Autoregressor, Spec, State
+from arlm.core import Autoregressor, Spec, State, check_sizes
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,9 @@ class LSTMLanguageModel(Autoregressor):
     Shapes: tokens (B, T) -> logits (B, T, V).
     """
 
-    def __init__(
-        self, spec: Spec, width: int = 256, depth: int = 2, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, spec: Spec, width: int = 256, depth: int = 2, dropout: float = 0.0) -> None:
         super().__init__(spec)
+        check_sizes(width=width, depth=depth, dropout=dropout)
         self.width, self.depth, self.dropout = width, depth, dropout
         self.embed = nn.Embedding(spec.vocab_size, width)
         self.start_vector = nn.Parameter(torch.zeros(width).normal_(std=0.1))

@@ -10,14 +10,14 @@ References:
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from arlm.core import Autoregressor, Spec, State, device_of
+from arlm.core import Autoregressor, Spec, State, check_sizes, device_of
 from arlm.errors import UserError
 from arlm.layers.masked_conv import MaskedConv2d
 
@@ -101,10 +101,12 @@ class PixelCNN(Autoregressor):
     Shapes: tokens (B, T) -> logits (B, T, V), T <= H * W * C.
     """
 
-    def __init__(
-        self, spec: Spec, width: int = 16, depth: int = 15, head_width: int = 32
-    ) -> None:
+    blocks: Any  # nn.ModuleList does not tell what it holds
+    head: Any
+
+    def __init__(self, spec: Spec, width: int = 16, depth: int = 15, head_width: int = 32) -> None:
         super().__init__(spec)
+        check_sizes(width=width, depth=depth, head_width=head_width)
         if len(spec.shape) != 3:
             raise UserError(
                 f"model.net: PixelCNN needs an image of shape (H, W, C), not {spec.shape}; "
@@ -161,7 +163,7 @@ class PixelCNN(Autoregressor):
     def _fold(self) -> Folded:
         width = self.spec.shape[1]
 
-        def dense(layer: MaskedConv2d) -> Dense:
+        def dense(layer: Any) -> Dense:
             return Dense(layer.tap_weights().flatten(0, 1).contiguous(), layer.bias)
 
         def offsets(taps: Tensor, row_length: int) -> Tensor:
@@ -219,9 +221,7 @@ class PixelCNN(Autoregressor):
         planes = rows * self.depth + torch.arange(self.depth, device=row.device)[:, None]
         spots = planes * state.maps.shape[2] + (row + 1) * (width + 2) + column + 1  # (depth, B)
         seen = maps.index_select(0, (spots[:, :, None] + folded.past_offsets).flatten())
-        past = torch.baddbmm(
-            folded.past.bias, seen.view(self.depth, batch, -1), folded.past.weight
-        )
+        past = torch.baddbmm(folded.past.bias, seen.view(self.depth, batch, -1), folded.past.weight)
 
         inputs = []
         for (down, here, up), before in zip(folded.blocks, past.unbind(), strict=True):

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from arlm.core import Autoregressor, Spec, State, device_of
+from arlm.core import Autoregressor, Spec, State, check_sizes, device_of
 from arlm.errors import UserError
 from arlm.layers.attention import Cache, CausalSelfAttention, rotary_table
 
@@ -68,6 +68,7 @@ class TransformerLanguageModel(Autoregressor):
     """
 
     rotary: Tensor | None
+    blocks: Any  # nn.ModuleList does not tell what it holds
 
     def __init__(
         self,
@@ -79,6 +80,7 @@ class TransformerLanguageModel(Autoregressor):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(spec)
+        check_sizes(width=width, depth=depth, heads=heads, dropout=dropout)
         if width % (2 * heads):
             raise UserError(
                 f"model.net.width: {width} does not divide into {heads} heads of an even size; "

@@ -55,9 +55,3 @@ def parse_rules(text: str) -> tuple[Rule, ...]:
             raise UserError(f"--rules: {name} takes no value, but got {value!r}; write {name}")
         rules.append(known[name](*given))
     return tuple(rules)
-
-
-def require(rule: str, value: float, holds: bool, mend: str) -> None:
-    """Raise a one-line error for a rule's argument out of range."""
-    if not holds:
-        raise UserError(f"{rule}: {value} is out of range; {mend}")

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from arlm.rules import Rule, require
+from arlm.errors import require
+from arlm.rules import Rule
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class MinP(Rule):
     p: float
 
     def __post_init__(self) -> None:
-        require("min_p", self.p, 0 < self.p <= 1, "choose above 0 and at most 1")
+        require(0 < self.p <= 1, "min_p", self.p, "choose above 0 and at most 1")
 
     def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
         threshold = logits.amax(-1, keepdim=True) + math.log(self.p)

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from arlm.rules import Rule, require
+from arlm.errors import require
+from arlm.rules import Rule
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Temperature(Rule):
     value: float
 
     def __post_init__(self) -> None:
-        require("temperature", self.value, self.value > 0, "choose above 0, or the rule greedy")
+        require(self.value > 0, "temperature", self.value, "choose above 0, or the rule greedy")
 
     def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
         return logits / self.value

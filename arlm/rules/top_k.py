@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from arlm.rules import Rule, require
+from arlm.errors import require
+from arlm.rules import Rule
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class TopK(Rule):
     k: int
 
     def __post_init__(self) -> None:
-        require("top_k", self.k, self.k >= 1, "choose at least 1")
+        require(self.k >= 1, "top_k", self.k, "choose at least 1")
 
     def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
         best = logits.sort(dim=-1, descending=True, stable=True).indices[..., : self.k]

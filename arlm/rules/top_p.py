@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from arlm.rules import Rule, require
+from arlm.errors import require
+from arlm.rules import Rule
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class TopP(Rule):
     p: float
 
     def __post_init__(self) -> None:
-        require("top_p", self.p, 0 < self.p <= 1, "choose above 0 and at most 1")
+        require(0 < self.p <= 1, "top_p", self.p, "choose above 0 and at most 1")
 
     def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
         probability = logits.double().softmax(-1)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from arlm.core import Autoregressor, device_of, token_log_prob
-from arlm.errors import UserError
+from arlm.errors import UserError, require
 from arlm.rules import Rule
 from arlm.sampling.noise import draw, uniform_noise
 
@@ -66,10 +66,8 @@ def generate(
 
 
 def _check(net: Autoregressor, seeds: Sequence[int], length: int, forced: Tensor | None) -> None:
-    if not seeds:
-        raise UserError("n: 0 rows asked for; choose at least 1")
-    if length < 1:
-        raise UserError(f"length: {length} tokens asked for; choose at least 1")
+    require(len(seeds) >= 1, "n", len(seeds), "choose at least 1")
+    require(length >= 1, "length", length, "choose at least 1")
     if net.max_length is not None and length > net.max_length:
         raise UserError(
             f"length: {length} tokens do not fit the network, which holds {net.max_length}; "

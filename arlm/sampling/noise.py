@@ -51,5 +51,7 @@ def draw(logits: Tensor, noise: Tensor) -> Tensor:
     cumulative = logits.double().softmax(-1).cumsum(-1)
     total = cumulative[:, -1:].contiguous()
     token = torch.searchsorted(cumulative, noise[:, None] * total, right=True)
-    last = torch.searchsorted(cumulative, total)  # rounding must not step past the last possible one
+    last = torch.searchsorted(
+        cumulative, total
+    )  # rounding must not step past the last possible one
     return torch.minimum(token, last).squeeze(1)

@@ -1,0 +1,45 @@
+"""Train a byte-level BPE tokenizer on text files and write it as JSON.
+
+python tools/train_tokenizer.py FILE [FILE ...] --vocab-size 1024 --out tokenizer.json
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from arlm.__main__ import fail
+from arlm.commands import Parser
+from arlm.data import read_text
+from arlm.domains import TextDomain
+from arlm.domains.text import bpe_tokenizer
+from arlm.errors import UserError, require
+from arlm.pictures import write_text
+
+
+def main(arguments: list[str]) -> None:
+    """Train, write, and say what was gained."""
+    parser = Parser("train_tokenizer", "Train a byte-level BPE tokenizer on text files.")
+    parser.add_argument("files", nargs="+", help="UTF-8 text files")
+    parser.add_argument("--vocab-size", type=int, default=1024, help="256 bytes and the merges")
+    parser.add_argument("--out", default="tokenizer.json", help="where to write the JSON")
+    options = parser.parse(arguments)
+    size = options.vocab_size
+    require(size >= 256, "--vocab-size", size, "choose at least 256, one for each byte")
+    texts = [read_text(Path(file), "files") for file in options.files]
+    if not any(texts):
+        raise UserError(f"files: {options.files} are empty; give a text to train on")
+    tokenizer = bpe_tokenizer(texts, size)
+    if tokenizer.get_vocab_size() < size:
+        print(f"note: the text gave only {tokenizer.get_vocab_size()} tokens", file=sys.stderr)
+    domain = TextDomain(tokenizer)
+    write_text(domain.tokenizer, Path(options.out))
+    tokens, size = sum(len(domain.encode(t)) for t in texts), sum(len(t.encode()) for t in texts)
+    print(f"{options.out}: {domain.vocab_size} tokens, {size / tokens:.2f} bytes a token")
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        sys.exit(fail(str(error)))
