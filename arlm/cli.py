@@ -120,6 +120,10 @@ def main() -> None:
         )
     except (OmegaConfBaseException, MisconfigurationException) as error:
         raise UserError(f"configuration: {str(error).splitlines()[0]}") from None
+    except ValueError as error:  # the parser wraps what constructors raise
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
+        raise
     except OSError as error:
         raise UserError(
             f"file: '{error.filename}': {error.strerror}; check the path and your permissions"

@@ -1,0 +1,280 @@
+"""The command line as its users see it: runs that work, and bad input told in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+from PIL import Image
+
+from arlm.__main__ import main
+
+DIGITS = ["--config", str(ROOT / "configs/digits_pixelcnn.yaml")]
+TINY = ["--model.net.width", "4", "--model.net.depth", "1", "--trainer.accelerator", "cpu"]
+
+
+class Told:
+    """What a command said and how it ended."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    def error(self) -> str:
+        """The one line of a refusal."""
+        assert self.code == 2, self.err
+        assert "Traceback" not in self.out + self.err
+        lines = [line for line in self.err.splitlines() if "error" in line]
+        assert len(lines) == 1, self.err
+        assert lines[0].startswith("arlm: error: ")
+        assert self.err.splitlines()[-1] == lines[0]
+        return lines[0]
+
+
+@pytest.fixture
+def arlm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path):
+    """Run the command line in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> Told:
+        monkeypatch.setattr(sys, "argv", ["arlm", *map(str, arguments)])
+        code = main()
+        return Told(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two short runs: digits and text."""
+    folder = tmp_path_factory.mktemp("runs")
+    text = folder / "fox.txt"
+    text.write_text("the quick brown fox jumps over the lazy dog. " * 80)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    short = ["--trainer.max_steps", "6", "--trainer.val_check_interval", "3"]
+    for arguments in (
+        [*DIGITS, *TINY, *short, "--trainer.check_val_every_n_epoch", "null"],
+        [
+            "--config",
+            str(ROOT / "configs/docs_transformer.yaml"),
+            *("--data", "datamodules.text_file.TextFile", "--data.path", str(text)),
+            *("--data.tokenizer", "character", "--data.length", "32", "--data.batch_size", "4"),
+            *("--model.net.width", "8", "--model.net.depth", "1", "--model.net.heads", "2"),
+            *("--trainer.logger.name", "fox", "--trainer.accelerator", "cpu"),
+            *short,
+        ],
+    ):
+        command = [sys.executable, "-m", "arlm", "fit", *arguments]
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+        assert "val/bits_per" in done.stderr  # progress, in lines, since no terminal looks on
+    return folder / "runs"
+
+
+def test_a_run_leaves_all_that_is_needed(runs: Path) -> None:
+    folder = runs / "digits_pixelcnn" / "version_0"
+    assert (folder / "checkpoints" / "best.ckpt").exists()
+    assert (folder / "checkpoints" / "last.ckpt").exists()
+    assert "class_path: arlm.models.pixelcnn.PixelCNN" in (folder / "config.yaml").read_text()
+    assert json.loads((folder / "data.json").read_text())["name"] == "digits"
+    assert "val/bits_per_dim" in (folder / "metrics.csv").read_text()
+    assert len(list((folder / "samples").glob("*.png"))) == 2
+    assert list((runs / "fox" / "version_0" / "samples").glob("*.txt"))
+    contents = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
+    assert "digits" in contents["arlm"]["config"]
+
+
+def test_sample_draws_a_grid(arlm, runs: Path) -> None:
+    told = arlm("sample", runs / "digits_pixelcnn", "--n", 6, "--out", "deep/grid.png")
+    assert told.code == 0, told.err
+    assert told.out.strip() == "deep/grid.png"
+    assert Image.open("deep/grid.png").size[0] > 3 * 64
+    first = Path("deep/grid.png").read_bytes()
+    assert arlm("sample", runs / "digits_pixelcnn", "--n", 6, "--out", "again.png").code == 0
+    assert Path("again.png").read_bytes() == first
+    arlm("sample", runs / "digits_pixelcnn", "--n", 6, "--seed", 1, "--out", "other.png")
+    assert Path("other.png").read_bytes() != first
+
+
+def test_sample_goes_on_from_a_prompt(arlm, runs: Path) -> None:
+    told = arlm("sample", runs / "fox", "--n", 2, "--prompt", "the fox", "--rules", "top_k=3")
+    assert told.code == 0, told.err
+    assert told.out.count("the fox") == 2
+    assert "tokens/s" in told.err
+    greedy = arlm("sample", runs / "fox", "--n", 2, "--rules", "greedy").out.split("--- 1\n")
+    assert greedy[0].removeprefix("--- 0\n") == greedy[1]
+    assert arlm("sample", runs / "fox", "--n", 2, "--out", "x.txt").out.strip() == "x.txt"
+    assert Path("x.txt").read_text().startswith("--- 0\n")
+
+
+def test_evaluate_prints_baselines_beside_the_network(arlm, runs: Path) -> None:
+    told = arlm("evaluate", runs / "digits_pixelcnn", "--baselines", "--json")
+    assert told.code == 0, told.err
+    result = json.loads(told.out)
+    assert result["tokens"] == result["dims"] == 180 * 64
+    assert list(result["models"]) == ["PixelCNN", "uniform", "pixel histogram"]
+    assert result["models"]["uniform"]["bits_per_dim"] == pytest.approx(4.0875, abs=1e-4)
+    table = arlm("evaluate", runs / "fox", "--split", "val", "--baselines").out
+    assert "180 tokens, 180 bytes" in table
+    assert "5-gram" in table
+
+
+def test_test_and_predict_agree_with_evaluate_and_sample(arlm, runs: Path) -> None:
+    ckpt = runs / "digits_pixelcnn" / "version_0" / "checkpoints" / "best.ckpt"
+    told = arlm("test", *DIGITS, *TINY, "--ckpt_path", ckpt)
+    assert told.code == 0, told.err
+    evaluated = json.loads(arlm("evaluate", ckpt, "--json").out)
+    bits = evaluated["models"]["PixelCNN"]["bits_per_dim"]
+    assert f"{bits:.5f}"[:6] in told.out
+    greedy = ["--model.sampler", ROOT / "configs/sampler/greedy.yaml"]
+    told = arlm("predict", *DIGITS, *TINY, "--ckpt_path", ckpt, *greedy)
+    assert told.code == 0, told.err
+    assert "samples:" in told.out
+    assert arlm("validate", *DIGITS, *TINY, "--ckpt_path", ckpt).code == 0
+    assert not list(Path("runs").rglob("config.yaml"))  # written in fit only
+
+
+def test_options_on_the_command_line_win_over_the_checkpoint(arlm, runs: Path) -> None:
+    ckpt = runs / "digits_pixelcnn" / "version_0" / "checkpoints" / "last.ckpt"
+    told = arlm(
+        "fit", *DIGITS, *TINY, "--ckpt_path", ckpt, "--trainer.max_steps", 8, "--samples.n", 0,
+        "--trainer.check_val_every_n_epoch", "null", "--trainer.val_check_interval", 4,
+    )  # fmt: skip
+    assert told.code == 0, told.err
+    assert "step 8/8" in told.err
+    assert not list(Path("runs").rglob("*.png"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["fti"], "verb: 'fti' is not known; did you mean 'fit'?"),
+        (["fit"], "model.net, data: missing; name a configuration"),
+        (["fit", *DIGITS, "--trainer.max_epoch", 3], "--trainer.max_epoch: unknown option; did you"),
+        (["fit", *DIGITS, "--data.bach_size", 3], "data.bach_size: unknown option; did you mean"),
+        (["fit", *DIGITS, "--model.net.widht", 3], "model.net.widht: unknown option; did you mean"),
+        (["fit", *DIGITS, "--trainer.max_epochs", "abc"], "trainer.max_epochs: 'abc' does not fit"),
+        (["fit", *DIGITS, "--data.batch_size", "x"], "data.batch_size: 'x' does not fit; give int"),
+        (["fit", *DIGITS, "--model.net.width", "x"], "model.net.width: 'x' does not fit; give int"),
+        (["fit", *DIGITS, "--trainer.precision", "12"], "trainer.precision: '12' does not fit"),
+        (["fit", *DIGITS, "--trainer.accelerator", "x"], "trainer: You selected an invalid"),
+        (["fit", "--config", "nope.yaml"], "nope.yaml' does not exist; check the path"),
+        (["fit", *DIGITS, "--data", "nope.yaml"], "data: 'nope.yaml' is neither a file nor a class"),
+        (["fit", *DIGITS, "--model.net", "Nope"], "model.net: 'Nope' is neither a file nor a class"),
+        (["fit", *DIGITS, "--trainer.devices", "${x}"], "configuration: Interpolation key 'x'"),
+        (["fit", *DIGITS, "--data.batch_size", 5000], "data.batch_size: 5000 is larger than the"),
+        (["fit", *DIGITS, "--data.batch_size", 0], "data.batch_size: 0 is out of range; choose"),
+        (["fit", *DIGITS, "--model.net.width", -3], "model.net.width: -3 is out of range; choose"),
+        (["fit", *DIGITS, "--samples.n", -1], "samples.n: -1 is out of range"),
+        (["fit", *DIGITS, "--trainer.max_epochs", -1], "trainer.max_steps: the schedule needs"),
+        (["fit", *DIGITS, "--ckpt_path", "nope.ckpt"], "'nope.ckpt' does not exist"),
+        (["fit", *DIGITS, "--trainer.logger.save_dir", "/proc/x"], "file: '/proc/x': No such file"),
+        (
+            ["fit", *DIGITS, "--data", "datamodules.python_docs.PythonDocs"],
+            "model.net: PixelCNN needs an image of shape (H, W, C), not (128,); choose",
+        ),
+        (["sample", "nope.ckpt"], "'nope.ckpt' does not exist; give a .ckpt file"),
+        (["sample"], "the following arguments are required: checkpoint; see `arlm sample --help`"),
+        (["sample", "x", "--n", 0], "--n: 0 is out of range; choose at least 1"),
+        (["sample", "x", "--n", "many"], "argument --n: invalid int value: 'many'"),
+        (["sample", "x", "--nn", 3], "--nn: unknown option; did you mean --n?"),
+        (["sample", "x", "--rules", "temperature=-1"], "temperature: -1.0 is out of range; choose"),
+        (["sample", "x", "--rules", "nucleus=1"], "--rules: unknown rule 'nucleus'; choose from"),
+        (["evaluate", "x", "--split", "dev"], "argument --split: invalid choice: 'dev'"),
+    ],
+    ids=lambda value: None if isinstance(value, str) else " ".join(map(str, value[-2:])),
+)  # fmt: skip
+def test_bad_input_is_one_line(arlm, arguments: list, said: str) -> None:
+    assert said in arlm(*arguments).error()
+
+
+@pytest.mark.parametrize(
+    ("run", "arguments", "said"),
+    [
+        ("fox", ["--prompt", "x" * 32], "--prompt: 32 tokens leave nothing to draw in a row of 32"),
+        ("fox", ["--prompt", "a" * 9, "--length", 9], "--prompt: 9 tokens leave nothing to draw"),
+        ("fox", ["--prompt", "ß"], "--prompt: text: character 'ß' is unknown to the tokenizer"),
+        ("fox", ["--length", 33], "length: 33 tokens do not fit the network, which holds 32"),
+        ("fox", ["--out", "/proc/x/y.txt"], "--out: cannot write '/proc/x/y.txt'"),
+        ("digits_pixelcnn", ["--out", "/proc/x.png"], "--out: cannot write '/proc/x.png'"),
+        ("digits_pixelcnn", ["--prompt", "x"], "--prompt: 'x' given, but the checkpoint draws"),
+        ("digits_pixelcnn", ["--length", 3], "--length: images have a fixed size"),
+    ],
+)
+def test_bad_requests_of_a_checkpoint_are_one_line(
+    arlm, runs: Path, run: str, arguments: list, said: str
+) -> None:
+    assert said in arlm("sample", runs / run, *arguments).error()
+
+
+def test_bad_checkpoints_are_one_line(arlm, runs: Path) -> None:
+    good = runs / "digits_pixelcnn" / "version_0" / "checkpoints" / "best.ckpt"
+    Path("truncated.ckpt").write_bytes(good.read_bytes()[:-2000])
+    torch.save({"state_dict": {}}, "foreign.ckpt")
+    for verb in (["sample"], ["evaluate"], ["fit", *DIGITS, *TINY, "--ckpt_path"]):
+        assert "truncated or no checkpoint" in arlm(*verb, "truncated.ckpt").error()
+        assert "was not written by arlm" in arlm(*verb, "foreign.ckpt").error()
+    told = arlm("test", *DIGITS, "--ckpt_path", good)
+    assert "ckpt_path: the checkpoint holds" in told.error()
+
+
+def test_text_that_is_too_short_is_one_line(arlm) -> None:
+    docs = ["--config", ROOT / "configs/docs_lstm.yaml", "--data", "datamodules.text_file.TextFile"]
+    for text in ("", "a"):
+        Path("t.txt").write_text(text)
+        said = arlm("fit", *docs, "--data.path", "t.txt").error()
+        assert f"data.path: 't.txt' has {len(text)} characters; give a text of at least 2" in said
+    Path("t.txt").write_text("abc")
+    assert "has 2 tokens" in arlm("fit", *docs, "--data.path", "t.txt").error()
+
+
+def test_help_is_quick_and_light() -> None:
+    code = "import sys; import arlm.__main__ as m; sys.argv[1:] = {}; m.main(); assert 'torch' not in sys.modules"
+    for arguments in (["--help"], ["--version"]):
+        done = subprocess.run(
+            [sys.executable, "-c", code.format(arguments)], cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    code = (
+        "import sys\nimport arlm.commands.sample as s\n"
+        "try: s.main(['--help'])\nexcept SystemExit: assert 'torch' not in sys.modules"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True).returncode == 0
+    )
+
+
+def test_sample_does_not_import_lightning() -> None:
+    code = (
+        "import sys, arlm.checkpoint, arlm.sampling, arlm.pictures, arlm.models.pixelcnn\n"
+        "heavy = {'pytorch_lightning', 'torchmetrics', 'torchvision', 'sklearn'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_sigterm_saves_and_exits_143(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "arlm", "fit", *DIGITS, *TINY, "--trainer.max_epochs", "10000"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if b"step" in line and b"train/" in line:
+            break
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert list(tmp_path.rglob("*.ckpt"))
+    assert not list(tmp_path.rglob("*.tmp*"))

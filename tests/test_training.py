@@ -1,0 +1,278 @@
+"""Lightning runs: they learn, resume exactly, and leave checkpoints that need nothing else."""
+
+from __future__ import annotations
+
+import copy
+import json
+import warnings
+from functools import partial
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+import arlm
+from arlm import checkpoint
+from arlm.callbacks import AtomicCheckpointIO, WriteSamples
+from arlm.core import Autoregressor, Spec
+from arlm.errors import UserError
+from arlm.models.lstm import LSTMLanguageModel
+from arlm.models.pixelcnn import PixelCNN
+from arlm.module import AutoregressiveModule
+from arlm.schedule import WarmupCosine
+from datamodules.digits import Digits
+from datamodules.text_file import TextFile
+
+warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
+
+
+class Losses(pl.Callback):
+    """Every step's loss."""
+
+    def __init__(self) -> None:
+        self.values: list[float] = []
+
+    def on_train_batch_end(self, trainer, module, outputs, *_) -> None:
+        self.values.append(outputs["loss"].item())
+
+
+class StopAt(pl.Callback):
+    """Die in the middle of an epoch, after a checkpoint."""
+
+    def __init__(self, step: int, path: Path) -> None:
+        self.step, self.path = step, path
+
+    def on_train_batch_end(self, trainer, *_) -> None:
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(self.path)
+            trainer.should_stop = True
+
+
+def run(folder: Path, steps: int, *callbacks: pl.Callback, resume: Path | None = None, **model):
+    pl.seed_everything(0, verbose=False)
+    module = AutoregressiveModule(
+        model.pop("spec", Digits().spec),
+        model.pop("net", partial(PixelCNN, width=4, depth=1, head_width=4)),
+        optimizer=partial(torch.optim.AdamW, lr=3e-3),
+        scheduler=partial(WarmupCosine, warmup=5),
+    )
+    trainer = pl.Trainer(
+        default_root_dir=folder,
+        max_steps=steps,
+        accelerator="cpu",
+        logger=pl.loggers.CSVLogger(folder),
+        callbacks=[*callbacks],
+        plugins=[AtomicCheckpointIO()],
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=5,
+    )
+    trainer.fit(module, model.pop("data", None) or Digits(), ckpt_path=resume)
+    return module, trainer
+
+
+def test_a_network_learns_and_writes_samples(tmp_path: Path) -> None:
+    losses = Losses()
+    _, trainer = run(tmp_path, 100, losses, WriteSamples(4))
+    assert sum(losses.values[-10:]) < 0.85 * sum(losses.values[:10])
+    assert trainer.callback_metrics["val/bits_per_dim"] < 4.09
+    log = Path(trainer.log_dir)
+    assert list((log / "samples").glob("step-*.png"))
+    assert "train/bits_per_dim" in (log / "metrics.csv").read_text()
+
+
+def lstm_run(folder: Path, steps: int, *callbacks: pl.Callback, resume: Path | None = None):
+    text = folder / "text.txt"
+    folder.mkdir(exist_ok=True)
+    text.write_text("the quick brown fox jumps over the lazy dog. " * 60)
+    data = TextFile(str(text), "character", length=16, batch_size=4)
+    net = partial(LSTMLanguageModel, width=8, depth=2, dropout=0.3)
+    return run(folder, steps, *callbacks, resume=resume, spec=data.spec, net=net, data=data)
+
+
+def test_a_run_killed_in_the_middle_of_an_epoch_resumes_exactly(tmp_path: Path) -> None:
+    whole, first, rest = Losses(), Losses(), Losses()
+    reference, _ = lstm_run(tmp_path / "a", 60, whole)
+    saved = tmp_path / "half.ckpt"
+    lstm_run(tmp_path / "b", 60, first, StopAt(45, saved))  # an epoch has 37 steps
+    torch.manual_seed(99)
+    resumed, _ = lstm_run(tmp_path / "c", 60, rest, resume=saved)
+    assert len(first.values) == 45
+    assert first.values + rest.values == whole.values
+    for name, value in reference.net.state_dict().items():
+        assert torch.equal(value, resumed.net.state_dict()[name]), name
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    _, trainer = run(folder, 10)
+    path = folder / "digits.ckpt"
+    trainer.save_checkpoint(path)
+    return path
+
+
+def test_a_checkpoint_alone_is_enough(trained: Path) -> None:
+    net, domain, data, _ = arlm.load(trained)
+    assert isinstance(net, PixelCNN)
+    assert not net.training
+    assert net.width == 4
+    assert domain.levels == 17
+    assert data["class_path"] == "datamodules.digits.Digits"
+    assert len(data["provenance"]["sha256"]) == 64
+    tokens = Digits().dataset("test").tokens[:3].long()
+    assert torch.isfinite(net.log_prob(tokens)).all()
+
+
+def edited(trained: Path, path: Path, **changes) -> Path:
+    contents = copy.deepcopy(torch.load(trained, weights_only=True))
+    for key, value in changes.items():
+        if value is None:
+            del contents[key]
+        else:
+            contents[key] = value(contents[key])
+    torch.save(contents, path)
+    return path
+
+
+def test_bad_checkpoints_are_refused(trained: Path, tmp_path: Path) -> None:
+    truncated = tmp_path / "truncated.ckpt"
+    truncated.write_bytes(trained.read_bytes()[:-3000])
+    empty = tmp_path / "empty.ckpt"
+    empty.write_bytes(b"")
+    text = tmp_path / "text.ckpt"
+    text.write_text("hello")
+    foreign = edited(trained, tmp_path / "foreign.ckpt", arlm=None)
+    plain = tmp_path / "plain.ckpt"
+    torch.save([1, 2], plain)
+    newer = edited(trained, tmp_path / "newer.ckpt", arlm=lambda a: a | {"format": 99})
+    other = {"class_path": "arlm.models.pixelcnn.PixelCNN", "init_args": {"width": 5, "depth": 1}}
+    swapped = edited(
+        trained, tmp_path / "other.ckpt", arlm=lambda a: a | {"network": json.dumps(other)}
+    )
+    evil = {"class_path": "os.system", "init_args": {}}
+    untrusted = edited(
+        trained, tmp_path / "evil.ckpt", arlm=lambda a: a | {"network": json.dumps(evil)}
+    )
+    for path, said in [
+        (tmp_path / "missing.ckpt", "does not exist; give"),
+        (tmp_path, "holds no best.ckpt"),
+        (truncated, "truncated or no checkpoint; use another"),
+        (empty, "truncated or no checkpoint"),
+        (text, "truncated or no checkpoint"),
+        (foreign, "not written by arlm; train"),
+        (plain, "not written by arlm"),
+        (newer, "has format 99"),
+        (swapped, "do not fit the network"),
+        (untrusted, "os.system, which is not arlm's"),
+    ]:
+        folder = tmp_path / "nothing" if path == tmp_path else path
+        folder.mkdir() if path == tmp_path else None
+        with pytest.raises(UserError, match=said) as caught:
+            arlm.load(folder)
+        assert "\n" not in str(caught.value)
+
+
+def test_resuming_with_another_network_is_refused(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"ckpt_path: .*give the configuration"):
+        run(tmp_path, 12, resume=trained, net=partial(PixelCNN, width=5, depth=1, head_width=5))
+
+
+def test_a_kill_leaves_no_half_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"a": torch.zeros(9)}, path)
+    before = path.read_bytes()
+
+    def die(contents, file) -> None:
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", die)
+    with pytest.raises(KeyboardInterrupt):
+        AtomicCheckpointIO().save_checkpoint({"a": torch.ones(9)}, path)
+    assert path.read_bytes() == before
+    monkeypatch.undo()
+    AtomicCheckpointIO().save_checkpoint({"a": torch.ones(9)}, path)
+    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_a_folder_means_its_newest_best_checkpoint(tmp_path: Path) -> None:
+    for version, name in [(0, "best.ckpt"), (0, "last.ckpt"), (1, "best.ckpt")]:
+        path = tmp_path / f"version_{version}" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x")
+    import os
+
+    os.utime(tmp_path / "version_0" / "best.ckpt", (1, 1))
+    assert checkpoint.find(tmp_path) == tmp_path / "version_1" / "best.ckpt"
+
+
+def test_tensorboard_gets_images(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    data = Digits()
+    module = AutoregressiveModule(data.spec, partial(PixelCNN, width=4, depth=1, head_width=4))
+    trainer = pl.Trainer(
+        max_steps=2,
+        limit_val_batches=1,
+        val_check_interval=2,
+        accelerator="cpu",
+        logger=pl.loggers.TensorBoardLogger(tmp_path),
+        callbacks=[WriteSamples(3)],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    trainer.fit(module, data)
+    events = EventAccumulator(trainer.log_dir).Reload()
+    assert len(events.Images("samples")) == 3 or events.Tags()["images"]
+
+
+def test_matrices_decay_and_vectors_do_not() -> None:
+    module = AutoregressiveModule(Spec(5, (8,)), partial(LSTMLanguageModel, width=4, depth=1))
+    module.trainer = type("T", (), {"estimated_stepping_batches": 10})()  # type: ignore[assignment]
+    groups = module.configure_optimizers()["optimizer"].param_groups
+    assert all(p.ndim >= 2 for p in groups[0]["params"])
+    assert groups[0]["weight_decay"] > 0
+    assert all(p.ndim < 2 for p in groups[1]["params"])
+    assert groups[1]["weight_decay"] == 0
+    assert sum(len(g["params"]) for g in groups) == len(list(module.net.parameters()))
+
+
+def test_warmup_then_cosine() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
+    schedule = WarmupCosine(optimizer, total_steps=110, warmup=10, final=0.1)
+    rates = []
+    for _ in range(111):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates[0] == pytest.approx(2 / 11)
+    assert max(rates) == rates[10] == pytest.approx(2.0)
+    assert rates[60] == pytest.approx(1.1)
+    assert rates[110] == pytest.approx(0.2)
+    with pytest.raises(UserError, match="final: 2"):
+        WarmupCosine(optimizer, 10, final=2)
+
+
+def test_a_network_that_cannot_use_a_context_refuses_it() -> None:
+    with pytest.raises(UserError, match="cannot condition on the context"):
+        LSTMLanguageModel(Spec(5, (8,), context=Spec(10, (1,))))
+
+
+def test_the_interface_needs_only_forward() -> None:
+    class Bigram(Autoregressor):
+        def __init__(self, spec: Spec) -> None:
+            super().__init__(spec)
+            self.embed = torch.nn.Embedding(spec.vocab_size + 1, spec.vocab_size)
+
+        def forward(self, tokens, context=None):
+            start = torch.full_like(tokens[:, :1], self.spec.vocab_size)
+            return self.embed(torch.cat([start, tokens[:, :-1]], dim=1))
+
+    tokens, log_prob = arlm.generate(Bigram(Spec(4, (6,))), [1, 2])
+    assert tokens.shape == log_prob.shape == (2, 6)
