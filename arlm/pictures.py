@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,12 +17,12 @@ from arlm.errors import UserError
 SIDE = 64  # pixels that a small image is enlarged to, about
 
 
-def grid(images: Tensor, gap: int = 1) -> Tensor:
-    """Images (N, H, W, C) uint8 -> one nearly square picture (H', W', C), white lines between."""
+def grid(images: Tensor, gap: int = 1, columns: int | None = None) -> Tensor:
+    """Images (N, H, W, C) uint8 -> one picture (H', W', C), nearly square, with white lines between."""
     count, height, width, _ = images.shape
     zoom = max(1, SIDE // max(height, width))
     images = images.repeat_interleave(zoom, 1).repeat_interleave(zoom, 2)
-    columns = int(count**0.5 + 0.999)
+    columns = columns or math.ceil(math.sqrt(count))
     missing = -count % columns
     gap *= max(1, zoom // 2)
     images = F.pad(images, (0, 0, gap, 0, gap, 0, 0, missing), value=255)

@@ -1,0 +1,32 @@
+# make demo   a fresh environment, two networks trained and sampled: runs/demo/
+# make test   a fresh environment with the tools of development; lint, types, tests
+
+PYTHON ?= python3
+VENV ?= .venv
+DEMO ?=
+
+.PHONY: demo test clean
+
+demo: $(VENV)/installed
+	$(VENV)/bin/python -m tools.demo $(DEMO)
+
+test: $(VENV)/dev-installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/pytest
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "arlm needs Python 3.11 or newer; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: $(VENV)/bin/python pyproject.toml
+	$(VENV)/bin/pip install -e .
+	touch $@
+
+$(VENV)/dev-installed: $(VENV)/bin/python pyproject.toml
+	$(VENV)/bin/pip install -e '.[dev]'
+	touch $@ $(VENV)/installed
+
+clean:
+	rm -rf $(VENV) runs
