@@ -21,11 +21,11 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: $(VENV)/bin/python pyproject.toml
-	$(VENV)/bin/pip install -e .
+	$(VENV)/bin/pip install --no-compile -e .
 	touch $@
 
 $(VENV)/dev-installed: $(VENV)/bin/python pyproject.toml
-	$(VENV)/bin/pip install -e '.[dev]'
+	$(VENV)/bin/pip install --no-compile -e '.[dev]'
 	touch $@ $(VENV)/installed
 
 clean:

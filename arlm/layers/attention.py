@@ -42,12 +42,19 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
     """softmax(q k^T / sqrt(d) + causal mask) v, (B, heads, T, d) each.
 
-    The fused kernel everywhere but for short rows on a CPU, where its backward pass costs more than the
-    (T, T) weights that it saves (`tools/bench/attention.py`).
+    The fused kernel everywhere but for short rows in bfloat16 on a CPU, where its backward pass costs
+    more than the (T, T) weights that it saves (`tools/bench/attention.py`).
     """
     length = q.shape[2]
-    if q.device.type != "cpu" or length > EXPLICIT_LENGTH:
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
+    explicit = q.device.type == "cpu" and q.dtype == torch.bfloat16 and length <= EXPLICIT_LENGTH
+    if explicit:
+        return explicit_attention(q, k, v, dropout)
+    return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
+
+
+def explicit_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+    """As `causal_attention`, by two batched products."""
+    length = q.shape[2]
     future = torch.full((length, length), -math.inf, dtype=q.dtype, device=q.device).triu(1)
     scores = torch.baddbmm(future, (q * q.shape[-1] ** -0.5).flatten(0, 1), k.flatten(0, 1).mT)
     weights = F.dropout(scores.softmax(-1).to(v.dtype), dropout)

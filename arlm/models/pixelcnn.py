@@ -9,7 +9,7 @@ References:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -58,14 +58,23 @@ class Dense(NamedTuple):
 
 
 class Folded(NamedTuple):
-    """Masked weights as matrices over the unmasked taps, and where the taps lie in a flattened map."""
+    """Masked weights as matrices over the unmasked taps, and where things lie in flattened maps.
+
+    Inside a block, one more feature is 1 throughout: it carries the bias of the layer after it.
+    """
 
     first: Dense
     first_offsets: Tensor  # (taps,)
-    past: Dense  # 3x3 taps before the pixel, all blocks: (depth, taps * h, h) and (depth, 1, h)
+    past: (
+        Dense  # 3x3 taps before the pixel, all blocks: (depth, taps * h, h + 1), (depth, 1, h + 1)
+    )
     past_offsets: Tensor  # (taps,)
-    blocks: tuple[tuple[Dense, Tensor, Dense], ...]  # 1x1 down, centre of the 3x3, 1x1 up
+    blocks: tuple[
+        tuple[Dense, Tensor, Tensor], ...
+    ]  # 1x1 down, centre of the 3x3, 1x1 up with bias
     head: tuple[Dense, Dense]
+    places: Tensor  # (T, 3): pixel in the padded image, pixel in the padded map, channel
+    planes: Tensor  # (depth, 1): where each block's map begins
 
 
 @dataclass(frozen=True)
@@ -161,7 +170,8 @@ class PixelCNN(Autoregressor):
         return torch.stack(logits, dim=1), state
 
     def _fold(self) -> Folded:
-        width = self.spec.shape[1]
+        height, width, channels = self.spec.shape
+        blocks = self.blocks
 
         def dense(layer: Any) -> Dense:
             return Dense(layer.tap_weights().flatten(0, 1).contiguous(), layer.bias)
@@ -169,37 +179,41 @@ class PixelCNN(Autoregressor):
         def offsets(taps: Tensor, row_length: int) -> Tensor:
             return taps[:, 0] * row_length + taps[:, 1]
 
-        taps = [block.conv.tap_weights() for block in self.blocks]  # the last tap is the centre
-        past = Dense(
-            torch.stack([t[:-1].flatten(0, 1) for t in taps]),
-            torch.stack([block.conv.bias for block in self.blocks])[:, None],
+        taps = torch.stack([block.conv.tap_weights() for block in blocks])  # (depth, taps, h, h)
+        taps = F.pad(taps, (0, 1))  # the feature that is 1: no weight, bias 1
+        bias = torch.stack([block.conv.bias for block in blocks])[:, None]
+        ups = [torch.cat([dense(b.up).weight, b.up.bias[None]]) for b in blocks]
+        token = torch.arange(height * width * channels, device=bias.device)
+        row, column, channel = (
+            token // channels // width,
+            token // channels % width,
+            token % channels,
         )
+        image, pixel = (row + 3) * (width + 6) + column + 3, (row + 1) * (width + 2) + column + 1
         return Folded(
             first=dense(self.first),
             first_offsets=offsets(self.first.taps(), width + 6),
-            past=past,
-            past_offsets=offsets(self.blocks[0].conv.taps()[:-1], width + 2),
+            past=Dense(taps[:, :-1].flatten(1, 2), F.pad(bias, (0, 1), value=1.0)),
+            past_offsets=offsets(blocks[0].conv.taps()[:-1], width + 2),
             blocks=tuple(
-                (dense(block.down), tap[-1].contiguous(), dense(block.up))
-                for block, tap in zip(self.blocks, taps, strict=True)
+                (dense(block.down), here.contiguous(), up)
+                for block, here, up in zip(blocks, taps[:, -1], ups, strict=True)
             ),
             head=(dense(self.head[0]), dense(self.head[1])),
+            places=torch.stack([image, pixel, channel], dim=1),
+            planes=torch.arange(self.depth, device=bias.device)[:, None]
+            * (height + 1)
+            * (width + 2),
         )
-
-    def _pixel(self, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Row, column and channel of a position in raster order."""
-        _, width, channels = self.spec.shape
-        pixel = position // channels
-        return pixel // width, pixel % width, position % channels
 
     def _write(self, token: Tensor, state: PixelCNNState) -> PixelCNNState:
         """Put the next token (B,) into the image."""
         batch, size, channels = state.image.shape
-        row, column, channel = self._pixel(state.position)
-        rows = torch.arange(batch, device=token.device)
-        place = rows * size + (row + 3) * (self.spec.shape[1] + 6) + column + 3
-        state.image.view(-1).index_copy_(0, place * channels + channel, self.embed(token))
-        return replace(state, position=state.position + 1)
+        image, _, channel = state.folded.places.index_select(0, state.position).unbind(1)
+        rows = torch.arange(0, batch * size, size, device=token.device)
+        place = (rows + image) * channels + channel
+        state.image.view(-1).index_copy_(0, place, self.embed(token))
+        return PixelCNNState(state.image, state.maps, state.position + 1, state.folded)
 
     def _score(self, state: PixelCNNState) -> Tensor:
         """Logits (B, V) of the next token: the new column of every layer, nothing else.
@@ -208,30 +222,27 @@ class PixelCNN(Autoregressor):
         all blocks; what is left between blocks are products at the pixel itself. With C > 1 the column
         is computed for each channel of the pixel, and what later channels change is written again.
         """
-        folded, batch, width = state.folded, len(state.position), self.spec.shape[1]
-        row, column, channel = self._pixel(state.position)
-        rows = torch.arange(batch, device=row.device)
+        folded, (batch, size, channels) = state.folded, state.image.shape
+        image, pixel, channel = folded.places.index_select(0, state.position).unbind(1)
+        rows = torch.arange(batch, device=image.device)
 
-        centre = rows * state.image.shape[1] + (row + 3) * (width + 6) + column + 3
-        where = (centre[:, None] + folded.first_offsets).flatten()
-        window = state.image.view(-1, state.image.shape[2]).index_select(0, where)
+        where = ((rows * size + image)[:, None] + folded.first_offsets).view(-1)
+        window = state.image.view(-1, channels).index_select(0, where)
         x = torch.addmm(folded.first.bias, window.view(batch, -1), folded.first.weight)
 
         maps = state.maps.view(-1, self.width)
-        planes = rows * self.depth + torch.arange(self.depth, device=row.device)[:, None]
-        spots = planes * state.maps.shape[2] + (row + 1) * (width + 2) + column + 1  # (depth, B)
-        seen = maps.index_select(0, (spots[:, :, None] + folded.past_offsets).flatten())
-        past = torch.baddbmm(folded.past.bias, seen.view(self.depth, batch, -1), folded.past.weight)
+        spots = rows * (self.depth * state.maps.shape[2]) + pixel + folded.planes  # (depth, B)
+        seen = maps.index_select(0, (spots[:, :, None] + folded.past_offsets).view(-1))
+        windows = seen.view(self.depth, batch, -1)
+        past = torch.baddbmm(folded.past.bias, windows, folded.past.weight)
 
         inputs = []
         for (down, here, up), before in zip(folded.blocks, past.unbind(), strict=True):
             y = torch.addmm(down.bias, x.relu(), down.weight).relu_()
             inputs.append(y)
-            y = torch.addmm(before, y, here).relu_()
-            x = torch.addmm(x, y, up.weight).add_(up.bias)
-        maps.index_copy_(0, spots.flatten(), torch.cat(inputs))
+            x = torch.addmm(x, torch.addmm(before, y, here).relu_(), up)
+        maps.index_copy_(0, spots.view(-1), torch.cat(inputs))
 
         for layer in folded.head:
             x = torch.addmm(layer.bias, x.relu(), layer.weight)
-        by_channel = x.view(batch, -1, self.spec.vocab_size)
-        return by_channel[rows, channel]
+        return x if channels == 1 else x.view(batch, channels, -1)[rows, channel]

@@ -95,7 +95,9 @@ def _loop(
     ended = torch.zeros(batch, dtype=torch.bool, device=forced.device)
     logits, state = net.start(batch, length, context)
 
-    prompt = int((forced >= 0).all(0).cumprod(0).sum())  # columns that nobody has to draw
+    given = forced >= 0
+    prompt = int(given.all(0).cumprod(0).sum())  # columns that nobody has to draw
+    somewhere = given.any(0).tolist()
     if prompt:
         chunk, state = net.advance(forced[:, : min(prompt, length - 1)], state)
         scores = torch.cat([logits[:, None], chunk], dim=1)
@@ -106,10 +108,12 @@ def _loop(
         free = logits
         for rule in rules:
             free = rule(free, tokens[:, :t])
-        given = forced[:, t]
-        token = torch.where(given >= 0, given, draw(free, noise[:, t]))
-        log_prob[:, t] = token_log_prob(logits, token).masked_fill(ended, 0.0)
+        token = draw(free, noise[:, t])
+        if somewhere[t]:
+            token = torch.where(given[:, t], forced[:, t], token)
+        log_prob[:, t] = token_log_prob(logits, token)
         if end is not None:
+            log_prob[:, t].masked_fill_(ended, 0.0)
             token = token.masked_fill(ended, end if pad is None else pad)
             ended |= token == end
         tokens[:, t] = token

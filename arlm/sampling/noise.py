@@ -49,9 +49,6 @@ def draw(logits: Tensor, noise: Tensor) -> Tensor:
     Returns: tokens (B,) int64.
     """
     cumulative = logits.double().softmax(-1).cumsum(-1)
-    total = cumulative[:, -1:].contiguous()
-    token = torch.searchsorted(cumulative, noise[:, None] * total, right=True)
-    last = torch.searchsorted(
-        cumulative, total
-    )  # rounding must not step past the last possible one
-    return torch.minimum(token, last).squeeze(1)
+    # A hair below the total, so that rounding cannot step past the last possible token.
+    threshold = noise[:, None] * cumulative[:, -1:] * (1 - 2**-50)
+    return torch.searchsorted(cumulative, threshold, right=True).squeeze(1)

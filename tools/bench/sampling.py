@@ -32,13 +32,13 @@ class Naive(Autoregressor):
 
 
 def networks() -> dict[str, Autoregressor]:
-    """The paper's MNIST PixelCNN, and 0.8 M parameter language models of 256 tokens."""
+    """The paper's MNIST PixelCNN, and 0.6 M parameter language models of 256 tokens."""
     torch.manual_seed(0)
     text = Spec(97, (256,))
     nets: dict[str, Autoregressor] = {
         "PixelCNN 15 x h16, 28x28": PixelCNN(Spec(2, (28, 28, 1))),
-        "Transformer 4 x 128, 256 tokens": TransformerLanguageModel(text),
-        "LSTM 2 x 208, 256 tokens": LSTMLanguageModel(text, width=208),
+        "Transformer 3 x 128, 256 tokens": TransformerLanguageModel(text, depth=3),
+        "LSTM 2 x 188, 256 tokens": LSTMLanguageModel(text, width=188),
     }
     for net in nets.values():
         for parameter in net.parameters():  # livelier than at initialisation, so that tokens matter
