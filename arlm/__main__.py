@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import signal
 import sys
 
 from arlm import __version__
+from arlm.errors import UserError
+from arlm.messages import nearest
 
 TRAINER_VERBS = {
     "fit": "train a network",
@@ -42,11 +43,8 @@ def main() -> int:
         print(__version__)
         return 0
     if verb not in TRAINER_VERBS | COMMANDS:
-        near = difflib.get_close_matches(verb, TRAINER_VERBS | COMMANDS, n=1)
-        meant = f"did you mean {near[0]!r}?" if near else "see `arlm --help`"
-        return fail(f"verb: {verb!r} is not known; {meant}")
-    from arlm.errors import UserError
-
+        mend = nearest(verb, TRAINER_VERBS | COMMANDS, "see `arlm --help`")
+        return fail(f"verb: {verb!r} is not known; {mend}")
     try:
         if verb in COMMANDS:
             importlib.import_module(f"arlm.commands.{verb}").main(sys.argv[2:])

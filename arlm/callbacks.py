@@ -54,7 +54,8 @@ class WriteSamples(Callback):
         domain: Domain = trainer.datamodule.domain  # type: ignore[attr-defined]
         stem = Path(trainer.log_dir or ".") / "samples" / f"step-{trainer.global_step:07d}"
         path = write_samples(domain, tokens, stem)
-        print(f"samples: {path}")
+        bar: Any = trainer.progress_bar_callback
+        (bar.print if bar is not None else print)(f"samples: {path}")
         board: Any = getattr(trainer.logger, "experiment", None)
         if path.suffix == ".png" and hasattr(board, "add_image"):
             images = domain.decode(tokens).permute(0, 3, 1, 2)
@@ -106,7 +107,7 @@ class SaveRun(SaveConfigCallback):
         self.overwrite = True
         super().setup(trainer, pl_module, stage)
         if trainer.is_global_zero and trainer.log_dir:
-            provenance = trainer.datamodule.provenance()
+            provenance = trainer.datamodule.provenance
             (Path(trainer.log_dir) / "data.json").write_text(
                 json.dumps(provenance, indent=2) + "\n"
             )

@@ -83,7 +83,7 @@ def record(net: Autoregressor, data: Any = None, config: str = "") -> dict[str, 
         "config": config,
     }
     if data is not None:
-        described = describe(data) | {"provenance": data.provenance()}
+        described = describe(data) | {"provenance": data.provenance}
         entry |= {"domain": json.dumps(describe(data.domain)), "data": json.dumps(described)}
     return entry
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 import warnings
 from argparse import ArgumentError
 from pathlib import Path
@@ -62,15 +63,8 @@ class Command(LightningCLI):
         """Name the run after its first configuration file, and look at the checkpoint before work begins."""
         config = self.config[self.subcommand]
         logger = config.trainer.logger
-        if (
-            config.config
-            and hasattr(logger, "init_args")
-            and logger.init_args.get("name", 0)
-            in (
-                None,
-                "lightning_logs",
-            )
-        ):
+        arguments = getattr(logger, "init_args", {})
+        if config.config and arguments.get("name") == "lightning_logs":  # Lightning's default
             logger.init_args.name = Path(str(config.config[0])).stem
         path = config.get("ckpt_path")
         if path and path not in ("best", "last", "hpc", "registry"):
@@ -123,13 +117,21 @@ def main() -> None:
     except ValueError as error:  # the parser wraps what constructors raise
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None
-        raise
+        if not _raised_in_lightning(error):
+            raise
+        raise UserError(f"trainer: {error}") from None
     except OSError as error:
         raise UserError(
             f"file: '{error.filename}': {error.strerror}; check the path and your permissions"
         ) from None
     except SIGTERMException:
         sys.exit(143)  # the checkpoint is saved; Lightning would exit 0
+
+
+def _raised_in_lightning(error: Exception) -> bool:
+    """Whether Lightning refuses its flags, which is the user's to mend; other faults keep their traceback."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return frames[-1].f_globals["__name__"].startswith("pytorch_lightning.")
 
 
 def _silence() -> None:

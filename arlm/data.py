@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +21,6 @@ from arlm.errors import UserError, require
 from arlm.sampling.noise import row_seeds
 
 Split = Literal["train", "val", "test"]
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 def data_folder(data_dir: str | None) -> Path:
@@ -147,6 +147,7 @@ class TokenDataModule(LightningDataModule, ABC):
     def build(self, split: Split) -> TokenDataset:
         """Read one split. Called once for each."""
 
+    @cached_property
     def provenance(self) -> dict[str, str]:
         """Where the data came from, for the record: versions, checksums, protocol."""
         return {}

@@ -1,4 +1,4 @@
-"""Turns the parser's errors, which name types and trees, into one line: the field, the value, the mend."""
+"""Errors in one line, the field, the value and the mend, from what the parsers say over many."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def one_line(message: str, verb: str, options: Iterable[str]) -> str:
     see = f"see `arlm {verb} --help`"
     if found := re.search(r"unrecognized arguments: (\S+)", message):
         option = found[1].partition("=")[0]
-        return f"{option}: unknown option; {_nearest(option, options, see)}"
+        return f"{option}: unknown option; {nearest(option, options, see)}"
     if found := re.search(r"arguments are required: (.+)", message):
         missing = found[1].replace(f"{verb}.", "")
         return f"{missing}: missing; name a configuration with --config, or give them as options"
@@ -31,7 +31,7 @@ def one_line(message: str, verb: str, options: Iterable[str]) -> str:
     if found := re.search(r"Option '(.+?)' is not accepted", message):
         accepted = _arguments_of(message)
         option = f"{keys}.{found[1]}" if keys else found[1]
-        return f"{option}: unknown option; {_nearest(found[1], accepted, see)}"
+        return f"{option}: unknown option; {nearest(found[1], accepted, see)}"
     if found := re.search(r"Expected a path but (.+?) either not accessible", message):
         return f"{keys}: '{found[1]}' is neither a file nor a class; check the path or the name"
     given = re.search(r"Got value: (\S+?)\.?(?:\s|$)", message)
@@ -51,6 +51,7 @@ def _arguments_of(message: str) -> list[str]:
     return list(inspect.signature(getattr(importlib.import_module(found[1]), found[2])).parameters)
 
 
-def _nearest(option: str, options: Iterable[str], see: str) -> str:
-    near = difflib.get_close_matches(option, list(options), n=1)
-    return f"did you mean {near[0]!r}?" if near else see
+def nearest(word: str, known: Iterable[str], otherwise: str) -> str:
+    """The mend for an unknown word: the known one that looks like it, if there is one."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean {near[0]!r}?" if near else otherwise

@@ -9,6 +9,7 @@ References:
 from __future__ import annotations
 
 import hashlib
+from functools import cached_property
 
 import sklearn
 import torch
@@ -45,6 +46,7 @@ class Digits(TokenDataModule):
         rows = {"train": train, "val": val, "test": test}[split]
         return FixedRows(tokens[rows], self.domain)
 
+    @cached_property
     def provenance(self) -> dict[str, str]:
         digest = hashlib.sha256(images().numpy().tobytes()).hexdigest()
         return {"name": "digits", "scikit-learn": sklearn.__version__, "sha256": digest}

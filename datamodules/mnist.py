@@ -12,6 +12,7 @@ References:
 from __future__ import annotations
 
 import hashlib
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -110,6 +111,7 @@ class MNIST(TokenDataModule):
         fixed = {"train": 0, "val": 1, "test": 2}[split]
         return FixedRows(binarized(images.flatten(1), generator(28, fixed)), self.domain)
 
+    @cached_property
     def provenance(self) -> dict[str, str]:
         protocol = f"2 levels, {self.binarize}" if self.levels == 2 else f"{self.levels} levels"
         record = {"name": self.variant, "protocol": protocol}

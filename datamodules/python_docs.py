@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from functools import cached_property
 from pydoc_data.topics import topics
 
 from arlm.data import Split, TextDataModule
@@ -54,6 +55,7 @@ class PythonDocs(TextDataModule):
             quoted |= {p.strip() for d in documents for p in d if len(p.strip()) >= QUOTED}
         return "\n\n".join(kept[split])
 
+    @cached_property
     def provenance(self) -> dict[str, str]:
         text = "".join(name + topics[name] for name in sorted(topics))
         digest = hashlib.sha256(text.encode()).hexdigest()

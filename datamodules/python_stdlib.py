@@ -63,6 +63,7 @@ class PythonStdlib(TextDataModule):
     def text(self, split: Split) -> str:
         return "\n".join(text for name, text in self.files.items() if split_of(name) == split)
 
+    @cached_property
     def provenance(self) -> dict[str, str]:
         digest = hashlib.sha256("".join(self.files.values()).encode()).hexdigest()
         return {"name": "python_stdlib", "python": platform.python_version(), "sha256": digest}

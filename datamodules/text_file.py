@@ -84,6 +84,7 @@ class TextFile(TextDataModule):
         middle = len(held) // 2
         return held[:middle] if split == "val" else held[middle:]
 
+    @cached_property
     def provenance(self) -> dict[str, str]:
         digest = hashlib.sha256(self.whole.encode()).hexdigest()
         return {"name": "text_file", "path": str(self.path), "sha256": digest}

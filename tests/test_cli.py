@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ import torch
 from conftest import ROOT
 from PIL import Image
 
-from arlm.__main__ import main
+from arlm.__main__ import entry, main
 
 DIGITS = ["--config", str(ROOT / "configs/digits_pixelcnn.yaml")]
 TINY = ["--model.net.width", "4", "--model.net.depth", "1", "--trainer.accelerator", "cpu"]
@@ -167,6 +168,10 @@ def test_options_on_the_command_line_win_over_the_checkpoint(arlm, runs: Path) -
         (["fit", *DIGITS, "--model.net.width", "x"], "model.net.width: 'x' does not fit; give int"),
         (["fit", *DIGITS, "--trainer.precision", "12"], "trainer.precision: '12' does not fit"),
         (["fit", *DIGITS, "--trainer.accelerator", "x"], "trainer: You selected an invalid"),
+        (
+            ["fit", *DIGITS, "--trainer.val_check_interval", 999],
+            "trainer: `val_check_interval` (999) must be less than or equal",
+        ),
         (["fit", "--config", "nope.yaml"], "nope.yaml' does not exist; check the path"),
         (["fit", *DIGITS, "--data", "nope.yaml"], "data: 'nope.yaml' is neither a file nor a class"),
         (["fit", *DIGITS, "--model.net", "Nope"], "model.net: 'Nope' is neither a file nor a class"),
@@ -186,7 +191,7 @@ def test_options_on_the_command_line_win_over_the_checkpoint(arlm, runs: Path) -
         (["sample"], "the following arguments are required: checkpoint; see `arlm sample --help`"),
         (["sample", "x", "--n", 0], "--n: 0 is out of range; choose at least 1"),
         (["sample", "x", "--n", "many"], "argument --n: invalid int value: 'many'"),
-        (["sample", "x", "--nn", 3], "--nn: unknown option; did you mean --n?"),
+        (["sample", "x", "--nn", 3], "--nn: unknown option; did you mean '--n'?"),
         (["sample", "x", "--rules", "temperature=-1"], "temperature: -1.0 is out of range; choose"),
         (["sample", "x", "--rules", "nucleus=1"], "--rules: unknown rule 'nucleus'; choose from"),
         (["evaluate", "x", "--split", "dev"], "argument --split: invalid choice: 'dev'"),
@@ -235,6 +240,11 @@ def test_text_that_is_too_short_is_one_line(arlm) -> None:
         assert f"data.path: 't.txt' has {len(text)} characters; give a text of at least 2" in said
     Path("t.txt").write_text("abc")
     assert "has 2 tokens" in arlm("fit", *docs, "--data.path", "t.txt").error()
+
+
+def test_the_console_script_is_the_same() -> None:
+    (script,) = [e for e in entry_points(group="console_scripts") if e.name == "arlm"]
+    assert script.load() is entry
 
 
 def test_help_is_quick_and_light() -> None:

@@ -143,7 +143,7 @@ def check_splits(data: TokenDataModule) -> None:
         )
         assert 0 <= batch.tokens.min() <= batch.tokens.max() < data.spec.vocab_size
         assert batch.scored.dtype == torch.bool
-    assert data.provenance()["name"]
+    assert data.provenance["name"]
 
 
 def test_digits() -> None:

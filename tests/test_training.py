@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
+import sys
 import warnings
 from functools import partial
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
+from conftest import ROOT
 
 import arlm
 from arlm import checkpoint
@@ -276,3 +279,24 @@ def test_the_interface_needs_only_forward() -> None:
 
     tokens, log_prob = arlm.generate(Bigram(Spec(4, (6,))), [1, 2])
     assert tokens.shape == log_prob.shape == (2, 6)
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
+    weights = []
+    for name, batch, flags in (
+        ("one", 16, []),
+        ("two", 8, ["--trainer.strategy", "ddp", "--trainer.devices", "2"]),
+    ):
+        command = [
+            *(sys.executable, "-m", "arlm", "fit", "--config", "configs/digits_pixelcnn.yaml"),
+            *("--data.batch_size", str(batch), "--trainer.accelerator", "cpu", *flags),
+            *("--trainer.max_epochs", "1", "--trainer.check_val_every_n_epoch", "1"),
+            *("--model.net.width", "4", "--model.net.depth", "1", "--samples.n", "0"),
+            *("--trainer.logger.save_dir", str(tmp_path), "--trainer.logger.name", name),
+        ]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stderr
+        weights.append(arlm.load(tmp_path / name).net.state_dict())
+    for key, value in weights[0].items():
+        assert torch.allclose(value, weights[1][key], atol=1e-5), key

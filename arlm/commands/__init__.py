@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from arlm.errors import UserError
+from arlm.messages import nearest
 
 
 class Parser(argparse.ArgumentParser):
@@ -24,19 +25,10 @@ class Parser(argparse.ArgumentParser):
         """Parse, naming the nearest option for an unknown one."""
         known, unknown = self.parse_known_args(arguments)
         if unknown:
-            raise UserError(
-                unknown_option(unknown[0], list(self._option_string_actions), self.verb)
-            )
+            option = unknown[0].partition("=")[0]
+            mend = nearest(option, self._option_string_actions, f"see `arlm {self.verb} --help`")
+            raise UserError(f"{option}: unknown option; {mend}")
         return known
-
-
-def unknown_option(option: str, known: Sequence[str], verb: str) -> str:
-    """One line for an option that does not exist."""
-    import difflib
-
-    near = difflib.get_close_matches(option.partition("=")[0], known, n=1)
-    meant = f"did you mean {near[0]}?" if near else f"see `arlm {verb} --help`"
-    return f"{option}: unknown option; {meant}"
 
 
 def shows_progress() -> bool:

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 from arlm.commands import Parser, shows_progress
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from arlm.data import ResumableLoader
+    from arlm.evaluation.likelihood import Likelihood
+
+    Scorer: TypeAlias = Callable[[Tensor], Tensor]  # tokens (B, T) -> nats (B, T)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -19,47 +29,56 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
     options = parser.parse(arguments)
 
-    import torch
-    from tqdm import tqdm
-
-    from arlm.checkpoint import build, load
+    from arlm.checkpoint import build, load  # Lightning is imported only now
     from arlm.evaluation.baselines import baselines
-    from arlm.evaluation.likelihood import Likelihood
 
     net, domain, data, _ = load(options.checkpoint)
     provenance = data.pop("provenance")
     module = build(data)
     module.prepare_data()
-    if module.provenance() != provenance:
-        print(f"note: the data differs from that of training: {provenance} then")
+    if module.provenance != provenance:
+        told = f"note: the data differs from that of training, which was {provenance}"
+        print(told, file=sys.stderr)
 
-    scorers: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {type(net).__name__: net.log_prob}
+    scorers: dict[str, Scorer] = {type(net).__name__: net.log_prob}
     if options.baselines:
         scorers |= baselines(module)
-    likelihoods = {name: Likelihood(domain.unit) for name in scorers}
-    loader = module.loader(options.split)
-    bar = tqdm(total=len(loader), desc=f"scoring {options.split}", disable=not shows_progress())
-    with torch.inference_mode():
-        for batch in loader:
-            for name, log_prob in scorers.items():
-                likelihoods[name].update(log_prob(batch.tokens), batch)
-            bar.update()
-    bar.close()
+    likelihoods = score(scorers, module.loader(options.split), domain.unit)
 
     rows = {
-        name: {k: float(v) for k, v in likelihood.compute().items()}
+        name: {figure: float(value) for figure, value in likelihood.compute().items()}
         for name, likelihood in likelihoods.items()
     }
-    counted = likelihoods[type(net).__name__]
+    counted = next(iter(likelihoods.values()))
     counts = {"tokens": int(counted.tokens), f"{domain.unit}s": int(counted.units)}
     if options.json:
         print(json.dumps({"split": options.split} | counts | {"data": provenance, "models": rows}))
-        return
-    told = ", ".join(f"{v} {k}" for k, v in counts.items())
-    protocol = "".join(f", {provenance[k]}" for k in ("protocol",) if k in provenance)
-    print(f"{provenance.get('name', 'data')}{protocol}, {options.split} split: {told}")
+    else:
+        named = ", ".join(provenance[k] for k in ("name", "protocol") if k in provenance)
+        told = ", ".join(f"{count} {what}" for what, count in counts.items())
+        print(f"{named}, {options.split} split: {told}")
+        print_table(rows)
+
+
+def score(scorers: dict[str, Scorer], loader: ResumableLoader, unit: str) -> dict[str, Likelihood]:
+    """The likelihood of one split under each scorer, from the same batches."""
+    import torch
+    from tqdm import tqdm
+
+    from arlm.evaluation.likelihood import Likelihood
+
+    likelihoods = {name: Likelihood(unit) for name in scorers}
+    with torch.inference_mode():
+        for batch in tqdm(loader, desc="scoring", disable=not shows_progress()):
+            for name, log_prob in scorers.items():
+                likelihoods[name].update(log_prob(batch.tokens), batch)
+    return likelihoods
+
+
+def print_table(rows: dict[str, dict[str, float]]) -> None:
+    """One row a model, one column a figure."""
     width = max(map(len, rows))
-    names = list(rows[type(net).__name__])
-    print(" " * width, *(f"{name:>14}" for name in names))
+    figures = list(next(iter(rows.values())))
+    print(" " * width, *(f"{name:>14}" for name in figures))
     for name, row in rows.items():
-        print(f"{name:{width}}", *(f"{row[column]:14.4f}" for column in names))
+        print(f"{name:{width}}", *(f"{row[figure]:14.4f}" for figure in figures))

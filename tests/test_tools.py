@@ -1,0 +1,74 @@
+"""The scripts run, and refuse bad input in one line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from arlm.domains import TextDomain
+
+
+def run(*arguments: object, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=280)
+
+
+def test_a_trained_tokenizer_round_trips_and_compresses(tmp_path: Path) -> None:
+    text, out = tmp_path / "text.txt", tmp_path / "deep" / "tokenizer.json"
+    text.write_text("the cat sat on the mat. ß 日本\n" * 50, encoding="utf-8")
+    done = run(ROOT / "tools/train_tokenizer.py", text, "--vocab-size", 280, "--out", out)
+    assert done.returncode == 0, done.stderr
+    domain = TextDomain(out.read_text(encoding="utf-8"))
+    assert domain.vocab_size == 280
+    tokens = domain.encode("the cat ß")
+    assert domain.decode(tokens) == "the cat ß"
+    assert len(tokens) < len("the cat ß".encode())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nope.txt"], "files: cannot read 'nope.txt'"),
+        (["empty.txt"], "files: ['empty.txt'] are empty"),
+        (["full.txt", "--vocab-size", 100], "--vocab-size: 100 is out of range"),
+        (["full.txt", "--out", "/proc/x.json"], "--out: cannot write '/proc/x.json'"),
+        (["full.txt", "--vocab", 300], "--vocab: unknown option; did you mean '--vocab-size'?"),
+    ],
+    ids=str,
+)
+def test_bad_input_of_train_tokenizer_is_one_line(
+    tmp_path: Path, arguments: list, said: str
+) -> None:
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "full.txt").write_text("some text " * 9)
+    done = run(ROOT / "tools/train_tokenizer.py", *arguments, folder=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("arlm: error: ")
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_curves_of_no_run_are_refused(tmp_path: Path) -> None:
+    done = run("-m", "tools.plot_curves", tmp_path, "--out", tmp_path / "x.png")
+    assert done.returncode == 2
+    assert "holds no metrics.csv; train first" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("bench", "said"),
+    [
+        (["attention", "--threads", 1, "--repeats", 1], "ratio"),
+        (["lightning_overhead", "--steps", 10, "--repeats", 1], "ms a step"),
+        pytest.param(["sampling", "--repeats", 1], "True", marks=pytest.mark.slow),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_benches_run(bench: list, said: str) -> None:
+    done = run("-m", f"tools.bench.{bench[0]}", *bench[1:])
+    assert done.returncode == 0, done.stderr
+    assert said in done.stdout
+    assert "False" not in done.stdout
