@@ -36,6 +36,15 @@ def test_characters_round_trip(text: str) -> None:
     assert domain.units(tokens).sum() == len(text.encode())
 
 
+@settings(deadline=None, max_examples=300)
+@given(text=UNICODE)
+def test_the_table_gives_the_tokens_of_the_library(text: str) -> None:
+    assert BYTES.encode(text).tolist() == byte_tokenizer().encode(text).ids
+    tokenizer = character_tokenizer("abc\n\xe9", unknown=True)
+    tokens = TextDomain(tokenizer).encode(text, strict=False)
+    assert tokens.tolist() == tokenizer.encode(text).ids
+
+
 def test_byte_tokens_are_one_a_byte_and_bpe_is_shorter() -> None:
     assert len(BYTES.encode("saß")) == 4
     assert len(BPE.encode("the cat")) < 7
@@ -56,6 +65,12 @@ def test_unknown_characters_are_refused_or_marked() -> None:
     assert domain.units(tokens).tolist() == [1, 1, 1]
     with pytest.raises(UserError, match="unknown"):
         TextDomain(character_tokenizer("abc")).encode("abz", strict=False)
+
+
+def test_half_a_surrogate_pair_is_refused() -> None:
+    for domain in (BYTES, BPE):
+        with pytest.raises(UserError, match="not UTF-8"):
+            domain.encode("a\udcff")
 
 
 def test_special_tokens_are_worth_nothing() -> None:

@@ -34,7 +34,15 @@ def commands() -> list[str]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what a clone holds."""
     folder = tmp_path_factory.mktemp("clone")
-    for name in ("arlm", "configs", "datamodules", "examples", "tools"):
+    for name in (
+        "arlm",
+        "configs",
+        "datamodules",
+        "examples",
+        "tools",
+        "README.md",
+        "ARCHITECTURE.md",
+    ):
         (folder / name).symlink_to(ROOT / name)
     return folder
 

@@ -30,12 +30,12 @@ def main(arguments: list[str]) -> None:
     if not any(texts):
         raise UserError(f"files: {options.files} are empty; give a text to train on")
     tokenizer = bpe_tokenizer(texts, size)
-    if tokenizer.get_vocab_size() < size:
-        print(f"note: the text gave only {tokenizer.get_vocab_size()} tokens", file=sys.stderr)
     domain = TextDomain(tokenizer)
     write_text(domain.tokenizer, Path(options.out))
-    tokens, size = sum(len(domain.encode(t)) for t in texts), sum(len(t.encode()) for t in texts)
-    print(f"{options.out}: {domain.vocab_size} tokens, {size / tokens:.2f} bytes a token")
+    if domain.vocab_size < size:
+        print(f"note: the text gave only {domain.vocab_size} tokens", file=sys.stderr)
+    ratio = sum(len(t.encode()) for t in texts) / sum(len(domain.encode(t)) for t in texts)
+    print(f"{options.out}: {domain.vocab_size} tokens, {ratio:.2f} bytes a token")
 
 
 if __name__ == "__main__":
