@@ -38,21 +38,25 @@ class WriteSamples(Callback):
         self._predicted: list[torch.Tensor] = []
 
     def on_validation_epoch_end(self, trainer: Trainer, module: Any) -> None:
-        if trainer.sanity_checking or not self.n or not trainer.is_global_zero:
+        if trainer.sanity_checking or not self.n:
             return
-        tokens = module.sampler(module.net, row_seeds(self.seed, self.n)).tokens
-        self._write(trainer, tokens)
+        folder = trainer.log_dir  # asked by every process: it is a broadcast
+        if trainer.is_global_zero:
+            tokens = module.sampler(module.net, row_seeds(self.seed, self.n)).tokens
+            self._write(trainer, tokens, folder)
 
     def on_predict_batch_end(self, *args: Any, **kwargs: Any) -> None:
         self._predicted.append(args[2] if len(args) > 2 else kwargs["outputs"])
 
     def on_predict_end(self, trainer: Trainer, module: LightningModule) -> None:
-        self._write(trainer, torch.cat(self._predicted))
+        folder = trainer.log_dir
+        if trainer.is_global_zero:
+            self._write(trainer, torch.cat(self._predicted), folder)
         self._predicted = []
 
-    def _write(self, trainer: Trainer, tokens: torch.Tensor) -> None:
+    def _write(self, trainer: Trainer, tokens: torch.Tensor, folder: str | None) -> None:
         domain: Domain = trainer.datamodule.domain  # type: ignore[attr-defined]
-        stem = Path(trainer.log_dir or ".") / "samples" / f"step-{trainer.global_step:07d}"
+        stem = Path(folder or ".") / "samples" / f"step-{trainer.global_step:07d}"
         path = write_samples(domain, tokens, stem)
         bar: Any = trainer.progress_bar_callback
         (bar.print if bar is not None else print)(f"samples: {path}")
@@ -106,11 +110,10 @@ class SaveRun(SaveConfigCallback):
             return
         self.overwrite = True
         super().setup(trainer, pl_module, stage)
-        if trainer.is_global_zero and trainer.log_dir:
-            provenance = trainer.datamodule.provenance
-            (Path(trainer.log_dir) / "data.json").write_text(
-                json.dumps(provenance, indent=2) + "\n"
-            )
+        folder = trainer.log_dir  # asked by every process: it is a broadcast
+        if trainer.is_global_zero and folder:
+            record = json.dumps(trainer.datamodule.provenance, indent=2)
+            (Path(folder) / "data.json").write_text(record + "\n")
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -68,6 +68,9 @@ def test_commands(folder: Path) -> None:
 
 def test_python(folder: Path) -> None:
     (code,) = blocks("python")
+    demo = folder / "runs" / "demo"
+    demo.mkdir(parents=True, exist_ok=True)
+    (demo / "docs_transformer").symlink_to(folder / "runs" / "docs_transformer")
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout.split()[0]) > 0

@@ -292,7 +292,7 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
             *(sys.executable, "-m", "arlm", "fit", "--config", "configs/digits_pixelcnn.yaml"),
             *("--data.batch_size", str(batch), "--trainer.accelerator", "cpu", *flags),
             *("--trainer.max_epochs", "1", "--trainer.check_val_every_n_epoch", "1"),
-            *("--model.net.width", "4", "--model.net.depth", "1", "--samples.n", "0"),
+            *("--model.net.width", "4", "--model.net.depth", "1", "--samples.n", "2"),
             *("--trainer.logger.save_dir", str(tmp_path), "--trainer.logger.name", name),
         ]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
