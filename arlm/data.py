@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -41,6 +42,12 @@ def read_text(path: Path, field: str) -> str:
         raise UserError(
             f"{field}: cannot read '{path}' ({error.strerror}); check the path"
         ) from None
+
+
+def split_of(name: str, parts: int) -> Split:
+    """The split of a document or file by a hash of its name: one in `parts` held out for each of two."""
+    bucket = int(hashlib.sha256(name.encode()).hexdigest(), 16) % parts
+    return "test" if bucket == 0 else "val" if bucket == 1 else "train"
 
 
 class BatchOrder(Sampler[Rows]):

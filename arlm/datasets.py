@@ -51,9 +51,13 @@ class FixedRows(TokenDataset):
         return len(self.tokens)
 
     def __getitem__(self, rows: Rows) -> Batch:
-        tokens = self.tokens[rows.chosen].long()
-        scored = torch.ones(tokens.shape, dtype=torch.bool)
-        return Batch(tokens, scored, self.domain.units(tokens))
+        return whole_rows(self.tokens[rows.chosen], self.domain)
+
+
+def whole_rows(tokens: Tensor, domain: Domain) -> Batch:
+    """A batch of integers (B, T), every one of them scored."""
+    tokens = tokens.long()
+    return Batch(tokens, torch.ones(tokens.shape, dtype=torch.bool), domain.units(tokens))
 
 
 class TextWindows(TokenDataset):
@@ -91,19 +95,17 @@ class TextWindows(TokenDataset):
         return len(self.starts)
 
     def __getitem__(self, rows: Rows) -> Batch:
-        starts = self._offset(rows.epoch) + rows.chosen * self.length
-        if self.stride is not None:
-            starts = self.starts[rows.chosen]
-        where = starts[:, None] + torch.arange(self.length)
-        tokens = self.tokens[where].long()
-        scored = torch.ones(tokens.shape, dtype=torch.bool)
-        if self.stride is not None:
-            before = self.starts[(rows.chosen - 1).clamp(min=0)] + self.length
-            scored = where >= torch.where(rows.chosen == 0, 0, before)[:, None]
-        return Batch(tokens, scored, self.domain.units(tokens))
+        within = torch.arange(self.length)
+        if self.stride is None:
+            starts = self._offset(rows.epoch) + rows.chosen * self.length
+            return whole_rows(self.tokens[starts[:, None] + within], self.domain)
+        where = self.starts[rows.chosen][:, None] + within
+        before = self.starts[(rows.chosen - 1).clamp(min=0)] + self.length
+        scored = where >= torch.where(rows.chosen == 0, 0, before)[:, None]
+        return whole_rows(self.tokens[where], self.domain)._replace(scored=scored)
 
     def _offset(self, epoch: int) -> int:
-        spare = len(self.tokens) - len(self) * self.length if self.stride is None else 0
+        spare = len(self.tokens) - len(self) * self.length
         return int(torch.randint(spare + 1, (), generator=generator(self.seed, epoch)))
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from arlm.core import Batch, Spec
 from arlm.data import Split, TokenDataModule, data_folder
-from arlm.datasets import FixedRows, Rows, TokenDataset, generator
+from arlm.datasets import FixedRows, Rows, TokenDataset, generator, whole_rows
 from arlm.domains import ImageDomain
 from arlm.errors import UserError
 
@@ -74,6 +74,7 @@ class MNIST(TokenDataModule):
             data_dir,
         )
         self.domain = ImageDomain(levels, height=28, width=28)
+        self._images: dict[str, Tensor] = {}
 
     @property
     def spec(self) -> Spec:
@@ -84,7 +85,12 @@ class MNIST(TokenDataModule):
             self.read(part)
 
     def read(self, part: Literal["train", "test"]) -> Tensor:
-        """The images of one file, (N, 28, 28, 1) uint8, downloaded if they are not in `data_dir`."""
+        """The images of one file, (N, 28, 28, 1) uint8, downloaded if they are not in `data_dir`.
+
+        Read and verified once; splits and provenance share them.
+        """
+        if part in self._images:
+            return self._images[part]
         folder = data_folder(self.data_dir)
         path = folder / self.variant / "raw" / FILES[part]
         kind = getattr(torchvision.datasets, self.variant)
@@ -98,7 +104,8 @@ class MNIST(TokenDataModule):
                     "put the file there, or set ARLM_DATA_DIR to the folder that holds it"
                 ) from None
         verify(path, IMAGES[part], MD5.get(path.name) if self.variant == "MNIST" else None)
-        return kind(folder, train=part == "train", download=False).data[..., None]
+        self._images[part] = kind(folder, train=part == "train", download=False).data[..., None]
+        return self._images[part]
 
     def build(self, split: Split) -> TokenDataset:
         images = self.read("test" if split == "test" else "train")
@@ -138,9 +145,7 @@ class DynamicRows(TokenDataset):
 
     def __getitem__(self, rows: Rows) -> Batch:
         noise = generator(self.seed, rows.epoch, int(rows.chosen[0]))
-        return FixedRows(binarized(self.images[rows.chosen], noise), self.domain)[
-            Rows(rows.epoch, torch.arange(len(rows.chosen)))
-        ]
+        return whole_rows(binarized(self.images[rows.chosen], noise), self.domain)
 
 
 def binarized(grey: Tensor, noise: torch.Generator) -> Tensor:

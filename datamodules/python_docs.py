@@ -15,11 +15,12 @@ import platform
 from functools import cached_property
 from pydoc_data.topics import topics
 
-from arlm.data import Split, TextDataModule
+from arlm.data import Split, TextDataModule, split_of
 from arlm.domains import TextDomain
 from arlm.domains.text import character_tokenizer
 
 ALPHABET = "\n" + "".join(map(chr, range(32, 127)))  # printable ASCII
+PARTS = 10  # one for validation, one for the test
 QUOTED = 40  # a paragraph this long in two documents is a quotation, not chance
 
 
@@ -49,7 +50,7 @@ class PythonDocs(TextDataModule):
         kept: dict[str, list[str]] = {}
         quoted: set[str] = set()
         for held in ("test", "val", "train"):
-            names = [name for name in sorted(topics) if split_of(name) == held]
+            names = [name for name in sorted(topics) if split_of(name, PARTS) == held]
             documents = [topics[name].split("\n\n") for name in names]
             kept[held] = ["\n\n".join(p for p in d if p.strip() not in quoted) for d in documents]
             quoted |= {p.strip() for d in documents for p in d if len(p.strip()) >= QUOTED}
@@ -60,9 +61,3 @@ class PythonDocs(TextDataModule):
         text = "".join(name + topics[name] for name in sorted(topics))
         digest = hashlib.sha256(text.encode()).hexdigest()
         return {"name": "python_docs", "python": platform.python_version(), "sha256": digest}
-
-
-def split_of(name: str) -> Split:
-    """The split of a document, by a hash of its name: the same in every release."""
-    bucket = int(hashlib.sha256(name.encode()).hexdigest(), 16) % 10
-    return "test" if bucket == 0 else "val" if bucket == 1 else "train"

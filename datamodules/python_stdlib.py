@@ -13,11 +13,12 @@ import sysconfig
 from functools import cached_property
 from pathlib import Path
 
-from arlm.data import Split, TextDataModule, read_text
+from arlm.data import Split, TextDataModule, read_text, split_of
 from arlm.domains import TextDomain
 from arlm.domains.text import byte_tokenizer
 from arlm.errors import UserError
 
+PARTS = 20  # one for validation, one for the test
 SKIPPED = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
 
 
@@ -61,15 +62,11 @@ class PythonStdlib(TextDataModule):
         return texts
 
     def text(self, split: Split) -> str:
-        return "\n".join(text for name, text in self.files.items() if split_of(name) == split)
+        return "\n".join(
+            text for name, text in self.files.items() if split_of(name, PARTS) == split
+        )
 
     @cached_property
     def provenance(self) -> dict[str, str]:
         digest = hashlib.sha256("".join(self.files.values()).encode()).hexdigest()
         return {"name": "python_stdlib", "python": platform.python_version(), "sha256": digest}
-
-
-def split_of(name: str) -> Split:
-    """The split of a file, by a hash of its path: the same in every release."""
-    bucket = int(hashlib.sha256(name.encode()).hexdigest(), 16) % 20
-    return "test" if bucket == 0 else "val" if bucket == 1 else "train"

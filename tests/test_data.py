@@ -179,7 +179,7 @@ def test_python_stdlib_is_cut_by_file() -> None:
     data = PythonStdlib()
     check_splits(data)
     names = {
-        split: {n for n in data.files if python_stdlib.split_of(n) == split}
+        split: {n for n in data.files if python_stdlib.split_of(n, python_stdlib.PARTS) == split}
         for split in ("train", "val", "test")
     }
     assert sum(map(len, names.values())) == len(data.files) > 400

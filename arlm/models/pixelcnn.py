@@ -65,13 +65,9 @@ class Folded(NamedTuple):
 
     first: Dense
     first_offsets: Tensor  # (taps,)
-    past: (
-        Dense  # 3x3 taps before the pixel, all blocks: (depth, taps * h, h + 1), (depth, 1, h + 1)
-    )
+    past: Dense  # 3x3 taps before the pixel: (depth, taps * h, h + 1), (depth, 1, h + 1)
     past_offsets: Tensor  # (taps,)
-    blocks: tuple[
-        tuple[Dense, Tensor, Tensor], ...
-    ]  # 1x1 down, centre of the 3x3, 1x1 up with bias
+    blocks: tuple[tuple[Dense, Tensor, Tensor], ...]  # 1x1 down, centre of the 3x3, 1x1 up
     head: tuple[Dense, Dense]
     places: Tensor  # (T, 3): pixel in the padded image, pixel in the padded map, channel
     planes: Tensor  # (depth, 1): where each block's map begins
