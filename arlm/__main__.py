@@ -19,6 +19,7 @@ TRAINER_VERBS = {
 COMMANDS = {
     "sample": "draw samples from a checkpoint",
     "evaluate": "likelihood of a checkpoint, beside baselines",
+    "score": "likelihood of images, and where they surprise the network",
 }
 HELP = f"""usage: arlm VERB [options]          ({__version__})
 

@@ -37,7 +37,8 @@ class WriteSamples(Callback):
         self.n, self.seed = n, seed
         self._predicted: list[torch.Tensor] = []
 
-    def on_validation_epoch_end(self, trainer: Trainer, module: Any) -> None:
+    def on_validation_epoch_start(self, trainer: Trainer, module: Any) -> None:
+        # At the start: averaged weights, if there are any, are in place from here to the epoch's end.
         if trainer.sanity_checking or not self.n:
             return
         folder = trainer.log_dir  # asked by every process: it is a broadcast

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -147,6 +148,25 @@ class Autoregressor(nn.Module, ABC):
         next_token = tokens.new_zeros(len(tokens), 1)  # any token: no logit read here depends on it
         logits = self(torch.cat([prefix, next_token], dim=1), state.context)
         return logits[:, -tokens.shape[1] :], Prefix(prefix, state.context)
+
+    def roll_out(
+        self,
+        noise: Tensor,
+        forced: Tensor,
+        context: Tensor | None,
+        progress: Callable[[int], object],
+    ) -> tuple[Tensor, Tensor] | None:
+        """Draw whole rows at once, if the network has a faster way than `advance`; here it has none.
+
+        Args:
+            noise: (B, T) float64 in [0, 1), turned into tokens as `arlm.sampling.noise.draw` does.
+            forced: (B, T) int64, -1 where a token is to be drawn.
+            context: as for `forward`.
+            progress: called with the number of positions done.
+
+        Returns: tokens and log-probabilities (B, T), or None.
+        """
+        return None
 
 
 def check_sizes(dropout: float = 0.0, **sizes: int) -> None:

@@ -42,22 +42,29 @@ class FixedRows(TokenDataset):
     Args:
         tokens: (N, T) integers.
         domain: says what the tokens are worth.
+        labels: (N,) integers, the class of each row, if it is to be the context.
     """
 
-    def __init__(self, tokens: Tensor, domain: Domain) -> None:
-        self.tokens, self.domain = tokens, domain
+    def __init__(self, tokens: Tensor, domain: Domain, labels: Tensor | None = None) -> None:
+        self.tokens, self.domain, self.labels = tokens, domain, labels
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def __getitem__(self, rows: Rows) -> Batch:
-        return whole_rows(self.tokens[rows.chosen], self.domain)
+        return whole_rows(self.tokens[rows.chosen], self.domain, chosen(self.labels, rows))
 
 
-def whole_rows(tokens: Tensor, domain: Domain) -> Batch:
+def chosen(labels: Tensor | None, rows: Rows) -> Tensor | None:
+    """Labels of a batch as its context, (B, 1) int64."""
+    return None if labels is None else labels[rows.chosen, None].long()
+
+
+def whole_rows(tokens: Tensor, domain: Domain, context: Tensor | None = None) -> Batch:
     """A batch of integers (B, T), every one of them scored."""
     tokens = tokens.long()
-    return Batch(tokens, torch.ones(tokens.shape, dtype=torch.bool), domain.units(tokens))
+    scored = torch.ones(tokens.shape, dtype=torch.bool)
+    return Batch(tokens, scored, domain.units(tokens), context)
 
 
 class TextWindows(TokenDataset):

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
+from pytorch_lightning.plugins.precision import MixedPrecision, Precision
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -107,6 +108,28 @@ class AutoregressiveModule(LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: Any = None,
+    ) -> None:
+        # Lightning refuses to clip for a fused optimizer under any mixed precision; only float16, which
+        # scales the loss, has a reason to.
+        plugin: Any = self.trainer.precision_plugin
+        if not isinstance(plugin, MixedPrecision):
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        fused = getattr(optimizer, "_step_supports_amp_scaling", False)
+        if plugin.scaler is not None and fused and gradient_clip_val:
+            raise UserError(
+                "trainer.precision: 16-mixed cannot clip gradients for a fused optimizer; "
+                "choose bf16-mixed, or --model.optimizer.init_args.fused false"
+            )
+        Precision.clip_gradients(
+            plugin, optimizer, gradient_clip_val or 0.0, gradient_clip_algorithm
+        )
 
     def on_save_checkpoint(self, contents: dict[str, Any]) -> None:
         data = getattr(self.trainer, "datamodule", None)

@@ -6,9 +6,12 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import matplotlib
+import numpy as np
+import torch
 import torch.nn.functional as F
 from einops import rearrange
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from arlm.domains import Domain, ImageDomain
@@ -36,6 +39,73 @@ def write_image(picture: Tensor, path: Path) -> Path:
     path = path.with_suffix(".png")
     _write(path, lambda: Image.fromarray(pixels.numpy()).save(path))
     return path
+
+
+def labelled_grid(rows: dict[str, Tensor]) -> Tensor:
+    """One row of images (N, H, W, C) for each name, which stands on its left: (H', W', C)."""
+    strips = [grid(images, columns=len(images)) for images in rows.values()]
+    height, _, channels = strips[0].shape
+    titles = [_text(name, height, channels) for name in rows]
+    width = max(title.shape[1] for title in titles)
+    titles = [F.pad(t, (0, 0, 0, width - t.shape[1]), value=255) for t in titles]
+    return torch.cat([torch.cat(pair, 1) for pair in zip(titles, strips, strict=True)])
+
+
+def _text(text: str, height: int, channels: int) -> Tensor:
+    """Black on white, (height, W, channels), in the middle of the height."""
+    left, top, right, bottom = ImageFont.load_default(12).getbbox(text)
+    picture = Image.new("L", (math.ceil(right - left) + 8, height), 255)
+    place = (4 - left, (height - (bottom - top)) // 2 - top)
+    ImageDraw.Draw(picture).text(place, text, 0, font=ImageFont.load_default(12))
+    return torch.from_numpy(np.array(picture))[..., None].expand(-1, -1, channels)
+
+
+def growing(
+    domain: ImageDomain, tokens: Tensor, frames: int, given: Tensor | None = None
+) -> list[Tensor]:
+    """Grids of the images as their pixels appear, mid-grey where none is yet.
+
+    Args:
+        tokens: (N, T).
+        frames: pictures, the last of them complete.
+        given: (N, T) bool, tokens that are there from the start.
+    """
+    images, length = domain.decode(tokens), tokens.shape[1]
+    place = torch.arange(length).expand_as(tokens)
+    there = torch.zeros_like(tokens, dtype=torch.bool) if given is None else given
+    pictures = []
+    for frame in range(frames):
+        done = (place < round(length * (frame + 1) / frames)) | there.cpu()
+        shown = rearrange(done, "n (h w c) -> n h w c", w=domain.width, c=domain.channels)
+        pictures.append(grid(torch.where(shown, images, 128)))
+    return pictures
+
+
+def write_animation(pictures: list[Tensor], path: Path, seconds: float = 4.0) -> Path:
+    """Write pictures (H, W, C) as a GIF that goes on for so long and then rests on the last."""
+    path = path.with_suffix(".gif")
+    first, *rest = (Image.fromarray(p.squeeze(-1).numpy()) for p in pictures)
+    each = max(20, round(1000 * seconds / len(pictures)))
+    times = [each] * len(rest) + [1500]
+    _write(
+        path,
+        lambda: first.save(path, save_all=True, append_images=rest, duration=times, loop=0),
+    )
+    return path
+
+
+def heat_map(images: Tensor, bits: Tensor) -> Tensor:
+    """Each image beside its surprise in bits, dark for none and bright for the most: (H', W', 3).
+
+    Args:
+        images: (N, H, W, C) uint8.
+        bits: (N, H, W), at least 0.
+    """
+    level = (bits / bits.amax().clamp(min=1e-9) * 255).round().long()
+    colours = torch.from_numpy(np.array(matplotlib.colormaps["magma"](np.arange(256))))
+    shown = (colours[level][..., :3] * 255).round().to(torch.uint8)
+    both = torch.stack([images.expand(*images.shape[:3], 3), shown], dim=1).flatten(0, 1)
+    return grid(both, columns=2)
 
 
 def write_samples(domain: Domain, tokens: Tensor, stem: Path) -> Path:

@@ -12,6 +12,7 @@ References:
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -22,8 +23,8 @@ from torch import Tensor
 
 from arlm.core import Batch, Spec
 from arlm.data import Split, TokenDataModule, data_folder
-from arlm.datasets import FixedRows, Rows, TokenDataset, generator, whole_rows
-from arlm.domains import ImageDomain
+from arlm.datasets import FixedRows, Rows, TokenDataset, chosen, generator, whole_rows
+from arlm.domains.image import ImageDomain, check_levels
 from arlm.errors import UserError
 
 Variant = Literal["MNIST", "FashionMNIST", "KMNIST"]
@@ -50,6 +51,7 @@ class MNIST(TokenDataModule):
         variant: which of the three sets.
         levels: 2, or up to 256 for grey.
         binarize: the protocol for two levels; no matter for more.
+        labels: condition on the class, 0 to 9.
         data_dir: folder that holds VARIANT/raw; by default ARLM_DATA_DIR or the user's cache.
         batch_size, seed, num_workers: as for TokenDataModule; the seed fixes training draws only.
     """
@@ -61,36 +63,34 @@ class MNIST(TokenDataModule):
         variant: Variant = "MNIST",
         levels: int = 2,
         binarize: Binarize = "dynamic",
+        labels: bool = False,
         data_dir: str | None = None,
         batch_size: int = 32,
         seed: int = 0,
         num_workers: int = 0,
     ) -> None:
         super().__init__(batch_size, seed, num_workers)
-        self.variant, self.levels, self.binarize, self.data_dir = (
-            variant,
-            levels,
-            binarize,
-            data_dir,
-        )
-        self.domain = ImageDomain(levels, height=28, width=28)
-        self._images: dict[str, Tensor] = {}
+        self.variant, self.levels, self.binarize = variant, levels, binarize
+        self.labels, self.data_dir = labels, data_dir
+        self.domain = ImageDomain(check_levels(levels), height=28, width=28)
+        self._files: dict[str, tuple[Tensor, Tensor]] = {}
 
     @property
     def spec(self) -> Spec:
-        return self.domain.spec
+        context = Spec(10, (1,)) if self.labels else None
+        return replace(self.domain.spec, context=context)
 
     def prepare_data(self) -> None:
         for part in ("train", "test"):
             self.read(part)
 
-    def read(self, part: Literal["train", "test"]) -> Tensor:
-        """The images of one file, (N, 28, 28, 1) uint8, downloaded if they are not in `data_dir`.
+    def read(self, part: Literal["train", "test"]) -> tuple[Tensor, Tensor]:
+        """Images (N, 28, 28, 1) uint8 and labels (N,), downloaded if they are not in `data_dir`.
 
         Read and verified once; splits and provenance share them.
         """
-        if part in self._images:
-            return self._images[part]
+        if part in self._files:
+            return self._files[part]
         folder = data_folder(self.data_dir)
         path = folder / self.variant / "raw" / FILES[part]
         kind = getattr(torchvision.datasets, self.variant)
@@ -104,26 +104,36 @@ class MNIST(TokenDataModule):
                     "put the file there, or set ARLM_DATA_DIR to the folder that holds it"
                 ) from None
         verify(path, IMAGES[part], MD5.get(path.name) if self.variant == "MNIST" else None)
-        self._images[part] = kind(folder, train=part == "train", download=False).data[..., None]
-        return self._images[part]
+        try:
+            data = kind(folder, train=part == "train", download=False)
+        except (OSError, RuntimeError, ValueError):
+            raise UserError(
+                f"data.data_dir: the labels beside '{path}' are missing or broken; put them there"
+            ) from None
+        self._files[part] = data.data[..., None], data.targets
+        return self._files[part]
 
     def build(self, split: Split) -> TokenDataset:
-        images = self.read("test" if split == "test" else "train")
+        images, targets = self.read("test" if split == "test" else "train")
         if split != "test":
-            images = images[:50_000] if split == "train" else images[50_000:]
+            part = slice(50_000) if split == "train" else slice(50_000, None)
+            images, targets = images[part], targets[part]
+        labels = targets if self.labels else None
         if self.levels > 2 or self.binarize == "threshold":
-            return FixedRows(self.domain.encode(images).to(torch.uint8), self.domain)
+            return FixedRows(self.domain.encode(images).to(torch.uint8), self.domain, labels)
         if split == "train" and self.binarize == "dynamic":
-            return DynamicRows(images.flatten(1), self.domain, self.seed)
+            return DynamicRows(images.flatten(1), self.domain, self.seed, labels)
         fixed = {"train": 0, "val": 1, "test": 2}[split]
-        return FixedRows(binarized(images.flatten(1), generator(28, fixed)), self.domain)
+        rows = binarized(images.flatten(1), generator(28, fixed))
+        return FixedRows(rows, self.domain, labels)
 
     @cached_property
     def provenance(self) -> dict[str, str]:
         protocol = f"2 levels, {self.binarize}" if self.levels == 2 else f"{self.levels} levels"
+        protocol += ", class label given" if self.labels else ""
         record = {"name": self.variant, "protocol": protocol}
         for part in ("train", "test"):
-            digest = hashlib.sha256(self.read(part).numpy().tobytes()).hexdigest()
+            digest = hashlib.sha256(self.read(part)[0].numpy().tobytes()).hexdigest()
             record[f"sha256 {part}"] = digest
         return record
 
@@ -135,17 +145,21 @@ class DynamicRows(TokenDataset):
         images: (N, T) uint8 grey values.
         domain: of two levels.
         seed: of the draws.
+        labels: (N,), if they are the context.
     """
 
-    def __init__(self, images: Tensor, domain: ImageDomain, seed: int) -> None:
-        self.images, self.domain, self.seed = images, domain, seed
+    def __init__(
+        self, images: Tensor, domain: ImageDomain, seed: int, labels: Tensor | None = None
+    ) -> None:
+        self.images, self.domain, self.seed, self.labels = images, domain, seed, labels
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, rows: Rows) -> Batch:
         noise = generator(self.seed, rows.epoch, int(rows.chosen[0]))
-        return whole_rows(binarized(self.images[rows.chosen], noise), self.domain)
+        tokens = binarized(self.images[rows.chosen], noise)
+        return whole_rows(tokens, self.domain, chosen(self.labels, rows))
 
 
 def binarized(grey: Tensor, noise: torch.Generator) -> Tensor:

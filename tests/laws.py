@@ -1,7 +1,7 @@
 """The laws that every network obeys, in float64, and the networks that they are applied to.
 
-A network joins by existing in `arlm/models`; a line in `SMALL` makes it small, a line in `REACH` tells
-which earlier tokens it should reach, where that is not all of them.
+A network joins by existing in `arlm/models`; a line in `SMALL` makes it small, a function in `reach.py`
+tells which earlier tokens it should reach, where that is not all of them.
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ import io
 import itertools
 import pkgutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
+from reach import reach_of
 from torch import Tensor
 
 import arlm.models
 from arlm import checkpoint
 from arlm.core import Autoregressor, Spec
 from arlm.errors import UserError
-from arlm.sampling import generate
+from arlm.sampling import fixed_point, generate
 
 SMALL: dict[str, list[dict]] = {
     "LSTMLanguageModel": [{"width": 8, "depth": 2}],
@@ -28,39 +30,29 @@ SMALL: dict[str, list[dict]] = {
         {"width": 8, "depth": 2, "heads": 2, "positions": "rotary"},
         {"width": 8, "depth": 2, "heads": 2, "positions": "learned"},
     ],
-    "PixelCNN": [{"width": 6, "depth": 2, "head_width": 6}],
+    "PixelCNN": [{"width": 12, "depth": 2, "head_width": 12}],
+    "RowLSTM": [{"width": 12, "depth": 2, "head_width": 12}],
+    "DiagonalBiLSTM": [
+        {"width": 12, "depth": 2, "head_width": 12},
+        {"width": 12, "depth": 2, "head_width": 12, "complete": False},
+    ],
+    "PixelSNAIL": [
+        {"width": 6, "depth": 2, "residuals": 1, "key_width": 2, "value_width": 3, "mixtures": 2},
+        {"width": 6, "depth": 1, "key_width": 2, "value_width": 3, "mixtures": 0},
+    ],
+    "PixelCNNPlusPlus": [{"width": 4, "depth": 2, "mixtures": 2}],
+    "GatedPixelCNN": [
+        {"width": 12, "depth": 2, "head_width": 12},
+        {"width": 12, "depth": 1, "head_width": 12, "kernel": 5},
+    ],
 }
 SPECS = {  # V ** T sequences are enumerated
     "text": Spec(3, (5,)),
     "grey": Spec(2, (3, 4, 1)),
     "rgb": Spec(2, (2, 2, 3)),
 }
-WIDE = {"text": Spec(5, (9,)), "grey": Spec(5, (4, 12, 1)), "rgb": Spec(5, (3, 11, 3))}
-
-
-def pixelcnn_reach(net: Autoregressor) -> Tensor:
-    """(T, T) bool from the drawing of the masks: row t is what the logits of token t should see."""
-    height, width, channels = net.spec.shape
-    places = list(itertools.product(range(height), range(width), range(channels)))
-
-    def sees(radius: int, itself: bool) -> Tensor:
-        def one(target: tuple[int, ...], source: tuple[int, ...]) -> bool:
-            dy, dx = source[0] - target[0], source[1] - target[1]
-            if max(abs(dy), abs(dx)) > radius:
-                return False
-            if (dy, dx) == (0, 0):
-                return source[2] < target[2] + itself
-            return dy < 0 or (dy == 0 and dx < 0)
-
-        return torch.tensor([[one(t, s) for s in places] for t in places]).double()
-
-    reach, block = sees(3, False), sees(1, True)
-    for _ in range(net.depth):
-        reach = (block @ reach).clamp(max=1)
-    return reach.bool()
-
-
-REACH: dict[str, Callable[[Autoregressor], Tensor]] = {"PixelCNN": pixelcnn_reach}
+LABEL = Spec(3, (1,))
+WIDE = {"text": Spec(5, (9,)), "grey": Spec(5, (4, 11, 1)), "rgb": Spec(5, (3, 11, 3))}
 
 
 def networks() -> list[type[Autoregressor]]:
@@ -74,8 +66,13 @@ def networks() -> list[type[Autoregressor]]:
             if isinstance(kind, type)
             and issubclass(kind, Autoregressor)
             and kind.__module__ == module.__name__
+            and kind.__name__ != "PixelRNN"  # what its two kinds share
         ]
     return found
+
+
+for specs in (SPECS, WIDE):  # images with a class label too
+    specs |= {f"{k}+label": replace(specs[k], context=LABEL) for k in ("text", "grey", "rgb")}
 
 
 class Case(NamedTuple):
@@ -90,7 +87,7 @@ class Case(NamedTuple):
         return lively(self.kind(specs[self.data], **self.arguments))
 
     def __str__(self) -> str:
-        values = [str(v) for v in self.arguments.values() if isinstance(v, str)]
+        values = [str(v) for v in self.arguments.values() if isinstance(v, (str, bool))]
         return "-".join([self.kind.__name__, *values, self.data])
 
 
@@ -98,7 +95,8 @@ def lively(net: Autoregressor) -> Autoregressor:
     """Weights so large that a leak or a lost tap shows."""
     torch.manual_seed(0)
     for parameter in net.parameters():
-        torch.nn.init.normal_(parameter, std=0.4)
+        fan_in = parameter[0].numel() if parameter.ndim > 1 else 1
+        torch.nn.init.normal_(parameter, std=min(0.4, 1.5 * fan_in**-0.5))
     return net.double().eval()
 
 
@@ -120,12 +118,11 @@ def rows(net: Autoregressor, count: int = 6, seed: int = 1) -> Tensor:
     return torch.randint(net.spec.vocab_size, (count, net.spec.length), generator=generator)
 
 
-def reach_of(net: Autoregressor) -> Tensor:
-    full = torch.ones(net.spec.length, net.spec.length).tril(-1).bool()
-    for kind in type(net).__mro__:
-        if kind.__name__ in REACH:
-            return REACH[kind.__name__](net)
-    return full
+def labels(net: Autoregressor, count: int = 6) -> Tensor | None:
+    """A class label for each row (count, 1), if the data has one."""
+    if net.spec.context is None:
+        return None
+    return torch.arange(count)[:, None] % net.spec.context.vocab_size
 
 
 # Each law takes a builder `build(specs)` and raises AssertionError.
@@ -135,11 +132,11 @@ def law_causal_by_perturbation(build: Callable) -> None:
     """Changing x_t leaves the logits of x_0 .. x_t bit-equal and moves just those that should see it."""
     net = build(WIDE)
     tokens, reach = rows(net), reach_of(net)
-    before = net(tokens)
+    before = net(tokens, labels(net))
     for t in range(net.spec.length):
         changed = tokens.clone()
         changed[:, t] = (tokens[:, t] + 1 + torch.arange(len(tokens)) % 4) % net.spec.vocab_size
-        moved = (net(changed) != before).any(-1).any(0)
+        moved = (net(changed, labels(net)) != before).any(-1).any(0)
         wrong = (moved != reach[:, t]).nonzero().flatten().tolist()
         assert not wrong, f"token {t} reaches, or fails to reach, the logits {wrong}"
 
@@ -154,7 +151,7 @@ def law_causal_by_gradient(build: Callable) -> None:
         return seen[-1]
 
     handle = net.embed.register_forward_hook(keep)
-    logits = net(rows(net))
+    logits = net(rows(net), labels(net))
     handle.remove()
     reach = reach_of(net)
     weights = torch.randn(logits.shape[-1], dtype=logits.dtype)
@@ -172,7 +169,10 @@ def law_normalised(build: Callable) -> None:
     net = build(SPECS)
     values = [range(net.spec.vocab_size)] * net.spec.length
     everything = torch.tensor(list(itertools.product(*values)))
-    log_prob = net.log_prob(everything)
+    context = labels(net)
+    if context is not None:
+        context = context[1:2].expand(len(everything), 1)
+    log_prob = net.log_prob(everything, context)
     assert log_prob.shape == everything.shape
     total = log_prob.sum(-1).exp().sum()
     assert abs(total - 1) < 1e-10, f"probabilities sum to {total}"
@@ -182,14 +182,17 @@ def law_incremental_is_parallel(build: Callable) -> None:
     """start and advance give the logits of forward: one by one, in chunks, by the oracle, reordered."""
     net = build(SPECS)
     tokens, length = rows(net), net.spec.length
+    context = labels(net)
     with torch.no_grad():
-        parallel = net(tokens)
-    scored = generate(net, range(len(tokens)), forced=tokens).log_prob
-    assert (scored - net.log_prob(tokens)).abs().max() < 1e-10, "generate(forced) is not log_prob"
+        parallel = net(tokens, context)
+    scored = generate(net, range(len(tokens)), forced=tokens, context=context).log_prob
+    assert (scored - net.log_prob(tokens, context)).abs().max() < 1e-10, (
+        "generate(forced) is not log_prob"
+    )
 
     @torch.no_grad()
     def incremental(kind: type[Autoregressor], chunks: list[int]) -> Tensor:
-        logits, state = kind.start(net, len(tokens), length)
+        logits, state = kind.start(net, len(tokens), length, context)
         scores, done = [logits[:, None]], 0
         for size in chunks:
             chunk, state = kind.advance(net, tokens[:, done : done + size], state)
@@ -204,7 +207,7 @@ def law_incremental_is_parallel(build: Callable) -> None:
 
     order, half = torch.tensor([3, 0, 0, 5]), length // 2
     with torch.no_grad():
-        _, state = net.start(len(tokens), length)
+        _, state = net.start(len(tokens), length, context)
         _, state = net.advance(tokens[:, :half], state)
         logits, _ = net.advance(tokens[order][:, half : half + 1], state[order])
     gap = (logits[:, 0] - parallel[order][:, half + 1]).abs().max()
@@ -214,27 +217,27 @@ def law_incremental_is_parallel(build: Callable) -> None:
 def law_batch_invariant(build: Callable) -> None:
     """A row's log-probabilities depend neither on its neighbours nor on what follows."""
     net = build(SPECS)
-    tokens = rows(net)
-    together = net.log_prob(tokens)
+    tokens, context = rows(net), labels(net)
+    together = net.log_prob(tokens, context)
     for i in range(len(tokens)):
-        alone = net.log_prob(tokens[i : i + 1])
+        alone = net.log_prob(tokens[i : i + 1], context if context is None else context[i : i + 1])
         assert (alone[0] - together[i]).abs().max() < 1e-12, f"row {i} depends on its neighbours"
-    shorter = net.log_prob(tokens[:, :-2])
+    shorter = net.log_prob(tokens[:, :-2], context)
     assert (shorter - together[:, :-2]).abs().max() < 1e-12, "a prefix depends on what follows it"
 
 
 def law_stable(build: Callable) -> None:
     """The state dict keeps its keys; weights survive a file; every parameter learns."""
     net = build(SPECS)
-    keys, tokens = list(net.state_dict()), rows(net)
-    before = net.log_prob(tokens)
+    keys, tokens, context = list(net.state_dict()), rows(net), labels(net)
+    before = net.log_prob(tokens, context)
     (before * torch.randn_like(before)).sum().backward()
     for name, parameter in net.named_parameters():
         learns = parameter.grad is not None and parameter.grad.abs().sum() > 0
         assert learns, f"{name} gets no gradient"
-    generate(net, [0, 1])
+    generate(net, [0, 1], context=labels(net, 2))
     net.compile(backend="eager")
-    net.log_prob(tokens)
+    net.log_prob(tokens, context)
     assert list(net.state_dict()) == keys, "use changed the keys of the state dict"
     file = io.BytesIO()
     torch.save(net.state_dict(), file)
@@ -242,21 +245,46 @@ def law_stable(build: Callable) -> None:
     copy = type(net)(net.spec, **description["init_args"]).double().eval()
     assert list(copy.state_dict()) == keys, "the network does not keep its arguments"
     copy.load_state_dict(torch.load(io.BytesIO(file.getvalue()), weights_only=True))
-    assert torch.equal(copy.log_prob(tokens), before), (
+    assert torch.equal(copy.log_prob(tokens, context), before), (
         "a saved and loaded network scores differently"
     )
 
 
 def law_deterministic(build: Callable) -> None:
-    """One seed, one sample, whatever the batch; the global random state is left alone."""
+    """One seed, one sample, whatever the batch or the strategy; the global random state is left alone."""
     net = build(SPECS)
     state = torch.get_rng_state()
-    tokens, log_prob = generate(net, [7, 8, 9])
+    context = labels(net, 3)
+    tokens, log_prob = generate(net, [7, 8, 9], context=context)
     assert torch.equal(torch.get_rng_state(), state), "sampling moved the global random state"
-    assert torch.equal(generate(net, [8]).tokens[0], tokens[1]), "a sample depends on its batch"
-    assert (net.log_prob(tokens) - log_prob).abs().max() < 1e-10, "samples are scored wrongly"
-    many = generate(net, range(64)).tokens
+    alone = generate(net, [8], context=context if context is None else context[1:2])
+    assert torch.equal(alone.tokens[0], tokens[1]), "a sample depends on its batch"
+    assert (net.log_prob(tokens, context) - log_prob).abs().max() < 1e-10, (
+        "samples are scored wrongly"
+    )
+    parallel = fixed_point(net, [7, 8, 9], context=context)
+    assert torch.equal(parallel.tokens, tokens), "fixed-point decoding draws other tokens"
+    assert (parallel.log_prob - log_prob).abs().max() < 1e-10, "fixed points are scored wrongly"
+    assert parallel.passes <= net.spec.length + 1
+    many = generate(net, range(64), context=labels(net, 64)).tokens
     assert len(many.unique(dim=0)) > 8, "seeds do not matter"
+
+
+def law_conditional(build: Callable) -> None:
+    """Another label changes a row's log-probabilities and no other row's; without one, a clear refusal."""
+    net = build(SPECS)
+    tokens, context = rows(net), labels(net)
+    if context is None:
+        return
+    before, changed = net.log_prob(tokens, context), context.clone()
+    changed[2] = (changed[2] + 1) % 3
+    moved = (net.log_prob(tokens, changed) != before).any(1).tolist()
+    assert moved == [i == 2 for i in range(len(tokens))], f"a label moved the rows {moved}"
+    try:
+        net.log_prob(tokens)
+    except UserError:
+        return
+    raise AssertionError("a missing label is not refused")
 
 
 LAWS: list[Callable[[Callable], None]] = [
@@ -267,4 +295,5 @@ LAWS: list[Callable[[Callable], None]] = [
     law_batch_invariant,
     law_stable,
     law_deterministic,
+    law_conditional,
 ]

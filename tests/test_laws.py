@@ -45,7 +45,8 @@ class LeakingChannels(PixelCNN):
 
     def __init__(self, spec, **arguments):
         super().__init__(spec, **arguments)
-        self.head[0].mask.fill_(1)
+        self.head.hidden.mask.fill_(1)
+        self.head.hidden.full = False
 
 
 class NarrowMask(PixelCNN):
@@ -54,7 +55,7 @@ class NarrowMask(PixelCNN):
     def __init__(self, spec, **arguments):
         super().__init__(spec, **arguments)
         for layer in (self.first, *(block.conv for block in self.blocks)):
-            layer.mask[:, :, : layer.kernel_size[0] // 2] = 0
+            layer.mask[:, :, :-1] = 0
 
 
 class UncausalAttention(TransformerLanguageModel):
@@ -96,7 +97,7 @@ class CacheOffByOne(TransformerLanguageModel):
 class StaleCache(PixelCNN):
     """The newest pixel does not enter the image."""
 
-    def _write(self, token, state):
+    def _write(self, values, state):
         return dataclasses.replace(state, position=state.position + 1)
 
 
@@ -122,7 +123,7 @@ class IgnoredImageRow(PixelCNN):
 
     def forward(self, tokens, context=None):
         logits = super().forward(tokens).clone()
-        logits[:, : self.spec.shape[1]] = self.head[1].bias[: self.spec.vocab_size]
+        logits[:, : self.spec.shape[1]] = self.head.out.bias[: self.spec.vocab_size]
         return logits
 
 

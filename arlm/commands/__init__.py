@@ -34,3 +34,22 @@ class Parser(argparse.ArgumentParser):
 def shows_progress() -> bool:
     """A bar is for a terminal; a log would keep every state of it."""
     return sys.stderr.isatty()
+
+
+class Progress:
+    """A bar of work done per second, for a terminal."""
+
+    def __init__(self, what: str, unit: str, total: int) -> None:
+        from tqdm import tqdm
+
+        self.bar = tqdm(total=total, unit=unit, desc=what, disable=not shows_progress())
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def update(self, done: int) -> None:
+        """Count what was finished."""
+        self.bar.update(done)

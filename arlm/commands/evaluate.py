@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from arlm.data import ResumableLoader
     from arlm.evaluation.likelihood import Likelihood
 
-    Scorer: TypeAlias = Callable[[Tensor], Tensor]  # tokens (B, T) -> nats (B, T)
+    # tokens (B, T) and context -> nats (B, T)
+    Scorer: TypeAlias = Callable[[Tensor, Tensor | None], Tensor]
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -42,7 +43,8 @@ def main(arguments: Sequence[str]) -> None:
 
     scorers: dict[str, Scorer] = {type(net).__name__: net.log_prob}
     if options.baselines:
-        scorers |= baselines(module)
+        for name, scorer in baselines(module).items():
+            scorers[name] = without_context(scorer)
     likelihoods = score(scorers, module.loader(options.split), domain.unit)
 
     rows = {
@@ -60,6 +62,11 @@ def main(arguments: Sequence[str]) -> None:
         print_table(rows)
 
 
+def without_context(log_prob: Callable[[Tensor], Tensor]) -> Scorer:
+    """A baseline looks at the tokens only."""
+    return lambda tokens, _: log_prob(tokens)
+
+
 def score(scorers: dict[str, Scorer], loader: ResumableLoader, unit: str) -> dict[str, Likelihood]:
     """The likelihood of one split under each scorer, from the same batches."""
     import torch
@@ -71,7 +78,7 @@ def score(scorers: dict[str, Scorer], loader: ResumableLoader, unit: str) -> dic
     with torch.inference_mode():
         for batch in tqdm(loader, desc="scoring", disable=not shows_progress()):
             for name, log_prob in scorers.items():
-                likelihoods[name].update(log_prob(batch.tokens), batch)
+                likelihoods[name].update(log_prob(batch.tokens, batch.context), batch)
     return likelihoods
 
 

@@ -1,18 +1,28 @@
-"""`arlm sample CKPT`: draw samples from a checkpoint, as a picture or as text."""
+"""`arlm sample CKPT`: draw samples from a checkpoint, as a picture, an animation or text."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from arlm.commands import Parser, shows_progress
+from arlm.commands import Parser, Progress
 from arlm.errors import UserError, require
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-def main(arguments: Sequence[str]) -> None:
-    """Run the verb."""
+    from arlm.checkpoint import Loaded
+    from arlm.core import Spec
+    from arlm.domains import ImageDomain
+    from arlm.rules import Rule
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options."""
     parser = Parser("sample", "Draw samples from a checkpoint, as a picture or as text.")
     parser.add_argument("checkpoint", help="a .ckpt file, or the folder of a run")
     parser.add_argument("--n", type=int, default=16, help="rows to draw (default 16)")
@@ -20,53 +30,178 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--rules", default="", help='such as "temperature=0.8,top_p=0.9" or "greedy", in this order'
     )
+    parser.add_argument(
+        "--sweep", help='one rule at several values, such as "temperature=0.6,0.8,1", a row each'
+    )
+    parser.add_argument(
+        "--decoding",
+        default="steps",
+        choices=["steps", "fixed_point"],
+        help="token by token, or whole rows until nothing changes: the same samples",
+    )
+    parser.add_argument("--label", type=int, help="class to draw (default: all in turn)")
     parser.add_argument("--prompt", default="", help="text to go on from")
     parser.add_argument("--length", type=int, help="tokens in a row, prompt included")
+    parser.add_argument("--complete", help="an image file whose rest is to be drawn")
+    parser.add_argument(
+        "--keep", default="top:0.5", help="what of it is given: top, bottom, left or right:share"
+    )
+    parser.add_argument("--gif", help="write the pixels' appearing as an animation")
     parser.add_argument("--out", help="a .png for images, a .txt for text (default: print text)")
     options = parser.parse(arguments)
     require(options.n >= 1, "--n", options.n, "choose at least 1")
     if options.length is not None:
         require(options.length >= 1, "--length", options.length, "choose at least 1")
+    if options.sweep and options.gif:
+        raise UserError("--gif: it shows one set of samples; omit --sweep")
+    return options
 
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the verb."""
+    options = parse(arguments)
     from arlm.checkpoint import load  # torch is imported only now
     from arlm.domains import ImageDomain
     from arlm.pictures import check_writable, write_samples
     from arlm.rules import parse_rules
-    from arlm.sampling import generate, row_seeds
 
     rules = parse_rules(options.rules)
-    net, domain, *_ = load(options.checkpoint)
-    pictures = isinstance(domain, ImageDomain)
-    if pictures and options.prompt:
-        raise UserError(
-            f"--prompt: {options.prompt!r} given, but the checkpoint draws images; omit it"
-        )
-    if pictures and options.length is not None:
-        raise UserError("--length: images have a fixed size; omit it")
-    out = Path(options.out or "samples.png") if pictures or options.out else None
-    if out is not None:
-        check_writable(out)
+    rows = sweep(options.sweep) if options.sweep else {}
+    loaded = load(options.checkpoint)
+    domain: Any = loaded.domain
+    out: Path | None
+    if isinstance(domain, ImageDomain):
+        refuse_for_images(options)
+        out = Path(options.out or "samples.png")
+    else:
+        refuse_for_text(options)
+        out = Path(options.out) if options.out else None
+    for path in filter(None, (out, options.gif)):
+        check_writable(Path(path))
 
-    length = options.length or net.spec.length
+    context = labels(loaded.net.spec, options.label, options.n)
     forced = None
-    if options.prompt:
+    length = options.length or loaded.net.spec.length
+    if options.complete:
+        tokens = domain.read(Path(options.complete), "--complete")
+        forced = kept(domain, tokens, options.keep).expand(options.n, -1)
+    elif options.prompt:
         forced = prompt_tokens(domain, options.prompt, length).expand(options.n, -1)
     began = time.perf_counter()
-    with Progress(length, options.n) as progress:
-        seeds = row_seeds(options.seed, options.n)
-        tokens = generate(
-            net, seeds, length, rules=rules, forced=forced, progress=progress.update
-        ).tokens
-    speed = tokens.numel() / (time.perf_counter() - began)
-    if out is not None:
-        print(write_samples(domain, tokens, out.with_suffix("")))
-    else:
+    count = options.n * max(1, len(rows))
+    with Progress("sampling", "tok", length * count) as progress:
+
+        def run(more: Sequence[Rule]) -> Tensor:
+            return draw(options, loaded, [*rules, *more], forced, context, progress)
+
+        drawn = {name: run([rule]) for name, rule in rows.items()} or {"": run([])}
+    seconds = time.perf_counter() - began
+    tokens = drawn[next(iter(drawn))]
+    if out is None:
         for index, row in enumerate(tokens):
             print(f"--- {index}", domain.decode(row), sep="\n")
-    print(f"{tokens.numel()} tokens, {speed:.0f} tokens/s", file=sys.stderr)
+    elif rows:
+        from arlm.pictures import labelled_grid, write_image
+
+        print(write_image(labelled_grid({k: domain.decode(v) for k, v in drawn.items()}), out))
+    else:
+        print(write_samples(domain, tokens, out.with_suffix("")))
+    if options.gif:
+        from arlm.pictures import growing, write_animation
+
+        given = None if forced is None else forced >= 0
+        print(write_animation(growing(domain, tokens, 60, given), Path(options.gif)))
+    total = tokens.shape[1] * count
+    print(f"{total} tokens, {total / seconds:.0f} tokens/s", file=sys.stderr)
 
 
-def prompt_tokens(domain, prompt: str, length: int):
+def draw(options, loaded: Loaded, rules, forced, context, progress: Progress) -> Tensor:
+    """Rows of tokens (n, T), by the strategy asked for."""
+    from arlm.sampling import fixed_point, generate, row_seeds
+
+    strategy: Any = fixed_point if options.decoding == "fixed_point" else generate
+    result = strategy(
+        loaded.net,
+        row_seeds(options.seed, options.n),
+        options.length or loaded.net.spec.length,
+        rules=rules,
+        forced=forced,
+        context=context,
+        progress=lambda positions: progress.update(positions * options.n),
+    )
+    if options.decoding == "fixed_point":
+        print(f"{result.passes} passes for {result.tokens.shape[1]} positions", file=sys.stderr)
+    return result.tokens
+
+
+def refuse_for_images(options: argparse.Namespace) -> None:
+    """Options that mean nothing for images."""
+    if options.prompt:
+        raise UserError(
+            f"--prompt: {options.prompt!r} given, but the checkpoint draws images; "
+            "omit it, or give --complete"
+        )
+    if options.length is not None:
+        raise UserError("--length: images have a fixed size; omit it")
+
+
+def refuse_for_text(options: argparse.Namespace) -> None:
+    """Options that mean nothing for text."""
+    for name in ("complete", "gif", "sweep"):
+        if getattr(options, name):
+            raise UserError(f"--{name}: it needs images, but the checkpoint draws text; omit it")
+
+
+def sweep(text: str) -> dict[str, Rule]:
+    """ "temperature=0.6,0.8" -> a rule for each value, by its name."""
+    from arlm.rules import parse_rules
+
+    name, _, values = text.replace(" ", "").partition("=")
+    each = [value for value in values.split(",") if value]
+    if not each:
+        raise UserError(f"--sweep: {text!r} has no values; write for example temperature=0.6,0.8,1")
+    return {f"{name} {value}": parse_rules(f"{name}={value}")[0] for value in each}
+
+
+def labels(spec: Spec, label: int | None, rows: int) -> Tensor | None:
+    """The class of each row (rows, 1): the one asked for, or all in turn."""
+    import torch
+
+    if spec.context is None:
+        if label is not None:
+            raise UserError(f"--label: {label} given, but the checkpoint knows no classes; omit it")
+        return None
+    classes = spec.context.vocab_size
+    if label is None:
+        return (torch.arange(rows) % classes)[:, None]
+    require(0 <= label < classes, "--label", label, f"choose 0 to {classes - 1}")
+    return torch.full((rows, 1), label)
+
+
+def kept(domain: ImageDomain, tokens: Tensor, keep: str) -> Tensor:
+    """Tokens (1, T) of an image, -1 where they are to be drawn anew; `keep` is like "top:0.5"."""
+    import torch
+
+    side, _, number = keep.partition(":")
+    try:
+        share = float(number)
+    except ValueError:
+        share = -1.0
+    if side not in ("top", "bottom", "left", "right") or not 0 < share < 1:
+        raise UserError(
+            f"--keep: {keep!r} is not understood; "
+            "write top, bottom, left or right and a share, such as top:0.5"
+        )
+    rows = torch.linspace(0, 1, domain.height + 1)[:-1] + 0.5 / domain.height
+    columns = torch.linspace(0, 1, domain.width + 1)[:-1] + 0.5 / domain.width
+    place = (rows[:, None] if side in ("top", "bottom") else columns).expand(domain.height, -1)
+    place = place.expand(domain.height, domain.width)
+    inside = place < share if side in ("top", "left") else place > 1 - share
+    inside = inside[..., None].expand(-1, -1, domain.channels).flatten()
+    return torch.where(inside, tokens, -1)[None]
+
+
+def prompt_tokens(domain, prompt: str, length: int) -> Tensor:
     """The prompt as (1, T) tokens, fewer than `length`."""
     try:
         tokens = domain.encode(prompt)
@@ -78,25 +213,3 @@ def prompt_tokens(domain, prompt: str, length: int):
             "shorten it, or raise --length as far as the network's context allows"
         )
     return tokens[None]
-
-
-class Progress:
-    """A bar of tokens per second over all rows."""
-
-    def __init__(self, length: int, rows: int) -> None:
-        from tqdm import tqdm
-
-        self.rows = rows
-        self.bar = tqdm(
-            total=length * rows, unit="tok", desc="sampling", disable=not shows_progress()
-        )
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
-
-    def update(self, positions: int) -> None:
-        """Count finished positions."""
-        self.bar.update(positions * self.rows)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import torch
 from einops import rearrange
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from arlm.core import Spec
@@ -42,6 +46,17 @@ class ImageDomain(Domain):
         shape = (self.height, self.width, self.channels)
         return Spec(self.levels, shape, unit=self.unit)
 
+    def read(self, path: Path, field: str) -> Tensor:
+        """An image file of this very size as tokens (T,); `field` is named in errors."""
+        native = read_image(path, self.channels, field)
+        if native.shape[:2] != (self.height, self.width):
+            height, width, _ = native.shape
+            raise UserError(
+                f"{field}: '{path}' is {width}x{height} pixels; "
+                f"give an image of {self.width}x{self.height}"
+            )
+        return self.encode(native)
+
     def encode(self, native: Tensor) -> Tensor:
         """uint8 (..., H, W, C) -> (..., T) int64."""
         shape = (self.height, self.width, self.channels)
@@ -59,3 +74,34 @@ class ImageDomain(Domain):
 
     def units(self, tokens: Tensor) -> Tensor:
         return torch.ones(tokens.shape, device=tokens.device)
+
+
+def check_levels(levels: int) -> int:
+    """Refuse a number of levels that does not part the 256 values of a byte evenly."""
+    fits = 2 <= levels <= 256 and 256 % levels == 0
+    require(fits, "data.levels", levels, "choose a power of two, 2 to 256")
+    return levels
+
+
+def read_image(path: Path, channels: int, field: str) -> Tensor:
+    """An 8-bit image file without transparency, uint8 (H, W, channels); `field` is named in errors."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except UnidentifiedImageError:
+        raise UserError(f"{field}: '{path}' is not an image; give a PNG or JPEG file") from None
+    except (OSError, SyntaxError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{field}: cannot read '{path}' ({reason}); check the file") from None
+    if image.mode.startswith(("I", "F")):
+        raise UserError(
+            f"{field}: '{path}' has more than 8 bits a channel (mode {image.mode}); "
+            "convert it to 8 bits"
+        )
+    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
+        raise UserError(
+            f"{field}: '{path}' has an alpha channel (mode {image.mode}); flatten it first"
+        )
+    mode = {1: "L", 3: "RGB"}[channels]
+    pixels = np.array(image if image.mode == mode else image.convert(mode))
+    return torch.from_numpy(pixels).view(*pixels.shape[:2], channels)

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+Size = int | tuple[int, int]
+
 
 def channel_groups(features: int, channels: int) -> Tensor:
     """The image channel that each feature belongs to, (features,): R first, then G, then B."""
@@ -20,36 +22,45 @@ def channel_groups(features: int, channels: int) -> Tensor:
 
 
 def raster_mask(
-    kind: Literal["A", "B"], out_features: int, in_features: int, kernel: int, channels: int
+    kind: Literal["A", "B"], out_features: int, in_features: int, kernel: Size, channels: int
 ) -> Tensor:
-    """Mask of a convolution, (out, in, kernel, kernel) of 0 and 1.
+    """Mask of a convolution, (out, in, rows, columns) of 0 and 1.
 
     A 3x3 kernel sees, with # for the centre:
 
         1 1 1
         1 # 0      # is 0 in mask A and 1 in mask B
-        0 0 0
+        - - -      never stored
 
     At the centre of an image with several channels, a feature of channel c sees features of channels
-    before c (mask A), and of c too (mask B).
+    before c (mask A), and of c too (mask B):
+
+        mask A   R G B        mask B   R G B    source
+        R        . . .        R        1 . .
+        G        1 . .        G        1 1 .
+        B        1 1 .        B        1 1 1
+        target
+
+    Nothing below the centre is stored, nor right of it in a kernel of one row.
     """
-    middle = kernel // 2
-    mask = torch.zeros(out_features, in_features, kernel, kernel)
-    mask[:, :, :middle] = 1
-    mask[:, :, middle, :middle] = 1
+    height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
+    rows, centre = height // 2 + 1, width // 2
+    mask = torch.zeros(out_features, in_features, rows, width if rows > 1 else centre + 1)
+    mask[:, :, :-1] = 1
+    mask[:, :, -1, :centre] = 1
     target = channel_groups(out_features, channels)[:, None]
     source = channel_groups(in_features, channels)[None, :]
-    mask[:, :, middle, middle] = (source < target if kind == "A" else source <= target).float()
+    mask[:, :, -1, centre] = (source < target if kind == "A" else source <= target).float()
     return mask
 
 
-class MaskedConv2d(nn.Conv2d):
+class MaskedConv2d(nn.Module):
     """Size-preserving convolution whose weight is multiplied by a raster mask, A or B.
 
     Args:
         kind: "A" for the first layer, which must not see the pixel itself; "B" for all others.
-        in_features, out_features: feature maps; at least `channels` of each.
-        kernel: odd width of the square kernel.
+        in_features, out_features: feature maps; multiples of `channels`.
+        kernel: odd width of the square kernel, or its odd height and width.
         channels: channels of the image, in the order in which they are modelled.
 
     Shapes: (B, in_features, H, W) -> (B, out_features, H, W).
@@ -62,21 +73,40 @@ class MaskedConv2d(nn.Conv2d):
         kind: Literal["A", "B"],
         in_features: int,
         out_features: int,
-        kernel: int,
+        kernel: Size,
         channels: int,
     ) -> None:
-        super().__init__(in_features, out_features, kernel, padding=kernel // 2)
+        super().__init__()
         mask = raster_mask(kind, out_features, in_features, kernel, channels)
         self.register_buffer("mask", mask, persistent=False)
+        self.full = bool(mask.all())
+        self.weight = nn.Parameter(torch.empty(mask.shape))
+        self.bias = nn.Parameter(torch.empty(out_features))
+        rows, columns = mask.shape[2:]
+        self.centre = columns // 2 if rows > 1 else columns - 1
+        self.pads = (self.centre, columns - 1 - self.centre, rows - 1, 0)
+        bound = (in_features * rows * columns) ** -0.5  # as torch.nn.Conv2d
+        nn.init.uniform_(self.weight, -bound, bound)
+        nn.init.uniform_(self.bias, -bound, bound)
+
+    def masked(self) -> Tensor:
+        """The weight that is used, (out, in, rows, columns)."""
+        return self.weight if self.full else self.weight * self.mask
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight * self.mask, self.bias, padding=self.padding)
+        if any(self.pads):
+            x = F.pad(x, self.pads)
+        return F.conv2d(x, self.masked(), self.bias)
 
-    def taps(self) -> Tensor:
-        """Offsets (dy, dx) of the kernel positions that see anything, (taps, 2), in raster order."""
-        return self.mask.amax((0, 1)).nonzero() - self.kernel_size[0] // 2
+    def at_pixels(self, x: Tensor) -> Tensor:
+        """A 1x1 layer on features that come last, (..., in_features) -> (..., out_features)."""
+        return F.linear(x, self.masked()[:, :, 0, 0], self.bias)
 
-    def tap_weights(self) -> Tensor:
-        """Masked weights of `taps()`, (taps, in_features, out_features): `window @ weights`."""
-        dy, dx = (self.taps() + self.kernel_size[0] // 2).unbind(1)
-        return (self.weight * self.mask)[:, :, dy, dx].permute(2, 1, 0)
+    def above(self) -> Tensor:
+        """Weights of the rows above the pixel's, (out, in, rows - 1, columns)."""
+        return self.masked()[:, :, :-1]
+
+    def here(self) -> Tensor:
+        """Weights of the pixel and those to its left, (taps * in, out): `window @ weights`."""
+        row = self.masked()[:, :, -1, : self.centre + 1]
+        return row.permute(2, 1, 0).flatten(0, 1)

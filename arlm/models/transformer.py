@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from arlm.core import Autoregressor, Spec, State, check_sizes, device_of
 from arlm.errors import UserError
 from arlm.layers.attention import Cache, CausalSelfAttention, rotary_table
+from arlm.layers.label import Label
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,9 @@ class Block(nn.Module):
 
 
 class TransformerLanguageModel(Autoregressor):
-    """Position t reads [start, x_0, ..., x_{t-1}] and scores x_t.
+    """Position t reads [start, x_0, ..., x_{t-1}] and scores x_t; a class label adds to the start.
+
+    Over the pixels of an image it is ImageGPT (Chen et al., 2020).
 
     Args:
         spec: what the data is; any shape, read in raster order. Rows hold at most `spec.length` tokens.
@@ -64,9 +67,10 @@ class TransformerLanguageModel(Autoregressor):
         positions: "rotary" turns queries and keys; "learned" adds a vector for each position.
         dropout: probability of zeroing a feature, in [0, 1).
 
-    Shapes: tokens (B, T) -> logits (B, T, V).
+    Shapes: tokens (B, T), context (B, 1) or None -> logits (B, T, V).
     """
 
+    uses_context = True
     rotary: Tensor | None
     blocks: Any  # nn.ModuleList does not tell what it holds
 
@@ -90,6 +94,7 @@ class TransformerLanguageModel(Autoregressor):
         self.positions, self.dropout = positions, dropout
         self.embed = nn.Embedding(spec.vocab_size, width)
         self.start_vector = nn.Parameter(torch.empty(width))
+        self.label = Label(spec, width)
         self.position_vectors = None
         table = None
         if positions == "learned":
@@ -108,13 +113,13 @@ class TransformerLanguageModel(Autoregressor):
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
-            elif "norm" not in name:
+            elif "norm" not in name and "label" not in name:
                 branch_end = name.endswith(("attention.out.weight", "mlp.2.weight"))
                 scale = 1 / math.sqrt(2 * self.depth) if branch_end else 1.0
                 nn.init.normal_(parameter, std=0.02 * scale)
 
     def forward(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
-        start = self.start_vector.expand(len(tokens), 1, -1)
+        start = self._begin(len(tokens), context)
         x = torch.cat([start, self.embed(tokens)[:, :-1]], dim=1)
         length = tokens.shape[1]
         if self.position_vectors is not None:
@@ -125,12 +130,16 @@ class TransformerLanguageModel(Autoregressor):
             x = block(x, rotary)
         return self.head(self.norm(x))
 
+    def _begin(self, batch: int, context: Tensor | None) -> Tensor:
+        """What position 0 reads, (B, 1, width)."""
+        return (self.start_vector + self.label.vector(context)).expand(batch, -1)[:, None]
+
     def start(
         self, batch: int, length: int, context: Tensor | None = None
     ) -> tuple[Tensor, TransformerState]:
         caches = tuple(block.attention.cache(batch, length) for block in self.blocks)
         position = torch.zeros(batch, dtype=torch.long, device=device_of(self))
-        x = self.start_vector.expand(batch, 1, -1)
+        x = self._begin(batch, context)
         logits, state = self._step(x, TransformerState(caches, position))
         return logits[:, 0], state
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ from arlm.core import Autoregressor, device_of, token_log_prob
 from arlm.errors import UserError, require
 from arlm.rules import Rule
 from arlm.sampling.noise import draw, uniform_noise
+
+SCORED_TOGETHER = 64  # positions
 
 
 class Generated(NamedTuple):
@@ -48,21 +51,39 @@ def generate(
     Returns:
         tokens and log-probabilities, (B, length) each. After `eos_id` a row holds `pad_id`.
     """
-    if length is None:
-        length = net.spec.length if forced is None else forced.shape[1]
-    _check(net, seeds, length, forced)
-    device, training = device_of(net), net.training
+    with at_rest(net):
+        free, noise = begin(net, seeds, length, forced)
+        told = progress or (lambda done: None)
+        result = None if rules else net.roll_out(noise, free, context, told)
+        if result is None:
+            result = _loop(net, noise, rules, free, context, told)
+    return Generated(*(value.clone() for value in result))  # clones may enter autograd again
+
+
+@contextmanager
+def at_rest(net: Autoregressor) -> Iterator[None]:
+    """Eval mode and no gradients meanwhile."""
+    training = net.training
     net.eval()
     try:
         with torch.inference_mode():
-            free = torch.full((len(seeds), length), -1, device=device)
-            if forced is not None:
-                free = F.pad(forced.to(device), (0, length - forced.shape[1]), value=-1)
-            noise = uniform_noise(seeds, length).to(device)
-            result = _loop(net, noise, rules, free, context, progress or (lambda done: None))
+            yield
     finally:
         net.train(training)
-    return Generated(*(value.clone() for value in result))  # clones may enter autograd again
+
+
+def begin(
+    net: Autoregressor, seeds: Sequence[int], length: int | None, forced: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Check what was asked for; forced tokens (B, T) with -1 where free, and the noise (B, T)."""
+    if length is None:
+        length = net.spec.length if forced is None else forced.shape[1]
+    _check(net, seeds, length, forced)
+    device = device_of(net)
+    free = torch.full((len(seeds), length), -1, device=device)
+    if forced is not None:
+        free = F.pad(forced.to(device), (0, length - forced.shape[1]), value=-1)
+    return free.expand(len(seeds), -1), uniform_noise(seeds, length).to(device)
 
 
 def _check(net: Autoregressor, seeds: Sequence[int], length: int, forced: Tensor | None) -> None:
@@ -89,41 +110,55 @@ def _loop(
     progress: Callable[[int], object],
 ) -> tuple[Tensor, Tensor]:
     batch, length = forced.shape
-    tokens, log_prob = forced.clone(), torch.zeros(forced.shape, dtype=torch.float64)
-    log_prob = log_prob.to(forced.device)
+    tokens, device = forced.clone(), forced.device
+    log_prob = torch.zeros(forced.shape, dtype=torch.float64, device=device)
     end, pad = net.spec.eos_id, net.spec.pad_id
-    ended = torch.zeros(batch, dtype=torch.bool, device=forced.device)
+    ended = torch.zeros(batch, dtype=torch.bool, device=device)
     logits, state = net.start(batch, length, context)
-
     given = forced >= 0
     prompt = int(given.all(0).cumprod(0).sum())  # columns that nobody has to draw
     somewhere = given.any(0).tolist()
+    waiting: list[Tensor] = []  # logits of the last positions, to be scored together
+
+    def score(after: int) -> None:
+        scores = torch.stack(waiting, dim=1)
+        done = slice(after - len(waiting), after)
+        log_prob[:, done] = token_log_prob(scores, tokens[:, done]).double()
+        waiting.clear()
+
     if prompt:
         chunk, state = net.advance(forced[:, : min(prompt, length - 1)], state)
         scores = torch.cat([logits[:, None], chunk], dim=1)
         log_prob[:, :prompt] = token_log_prob(scores[:, :prompt], forced[:, :prompt]).double()
         logits = scores[:, -1]
         progress(prompt)
+    together = max(1, min(SCORED_TOGETHER, 2**22 // logits.numel()))
     for t in range(prompt, length):
+        waiting.append(logits)
         free = logits
         for rule in rules:
             free = rule(free, tokens[:, :t])
         token = draw(free, noise[:, t])
         if somewhere[t]:
             token = torch.where(given[:, t], forced[:, t], token)
-        log_prob[:, t] = token_log_prob(logits, token)
         if end is not None:
-            log_prob[:, t].masked_fill_(ended, 0.0)
             token = token.masked_fill(ended, end if pad is None else pad)
             ended |= token == end
         tokens[:, t] = token
         progress(1)
+        if len(waiting) == together or t + 1 == length:
+            score(t + 1)
         if end is not None and bool(ended.all()):
+            if waiting:
+                score(t + 1)
             tokens[:, t + 1 :] = end if pad is None else pad
             break
         if t + 1 < length:
             logits, state = net.advance(token[:, None], state)
             logits = logits[:, 0]
+    if end is not None:
+        after = (tokens[:, prompt:] == end).cumsum(1)[:, :-1] > 0
+        log_prob[:, prompt + 1 :].masked_fill_(after, 0.0)
     return tokens, log_prob
 
 
@@ -138,5 +173,14 @@ class Sampler:
     rules: Sequence[Rule] = ()
 
     def __call__(self, net: Autoregressor, seeds: Sequence[int], **arguments) -> Generated:
-        """As `generate`."""
+        """As `generate`; without a context, labels in turn where the network needs one."""
+        arguments.setdefault("context", labels_in_turn(net, len(seeds)))
         return generate(net, seeds, rules=self.rules, **arguments)
+
+
+def labels_in_turn(net: Autoregressor, rows: int) -> Tensor | None:
+    """Class labels 0, 1, 2, ... and over again, (rows, 1); None for a network without them."""
+    context = net.spec.context
+    if context is None or context.shape != (1,):
+        return None
+    return (torch.arange(rows, device=device_of(net)) % context.vocab_size)[:, None]

@@ -1,0 +1,50 @@
+"""A class label as context: features that it adds."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from arlm.core import Spec
+from arlm.errors import UserError
+
+
+class Label(nn.Module):
+    """A row of a table for each class, which is V^T h for a one-hot h; nothing where data has no label.
+
+    The table begins as zeros: the network without labels.
+
+    Args:
+        spec: of the data; its context is one token, the class, or None.
+        features: that the label adds to.
+
+    Shapes: context (B, 1) -> (B, features, 1, 1), to be added to maps.
+
+    References:
+        | Conditional Image Generation with PixelCNN Decoders (van den Oord et al., 2016), section 2.3
+        | https://arxiv.org/abs/1606.05328
+    """
+
+    def __init__(self, spec: Spec, features: int) -> None:
+        super().__init__()
+        self.table = None
+        if spec.context is None:
+            return
+        if spec.context.shape != (1,):
+            raise UserError(
+                f"model.net: one class label can be the context, not a row of "
+                f"{spec.context.length} tokens; choose a network that attends to its context"
+            )
+        self.table = nn.Embedding(spec.context.vocab_size, features)
+        nn.init.zeros_(self.table.weight)
+
+    def forward(self, context: Tensor | None) -> Tensor | float:
+        return 0.0 if self.table is None else self.vector(context)[:, :, None, None]
+
+    def vector(self, context: Tensor | None) -> Tensor:
+        """(B, features), or a single zero."""
+        if self.table is None:
+            return torch.zeros(())
+        if context is None:
+            raise UserError("context: the network needs a class label; give one for each row")
+        return self.table(context[:, 0])

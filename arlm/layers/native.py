@@ -1,0 +1,118 @@
+"""Plays a tape as machine code, where numba is installed (`pip install arlm[native]`).
+
+A small network at one pixel is a hundred tiny products; called from Python, each costs more than its
+arithmetic. Here one compiled function reads the tape as a table of numbers and runs it, for every network
+alike, so nothing is compiled for a network and no compiler is needed. `roll` draws a whole row of pixels
+in one call. `arlm.layers.player` is the form that it must agree with.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from arlm.layers.tape import Operation, Part, Tape
+
+INSTALLED = importlib.util.find_spec("numba") is not None
+SIDE_BY_SIDE = 8  # images from which numbers lie lane by lane
+
+
+def wanted(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether to play tapes natively: float32 on a CPU, unless the environment says ARLM_NATIVE=0."""
+    fits = device.type == "cpu" and dtype == torch.float32
+    return fits and INSTALLED and os.environ.get("ARLM_NATIVE") != "0"
+
+
+def side_by_side(arena: Tensor) -> Tensor:
+    """The same (B, size) numbers, but a large batch lane by lane in memory."""
+    return arena.T.contiguous().T if len(arena) >= SIDE_BY_SIDE else arena
+
+
+class NativePlayer:
+    """As `arlm.layers.player.Player`, on one arena (B, size) float32 from `side_by_side`."""
+
+    def __init__(self, tape: Tape, arena: Tensor) -> None:
+        from arlm.layers import native_code  # numba is imported only now
+
+        self.code, self.tape, self.rows = native_code, tape, len(arena)
+        self.lanes = self.rows if self.rows >= SIDE_BY_SIDE else 1
+        memory = arena.T.reshape(1, -1) if self.lanes > 1 else arena
+        assert memory.data_ptr() == arena.data_ptr(), "the arena is not laid out for this"
+        self.memory = memory.numpy()
+        self.weights, tables = _tables(tape)
+        self.tables = np.zeros((len(tables), max(map(len, tables)), len(tables[0][0])), np.int64)
+        for group, table in enumerate(tables):
+            self.tables[group, : len(table)] = table
+        self.counts = np.array([len(table) for table in tables])
+        self.scores = np.empty(tape.height * tape.width, np.float32)
+
+    def play(self, row: int, column: int, group: int) -> None:
+        """Compute one group of features at pixel (row, column)."""
+        table = self.tables[group, : self.counts[group]]
+        place = (row, column, self.tape.width, self.lanes)
+        self.code.play(self.memory, table, self.weights, self.scores, *place)
+
+    def roll(self, row: int, values: Tensor, noise: Tensor, tokens: Tensor, logits: Tensor) -> None:
+        """Draw the pixels of a row from the logits that the tape leaves, each seeing those before it.
+
+        Threads, as many as torch has, share out the batch.
+
+        Args:
+            values: (V,) intensities.
+            noise: (B, W * C) float64 in [0, 1).
+            tokens: (B, W * C) int64, -1 where one is to be drawn; is filled.
+            logits: (B, W * C, V) float32, is filled.
+        """
+        tape, slot = self.tape, self.tape.image.window()
+        sizes = (tape.width, tape.channels, tape.groups, slot.base, slot.right, tape.out.base)
+        shape = np.array([*sizes, self.lanes])
+        uniform, drawn, scored = noise.contiguous().numpy(), tokens.numpy(), logits.numpy()
+        level = values.to(torch.float32).numpy()
+
+        def some(part: tuple[int, int]) -> None:
+            first, last = part
+            rows = slice(None) if self.lanes > 1 else slice(first, last)
+            lanes = part if self.lanes > 1 else (0, 1)
+            fixed = (self.tables, self.counts, self.weights, np.empty_like(self.scores))
+            own = (uniform[rows], drawn[rows], scored[rows])
+            memory = self.memory if self.lanes > 1 else self.memory[rows]
+            self.code.roll(memory, *fixed, row, shape, level, *lanes, *own)
+
+        each = -(-self.rows // torch.get_num_threads())
+        parts = [(n, min(n + each, self.rows)) for n in range(0, self.rows, each)]
+        if len(parts) == 1:
+            some(parts[0])
+            return
+        with ThreadPoolExecutor(len(parts)) as pool:
+            list(pool.map(some, parts))
+
+
+def _tables(tape: Tape) -> tuple[np.ndarray, list[list[list[int]]]]:
+    """All weights in a row, and for each group a table of operations."""
+    weights: list[np.ndarray] = []
+    size = 0
+
+    def place(part: Part | None) -> list[int]:
+        return [-1, 0, 0, 0, 1] if part is None else [*_fields(part)]
+
+    def entry(op: Operation) -> list[int]:
+        nonlocal size
+        begin = size
+        if op.weight is not None:
+            weights.append(op.weight.numpy().ravel())
+            size += weights[-1].size
+        parts = [number for part in (op.a, op.b, op.c, op.out) for number in place(part)]
+        return [int(op.code), *op.phase, begin, *parts]
+
+    tables: list[Any] = [[entry(op) for op in operations] for operations in tape.operations]
+    return np.concatenate(weights), tables
+
+
+def _fields(part: Part) -> tuple[int, ...]:
+    return part.base, part.size, part.right, part.down, part.step

@@ -1,0 +1,144 @@
+"""Plays a tape with torch: every view is made once, and every result has its place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from arlm.layers.tape import Code, Operation, Tape
+
+
+class Player:
+    """Plays a tape on one arena (B, size).
+
+    What is left for each pixel is a list of calls that are bound to their arguments already; a call
+    costs about a microsecond, and a small network is all calls.
+    """
+
+    def __init__(self, tape: Tape, arena: Tensor) -> None:
+        self.tape, self.arena = tape, arena
+        flat = [op for group in tape.operations for op in group]
+        parts = [p for op in flat for p in (op.a, op.b, op.c, op.out) if p]
+        self.period = math.lcm(*(op.phase[0] for op in flat))
+        self.alike = not any(p.down for p in parts)  # rows of one phase have the same calls
+        self.rows: dict[int, list[list[list[Callable]]]] = {}
+
+    def play(self, row: int, column: int, group: int) -> None:
+        """Compute one group of features at pixel (row, column)."""
+        key = row % self.period if self.alike else row
+        if key not in self.rows:
+            if not self.alike:
+                self.rows.clear()
+            self.rows[key] = [self._calls(operations, row) for operations in self.tape.operations]
+        for call in self.rows[key][group][column]:
+            call()
+
+    def _calls(self, operations: list[Operation], row: int) -> list[list[Callable]]:
+        """What to call at each column of a row."""
+        width = self.tape.width
+        calls: list[list[Callable]] = [[] for _ in range(width)]
+        for op in operations:
+            n, y, x = op.phase
+            if row % n != y:
+                continue
+            a, out = op.a.views(self.arena, row, width), op.out.views(self.arena, row, width)
+            b = op.b.views(self.arena, row, width) if op.b else [None] * width
+            if op.code is Code.ATTEND:
+                for j in range(width):
+                    calls[j].append(self._attend(op, row * width + j, a[j], out[j]))
+                continue
+            c = op.c.views(self.arena, row, width) if op.c else [None] * width
+            for j in range(x, width, n):
+                calls[j] += PLAY[op.code](op, a[j], b[j], c[j], out[j])
+        return calls
+
+    def _attend(self, op: Operation, seen: int, query: Tensor, out: Tensor) -> Callable:
+        """softmax(q k^T / sqrt(d)) v over the `seen` pixels before this one."""
+        assert op.b is not None
+        assert op.c is not None
+        batch, total = self.arena.shape
+        keys, values = (
+            self.arena.as_strided((batch, seen, part.size), (total, part.right, 1), part.base)
+            for part in (op.b, op.c)
+        )
+        return partial(attend, query, keys, values, out)
+
+
+def attend(query: Tensor, keys: Tensor, values: Tensor, out: Tensor) -> None:
+    """One query (B, d) over keys (B, n, d) and values (B, n, e); zeros where there is nothing to see."""
+    if not keys.shape[1]:
+        out.zero_()
+        return
+    scores = torch.bmm(keys, query.unsqueeze(2)).squeeze(2)
+    weights = torch.softmax(scores * query.shape[1] ** -0.5, dim=1)
+    out.copy_(torch.bmm(weights.unsqueeze(1), values).squeeze(1))
+
+
+def _linear(op: Operation, a: Tensor, b: Tensor | None, c: None, out: Tensor) -> list[Callable]:
+    if b is None:
+        return [partial(torch.mm, a, op.weight, out=out)]
+    return [partial(torch.addmm, b, a, op.weight, out=out)]
+
+
+def _relu(op: Operation, a: Tensor, b: None, c: None, out: Tensor) -> list[Callable]:
+    same = op.a == op.out
+    return [partial(torch.relu_, out) if same else partial(torch.clamp, a, min=0, out=out)]
+
+
+def _elu(op: Operation, a: Tensor, b: None, c: None, out: Tensor) -> list[Callable]:
+    return [*([] if op.a == op.out else [partial(out.copy_, a)]), partial(F.elu_, out)]
+
+
+def _concat_elu(op: Operation, a: Tensor, b: None, c: None, out: Tensor) -> list[Callable]:
+    first, second = out.chunk(2, dim=1)
+    return [partial(first.copy_, a), partial(torch.neg, a, out=second), partial(F.elu_, out)]
+
+
+def _tanh_gate(op: Operation, a: Tensor, b: None, c: None, out: Tensor) -> list[Callable]:
+    left, right = a.chunk(2, dim=1)
+    sigmoid = partial(torch.sigmoid_, right)
+    return [sigmoid, partial(torch.tanh, left, out=out), partial(out.mul_, right)]
+
+
+def _gate(op: Operation, a: Tensor, b: Tensor, c: None, out: Tensor) -> list[Callable]:
+    left, right = a.chunk(2, dim=1)
+    return [partial(torch.sigmoid_, right), partial(torch.addcmul, b, left, right, out=out)]
+
+
+def _lstm(op: Operation, a: Tensor, b: Tensor, c: Tensor, out: Tensor) -> list[Callable]:
+    size = out.shape[1]
+    o, f, i, g = a.split(size, dim=1)
+    return [
+        partial(torch.sigmoid_, a[:, : 3 * size]),
+        partial(torch.tanh_, g),
+        partial(torch.mul, f, b, out=c),
+        partial(c.addcmul_, i, g),
+        partial(torch.tanh, c, out=out),
+        partial(out.mul_, o),
+    ]
+
+
+def _add(op: Operation, a: Tensor, b: Tensor, c: None, out: Tensor) -> list[Callable]:
+    return [partial(torch.add, a, b, out=out)]
+
+
+def _copy(op: Operation, a: Tensor, b: None, c: None, out: Tensor) -> list[Callable]:
+    return [partial(out.copy_, a)]
+
+
+PLAY: dict[Code, Callable] = {
+    Code.LINEAR: _linear,
+    Code.RELU: _relu,
+    Code.ELU: _elu,
+    Code.CONCAT_ELU: _concat_elu,
+    Code.TANH_GATE: _tanh_gate,
+    Code.GATE: _gate,
+    Code.LSTM: _lstm,
+    Code.ADD: _add,
+    Code.COPY: _copy,
+}

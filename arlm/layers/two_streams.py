@@ -1,0 +1,191 @@
+"""The two streams of PixelCNN++, over maps and one row or pixel at a time.
+
+References:
+    | PixelCNN++: Improving the PixelCNN with Discretized Logistic Mixture Likelihood and Other
+    | Modifications (Salimans, Karpathy, Chen, Kingma, 2017), section 2.2 and its code
+    | https://arxiv.org/abs/1701.05517
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from arlm.core import Spec
+from arlm.layers.label import Label
+from arlm.layers.raster import above_windows, put
+from arlm.layers.shifted_conv import DownConv2d, concat_elu
+from arlm.layers.tape import Code, Map, Part, Tape
+
+SCALES = (1, 2, 4)
+
+
+class GatedResidual(nn.Module):
+    """x + a * sigmoid(b), [a, b] = conv(concat_elu(conv(concat_elu(x)) + 1x1(concat_elu(aside)))).
+
+    Args:
+        kind: of the convolutions, `DownConv2d` or `DownRightConv2d`.
+        aside: features of another stream or a short cut, 0 for none.
+    """
+
+    def __init__(self, kind: Any, width: int, aside: int, dropout: float, spec: Spec) -> None:
+        super().__init__()
+        kernel = (2, 3) if kind is DownConv2d else (2, 2)
+        self.first = kind(2 * width, width, kernel)
+        self.aside = nn.Conv2d(2 * aside, width, 1, bias=False) if aside else None
+        self.drop = nn.Dropout(dropout)
+        self.second = kind(2 * width, 2 * width, kernel)
+        self.label = Label(spec, 2 * width)
+
+    def forward(self, x: Tensor, aside: Tensor | None, context: Tensor | None) -> Tensor:
+        y = self.first(concat_elu(x))
+        if self.aside is not None and aside is not None:
+            y = y + self.aside(concat_elu(aside))
+        y = self.second(self.drop(concat_elu(y))) + self.label(context)
+        return x + F.glu(y, dim=1)
+
+
+class Upsample(nn.ConvTranspose2d):
+    """Doubles height and width: a pixel of the coarse map gives two rows and two columns, or parts of three."""
+
+    def __init__(self, width: int, columns: int) -> None:
+        super().__init__(width, width, (2, columns), stride=2)
+        self.cut = columns // 2 if columns == 3 else 0
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:  # type: ignore[override]
+        y = super().forward(x)
+        return y[:, :, : size[0], self.cut : self.cut + size[1]]
+
+
+class LeftStack:
+    """The gated layers of the left stream on one way through one resolution, at one pixel."""
+
+    def __init__(self, layers: Any, tape: Tape, scale: int, width: int) -> None:
+        self.layers, self.tape, self.width = list(layers), tape, width
+        count = len(self.layers)
+        self.inputs = [tape.map(2 * width, left=1, count=count, step=scale) for _ in range(2)]
+        self.before = [tape.map(n * width, count=count, step=scale) for n in (1, 2)]
+        self.labels = [tape.constant(layer.label.vector, 2 * width) for layer in self.layers]
+        convolutions = [[layer.first for layer in layers], [layer.second for layer in layers]]
+        self.above = [torch.stack([c.above() for c in stage]) for stage in convolutions]
+        self.biases = [torch.stack([c.bias for c in stage]) for stage in convolutions]
+
+    def record(self, x: Part, short_cuts: list[Part] | None) -> list[Part]:
+        """Record all layers after one another; takes the short cuts from the end. Outputs of each."""
+        tape, width, outputs = self.tape, self.width, []
+        for index, layer in enumerate(self.layers):
+            one, two = (maps[index] for maps in self.inputs)
+            inner, gates, new = tape.cell(width), tape.cell(2 * width), tape.cell(width)
+            tape.add(Code.CONCAT_ELU, x, one.window())
+            tape.linear(one.window(2), layer.first.here(), inner, self.before[0][index].window())
+            if short_cuts is not None:
+                bent = tape.cell(2 * width)
+                tape.add(Code.CONCAT_ELU, short_cuts.pop(), bent)
+                tape.linear(bent, aside_of(layer, width, second=True), inner, inner)
+            tape.add(Code.CONCAT_ELU, inner, two.window())
+            tape.linear(two.window(2), layer.second.here(), gates, self.before[1][index].window())
+            tape.add(Code.GATE, gates, new, x)
+            outputs.append(new)
+            x = new
+        return outputs
+
+    def start_row(self, arena: Tensor, asides: list[Tensor]) -> None:
+        """What the row above and the other stream (B, width, 1, W) say to each layer."""
+        told = torch.stack([rearrange(aside, "b f 1 w -> (b w) f") for aside in asides])
+        told = told + self.biases[0][:, None]
+        windows = above_windows(self.inputs[0], arena, 2)
+        put(self.before[0], arena, torch.baddbmm(told, windows, self.above[0]))
+        label = torch.stack([part.at(arena) for part in self.labels]) + self.biases[1][:, None]
+        windows = above_windows(self.inputs[1], arena, 2)
+        label = label.repeat_interleave(windows.shape[1] // len(arena), 1)
+        put(self.before[1], arena, torch.baddbmm(label, windows, self.above[1]))
+
+
+class AboveRow:
+    """The stream above, for one row at all resolutions; keeps the last row of what each layer read."""
+
+    def __init__(self, net: Any, tape: Tape) -> None:
+        self.net, self.width = net, net.width
+        self.memories: dict[nn.Module, Map] = {}
+        self.labels: dict[nn.Module, Part] = {}
+        for level, scale in enumerate(SCALES):
+            layers = [*net.above_up[level], *net.above_down[level]]
+            for layer in layers:
+                self.labels[layer] = tape.constant(layer.label.vector, 2 * net.width)
+                for convolution in (layer.first, layer.second):
+                    self.memories[convolution] = tape.map(2 * net.width, 1, 1, step=scale)
+            if level < 2:
+                self.memories[net.above_shrink[level]] = tape.map(net.width, 1, 1, step=scale)
+        self.coarse = [tape.map(net.width, step=s) for s in SCALES[1:]]
+
+    def run(self, arena: Tensor, row: int, rows: Tensor) -> dict[tuple[int, str], list[Tensor]]:
+        """From the image's rows above (B, C, 2, W + 2) to what the left stream's layers read, 1x1 applied."""
+        net = self.net
+        x = F.conv2d(rows, net.above_start.weight, net.above_start.bias)
+        x = x if row else torch.zeros_like(x)
+        kept: list[list[Tensor]] = []
+        asides: dict[tuple[int, str], list[Tensor]] = {}
+        for level, scale in enumerate(SCALES):
+            kept.append([x])
+            asides[level, "up"] = []
+            for layer, side in zip(net.above_up[level], net.left_up[level], strict=True):
+                x = self._gated(layer, x, None, arena)
+                kept[level].append(x)
+                asides[level, "up"].append(side.aside(concat_elu(x)))
+            if level == 2:
+                break
+            both = self._remember(net.above_shrink[level], x, arena)
+            if row % (2 * scale):
+                break
+            shrink = net.above_shrink[level]
+            x = F.conv2d(both, shrink.weight, shrink.bias, stride=2)
+        level = len(kept) - 1
+        x = kept[2].pop() if level == 2 else self._grown(level, row, arena)
+        while True:
+            asides[level, "down"] = []
+            for layer, side in zip(net.above_down[level], net.left_down[level], strict=True):
+                x = self._gated(layer, x, kept[level].pop(), arena)
+                weight = aside_of(side, self.width, second=False)
+                told = rearrange(concat_elu(x), "b f 1 w -> b 1 w f") @ weight
+                asides[level, "down"].append(rearrange(told, "b 1 w f -> b f 1 w"))
+            if not level:
+                return asides
+            put(self.coarse[level - 1], arena, rearrange(x, "b f 1 w -> 1 (b w) f"))
+            level -= 1
+            x = self._grown(level, row, arena)
+
+    def _remember(self, convolution: nn.Module, x: Tensor, arena: Tensor) -> Tensor:
+        """The row before and this one, zeros on both sides, (B, f, 2, W + 2); this one is kept."""
+        memory = self.memories[convolution].view(arena)[:, 0]
+        newest = F.pad(x, (1, 1))
+        both = torch.cat([rearrange(memory, "b 1 w f -> b f 1 w"), newest], dim=2)
+        memory.copy_(rearrange(newest, "b f 1 w -> b 1 w f"))
+        return both
+
+    def _gated(self, layer: Any, x: Tensor, short_cut: Tensor | None, arena: Tensor) -> Tensor:
+        """One row of `GatedResidual`."""
+        first, second = layer.first, layer.second
+        y = F.conv2d(self._remember(first, concat_elu(x), arena), first.weight, first.bias)
+        if short_cut is not None:
+            y = y + layer.aside(concat_elu(short_cut))
+        y = F.conv2d(self._remember(second, concat_elu(y), arena), second.weight, second.bias)
+        return x + F.glu(y + self.labels[layer].at(arena)[:, :, None, None], dim=1)
+
+    def _grown(self, level: int, row: int, arena: Tensor) -> Tensor:
+        """One row of `Upsample` from the coarser level's newest."""
+        grow = self.net.above_grow[level]
+        x = rearrange(self.coarse[level].view(arena)[:, 0], "b 1 w f -> b f w")
+        half = row // SCALES[level] % 2
+        y = F.conv_transpose1d(x, grow.weight[:, :, half], grow.bias, stride=2)
+        columns = -(-self.net.spec.shape[1] // SCALES[level])
+        return y[:, :, None, grow.cut : grow.cut + columns]
+
+
+def aside_of(layer: Any, width: int, second: bool) -> Tensor:
+    """Weights (2 * width, width) of one half of [above, short cut], which concat_elu doubles."""
+    half = layer.aside.weight[:, :, 0, 0].unflatten(1, (2, 2, width))[:, :, int(second)]
+    return half.flatten(1).T

@@ -1,0 +1,169 @@
+"""PixelCNN++: two streams at three resolutions with short cuts, and a mixture of logistics.
+
+References:
+    | PixelCNN++: Improving the PixelCNN with Discretized Logistic Mixture Likelihood and Other
+    | Modifications (Salimans, Karpathy, Chen, Kingma, 2017) | https://arxiv.org/abs/1701.05517
+    | https://github.com/openai/pixel-cnn
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from arlm.core import Spec, check_sizes
+from arlm.layers.logistic_mixture import MixtureNetwork
+from arlm.layers.raster import RowStep, above_windows, dense, put, shift_rows
+from arlm.layers.shifted_conv import DownConv2d, DownRightConv2d, shift_down, shift_right
+from arlm.layers.tape import Code, Tape
+from arlm.layers.two_streams import SCALES, AboveRow, GatedResidual, LeftStack, Upsample
+
+
+class PixelCNNPlusPlus(MixtureNetwork):
+    """Up through `depth` layers at 1, 1/2 and 1/4 of the size, and back with short cuts.
+
+    Stream `above` sees whole rows above a pixel; stream `left` sees what is above and to the left of it,
+    and reads `above`, so that nothing earlier is out of sight. Without weight normalisation and the
+    data-dependent initialisation that comes with it.
+
+    Args:
+        spec: of shape (H, W, C).
+        width: features of each stream.
+        depth: gated layers at each resolution on the way up; one more on the way down but at 1/4.
+        mixtures: logistics a pixel; 0 is a softmax over the levels of a single channel.
+        dropout: probability of zeroing a feature in a gated layer, in [0, 1).
+
+    Shapes: tokens (B, T), context (B, 1) or None -> logits (B, T, V), T <= H * W * C.
+    """
+
+    above_up: Any  # nn.ModuleList does not tell what it holds
+    above_down: Any
+    above_shrink: Any
+    above_grow: Any
+    left_up: Any
+    left_down: Any
+    left_shrink: Any
+    left_grow: Any
+
+    def __init__(
+        self,
+        spec: Spec,
+        width: int = 160,
+        depth: int = 5,
+        mixtures: int = 10,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__(spec, mixtures)
+        check_sizes(width=width, depth=depth, dropout=dropout)
+        self.width, self.depth, self.dropout = width, depth, dropout
+        channels = spec.shape[2]
+        self.above_start = DownConv2d(channels, width, (2, 3))
+        self.left_start_above = DownConv2d(channels, width, (1, 3))
+        self.left_start = DownRightConv2d(channels, width, (2, 1))
+
+        def stack(kind: Any, count: int, aside: int) -> nn.ModuleList:
+            return nn.ModuleList(
+                GatedResidual(kind, width, aside, dropout, spec) for _ in range(count)
+            )
+
+        downs = [depth + 1, depth + 1, depth]
+        self.above_up = nn.ModuleList(stack(DownConv2d, depth, 0) for _ in SCALES)
+        self.left_up = nn.ModuleList(stack(DownRightConv2d, depth, width) for _ in SCALES)
+        self.above_down = nn.ModuleList(stack(DownConv2d, n, width) for n in downs)
+        self.left_down = nn.ModuleList(stack(DownRightConv2d, n, 2 * width) for n in downs)
+        self.above_shrink = nn.ModuleList(DownConv2d(width, width, (2, 3), 2) for _ in range(2))
+        self.left_shrink = nn.ModuleList(DownRightConv2d(width, width, (2, 2), 2) for _ in range(2))
+        self.above_grow = nn.ModuleList(Upsample(width, 3) for _ in range(2))
+        self.left_grow = nn.ModuleList(Upsample(width, 2) for _ in range(2))
+        self.out = nn.Conv2d(width, self.outputs, 1)
+
+    def features(self, image: Tensor, context: Tensor | None) -> Tensor:
+        above = shift_down(self.above_start(image))
+        left = shift_down(self.left_start_above(image)) + shift_right(self.left_start(image))
+        kept: list[list[tuple[Tensor, Tensor]]] = []
+        for level in range(3):
+            kept.append([(above, left)])
+            for up, side in zip(self.above_up[level], self.left_up[level], strict=True):
+                above = up(above, None, context)
+                left = side(left, above, context)
+                kept[level].append((above, left))
+            if level < 2:
+                above, left = self.above_shrink[level](above), self.left_shrink[level](left)
+        above, left = kept[2].pop()
+        for level in (2, 1, 0):
+            for down, side in zip(self.above_down[level], self.left_down[level], strict=True):
+                short_above, short_left = kept[level].pop()
+                above = down(above, short_above, context)
+                left = side(left, torch.cat([above, short_left], dim=1), context)
+            if level:
+                size = kept[level - 1][0][0].shape[2:]
+                above = self.above_grow[level - 1](above, size)
+                left = self.left_grow[level - 1](left, size)
+        return self.out(F.elu(left))
+
+    def plan(self, tape: Tape) -> RowStep:
+        width = self.width
+        image = tape.image = tape.map(self.spec.shape[2], left=1, right=1, rows=3)
+        above = AboveRow(self, tape)
+        first = tape.map(width)  # what the rows above say to the first layer of the left stream
+        stacks = {
+            (level, way): LeftStack(layers[level], tape, SCALES[level], width)
+            for level in range(3)
+            for way, layers in (("up", self.left_up), ("down", self.left_down))
+        }
+        fine = [tape.map(width, left=1, step=s) for s in SCALES[:2]]  # what is shrunk
+        shrunk = [tape.map(width, step=s) for s in SCALES[1:]]  # what is known of it a row before
+        coarse = [tape.map(width, step=s) for s in SCALES[1:]]  # what is grown
+        x, kept = tape.cell(width), []
+        tape.linear(image.window(2, 0), self.left_start.weight[:, :, 1, 0].T, x, first.window())
+        for level, scale in enumerate(SCALES):
+            tape.phase = (scale, 0, 0)
+            if level:
+                source, base = fine[level - 1].window(2), shrunk[level - 1].window()
+                x = tape.cell(width)
+                tape.linear(source, self.left_shrink[level - 1].here(), x, base)
+            kept.append([x, *stacks[level, "up"].record(x, None)])
+            x = kept[level][-1]
+            if level < 2:
+                tape.add(Code.COPY, x, fine[level].window())
+        x = kept[2].pop()
+        for level in (2, 1, 0):
+            tape.phase = (SCALES[level], 0, 0)
+            x = stacks[level, "down"].record(x, kept[level])[-1]
+            if level:
+                grow, source = self.left_grow[level - 1], coarse[level - 1].window()
+                tape.add(Code.COPY, x, source)
+                bias, x, half = tape.fixed(grow.bias), tape.cell(width), SCALES[level - 1]
+                for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
+                    tape.phase = (2 * half, down * half, right * half)
+                    tape.linear(source, grow.weight[:, :, down, right], x, bias)
+        bent = tape.cell(width)
+        tape.out = tape.cell(self.outputs)
+        tape.add(Code.ELU, x, bent)
+        tape.linear(tape.seen(bent), dense(self.out), tape.out)
+
+        def start_row(arena: Tensor, row: int) -> None:
+            rows = shift_rows(image, arena)
+            asides = above.run(arena, row, rows)
+            side = self.left_start
+            seen = F.conv2d(rows[:, :, 1:, :-2], side.weight[:, :, :1], side.bias)
+            seen[:, :, :, 0] = 0  # shifted right: there is nothing left of the first column
+            if row:
+                start = self.left_start_above
+                seen = seen + F.conv2d(rows[:, :, 1:], start.weight, start.bias)
+            put(first, arena, rearrange(seen, "b f 1 w -> 1 (b w) f"))
+            for level in range(2):
+                if row % SCALES[level + 1] == 0:
+                    windows = above_windows(fine[level], arena, 2)
+                    even = windows.unflatten(1, (len(arena), -1))[:, :, ::2].flatten(1, 2)
+                    shrink = self.left_shrink[level]
+                    put(shrunk[level], arena, even @ shrink.above() + shrink.bias)
+            for (level, way), stack in stacks.items():
+                if row % SCALES[level] == 0:
+                    stack.start_row(arena, asides[level, way])
+
+        return start_row

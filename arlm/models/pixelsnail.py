@@ -1,0 +1,258 @@
+"""PixelSNAIL: causal convolutions for what is near, causal attention for what is far.
+
+References:
+    | PixelSNAIL: An Improved Autoregressive Generative Model (Chen, Mishra, Rohaninejad, Abbeel, 2018)
+    | https://arxiv.org/abs/1712.09763
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from arlm.core import Spec, check_sizes
+from arlm.errors import require
+from arlm.layers.label import Label
+from arlm.layers.logistic_mixture import MixtureNetwork
+from arlm.layers.masked_conv import MaskedConv2d
+from arlm.layers.raster import RowStep, above_windows, dense, put, shift_rows
+from arlm.layers.shifted_conv import DownRightConv2d
+from arlm.layers.tape import Code, Tape
+
+
+def strictly_causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v over earlier positions only; zeros for the first, which has none.
+
+    Position t asks with q[t] among k[: t]: all but the first query, all but the last key, and then the
+    ordinary causal mask. No row is fully masked, so none can turn uniform.
+
+    Shapes: (B, T, d), (B, T, d), (B, T, e) -> (B, T, e), d <= e.
+    """
+    scale, pad = q.shape[-1] ** -0.5, v.shape[-1] - q.shape[-1]
+    # Zeros make queries as wide as values: the fused kernel takes one size only.
+    q, k, v = F.pad(q[:, 1:], (0, pad)), F.pad(k[:, :-1], (0, pad)), v[:, :-1]
+    y = F.scaled_dot_product_attention(
+        q[:, None], k[:, None], v[:, None], is_causal=True, scale=scale
+    )
+    return F.pad(y[:, 0], (0, 0, 1, 0))
+
+
+class GatedResidual(nn.Module):
+    """x + a * sigmoid(b), [a, b] = 2x2(elu(2x2(elu(x)))) plus the label."""
+
+    def __init__(self, width: int, dropout: float, spec: Spec) -> None:
+        super().__init__()
+        self.first = DownRightConv2d(width, width, (2, 2))
+        self.second = DownRightConv2d(width, 2 * width, (2, 2))
+        self.label = Label(spec, 2 * width)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
+        y = self.drop(F.elu(self.first(F.elu(x))))
+        return x + F.glu(self.second(y) + self.label(context), dim=1)
+
+
+class Block(nn.Module):
+    """Residual layers, attention over all earlier pixels, and both together (figure 5 of the paper).
+
+    Queries see features and place; keys and values see the image at their own pixel too, which the
+    strict mask allows.
+    """
+
+    places: Tensor
+
+    def __init__(
+        self,
+        width: int,
+        residuals: int,
+        key_width: int,
+        value_width: int,
+        dropout: float,
+        spec: Spec,
+    ) -> None:
+        super().__init__()
+        height, columns, channels = spec.shape
+        self.residuals = nn.ModuleList(
+            GatedResidual(width, dropout, spec) for _ in range(residuals)
+        )
+        self.query = nn.Linear(width, key_width)
+        self.memory = nn.Linear(width, key_width + value_width)
+        self.query_place = nn.Linear(2, key_width, bias=False)
+        self.memory_place = nn.Linear(2, key_width + value_width, bias=False)
+        self.memory_image = nn.Linear(channels, key_width + value_width, bias=False)
+        self.sizes = [key_width, value_width]
+        self.from_residual = nn.Conv2d(width, width, 1)
+        self.from_attention = nn.Conv2d(value_width, width, 1)
+        self.out = nn.Conv2d(width, width, 1)
+        grid = torch.meshgrid(
+            torch.arange(height) / height - 0.5,
+            torch.arange(columns) / columns - 0.5,
+            indexing="ij",
+        )
+        self.register_buffer("places", torch.stack(grid, -1).flatten(0, 1), persistent=False)
+
+    def forward(self, x: Tensor, image: Tensor, context: Tensor | None) -> Tensor:
+        y = x
+        for residual in self.residuals:
+            y = residual(y, context)
+        pixels, values = (rearrange(m, "b f h w -> b (h w) f") for m in (y, image))
+        query = self.query(pixels) + self.query_place(self.places)
+        memory = self.memory(pixels) + self.memory_place(self.places) + self.memory_image(values)
+        seen = strictly_causal_attention(query, *memory.split(self.sizes, dim=-1))
+        seen = rearrange(seen, "b (h w) f -> b f h w", h=x.shape[2])
+        near = F.elu(self.from_residual(F.elu(y)))
+        far = F.elu(self.from_attention(F.elu(seen)))
+        return x + F.elu(self.out(F.elu(near + far)))
+
+    def biases(self) -> Tensor:
+        """What every place adds to its query, key and value, (H * W, their sizes)."""
+        query = self.query_place(self.places) + self.query.bias
+        memory = self.memory_place(self.places) + self.memory.bias
+        return torch.cat([query, memory], dim=1)
+
+
+class PixelSNAIL(MixtureNetwork):
+    """7x7 mask A, `depth` blocks, two 1x1 layers, a mixture of logistics or a softmax.
+
+    Args:
+        spec: of shape (H, W, C).
+        width: features.
+        depth: blocks.
+        residuals: residual layers in a block.
+        key_width, value_width: features of attention's keys and values; keys are not the wider.
+        mixtures: logistics a pixel; 0 is a softmax over the levels of a single channel.
+        dropout: probability of zeroing a feature in a residual layer, in [0, 1).
+
+    Shapes: tokens (B, T), context (B, 1) or None -> logits (B, T, V), T <= H * W * C.
+    """
+
+    blocks: Any  # nn.ModuleList does not tell what it holds
+
+    def __init__(
+        self,
+        spec: Spec,
+        width: int = 64,
+        depth: int = 8,
+        residuals: int = 2,
+        key_width: int = 4,
+        value_width: int = 32,
+        mixtures: int = 10,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(spec, mixtures)
+        check_sizes(
+            width=width, depth=depth, residuals=residuals, key_width=key_width, dropout=dropout
+        )
+        fits = key_width <= value_width
+        require(fits, "model.net.key_width", key_width, f"choose at most {value_width}")
+        self.width, self.depth, self.residuals = width, depth, residuals
+        self.key_width, self.value_width, self.dropout = key_width, value_width, dropout
+        self.first = MaskedConv2d("A", spec.shape[2], width, 7, 1)
+        self.blocks = nn.ModuleList(
+            Block(width, residuals, key_width, value_width, dropout, spec) for _ in range(depth)
+        )
+        self.hidden = nn.Conv2d(width, width // 2, 1)
+        self.out = nn.Conv2d(width // 2, self.outputs, 1)
+
+    def features(self, image: Tensor, context: Tensor | None) -> Tensor:
+        x = self.first(image).contiguous(memory_format=torch.channels_last)
+        for block in self.blocks:
+            x = block(x, image, context)
+        return self.out(F.elu(self.hidden(F.elu(x))))
+
+    def plan(self, tape: Tape) -> RowStep:
+        width, depth, channels = self.width, self.depth, self.spec.shape[2]
+        image = tape.image = tape.map(channels, left=3, right=3, rows=4)
+        first = tape.map(width)  # what the first layer sees of the rows above
+        layers = [layer for block in self.blocks for layer in block.residuals]
+        ones = tape.map(width, left=1, count=len(layers))  # inputs of the 2x2 layers
+        twos = tape.map(width, left=1, count=len(layers))
+        before_ones = tape.map(width, count=len(layers))  # what these see of the row above
+        before_twos = tape.map(2 * width, count=len(layers))
+        asked = self.key_width
+        kept = self.key_width + self.value_width
+        places = tape.map(
+            asked + kept, count=depth
+        )  # biases of queries, keys and values at a place
+        memories = tape.history(kept, count=depth)
+        x = tape.cell(width)
+        tape.linear(image.window(4, 0), self.first.here(), x, first.window())
+        index = 0
+        for number, block in enumerate(self.blocks):
+            y, inner = x, tape.cell(width)
+            for layer in block.residuals:
+                one, two, gates = ones[index], twos[index], tape.cell(2 * width)
+                tape.add(Code.ELU, y, one.window())
+                tape.linear(one.window(2), layer.first.here(), inner, before_ones[index].window())
+                tape.add(Code.ELU, inner, two.window())
+                tape.linear(two.window(2), layer.second.here(), gates, before_twos[index].window())
+                new = tape.cell(width)
+                tape.add(Code.GATE, gates, new, y)
+                y, index = new, index + 1
+            # The pixel before this one is known now, and its key and value with it.
+            last, memory = memories[number].before, memories[number].here
+            tape.linear(image.window(2, 0), block.memory_image.weight.T, last, last)
+            place, query, seen = places[number].window(), tape.cell(asked), tape.cell(kept - asked)
+            tape.linear(y, block.query.weight.T, query, place.cut(0, asked))
+            tape.linear(y, block.memory.weight.T, memory, place.cut(asked, kept))
+            keys, values = memory.cut(0, asked), memory.cut(asked, kept - asked)
+            tape.add(Code.ATTEND, query, seen, keys, c=values)
+            near, far = tape.cell(width), tape.cell(width)
+            for source, layer, target in (
+                (y, block.from_residual, near),
+                (seen, block.from_attention, far),
+            ):
+                bent = tape.cell(source.size)
+                tape.add(Code.ELU, source, bent)
+                tape.linear(tape.seen(bent), dense(layer), target)
+                tape.add(Code.ELU, target, target)
+            tape.add(Code.ADD, near, far, far)
+            tape.add(Code.ELU, far, far)
+            tape.linear(tape.seen(far), dense(block.out), inner)
+            tape.add(Code.ELU, inner, inner)
+            new = tape.cell(width)
+            tape.add(Code.ADD, x, new, inner)
+            x = new
+        bent, hidden = tape.cell(width), tape.cell(width // 2)
+        tape.out = tape.cell(self.outputs)
+        tape.add(Code.ELU, x, bent)
+        tape.linear(tape.seen(bent), dense(self.hidden), hidden)
+        tape.add(Code.ELU, hidden, hidden)
+        tape.linear(tape.seen(hidden), dense(self.out), tape.out)
+
+        labels = [tape.constant(layer.label.vector, 2 * width) for layer in layers]
+        above_ones, above_twos = (
+            torch.stack([getattr(layer, name).above() for layer in layers])
+            for name in ("first", "second")
+        )
+        bias_ones = torch.stack([layer.first.bias for layer in layers])[:, None]
+        bias_twos = torch.stack([layer.second.bias for layer in layers])
+        spots = torch.stack(
+            [block.biases() for block in self.blocks]
+        )  # (depth, H * W, kept + asked)
+        columns = tape.width
+
+        def start_row(arena: Tensor, row: int) -> None:
+            if row:
+                pixel = image.view(arena)[:, 0, -1, 2 + columns]
+                for memory, block in zip(memories, self.blocks, strict=True):
+                    newest = memory.before.views(arena, row, columns)[0]
+                    newest += block.memory_image(pixel)
+            seen = F.conv2d(shift_rows(image, arena), self.first.above(), self.first.bias)
+            put(first, arena, rearrange(seen, "b f 1 w -> 1 (b w) f"))
+            put(
+                before_ones,
+                arena,
+                torch.baddbmm(bias_ones, above_windows(ones, arena, 2), above_ones),
+            )
+            label = torch.stack([part.at(arena) for part in labels]) + bias_twos[:, None]
+            label = label.repeat_interleave(columns, 1)
+            put(before_twos, arena, torch.baddbmm(label, above_windows(twos, arena, 2), above_twos))
+            spot = spots[:, row * columns : (row + 1) * columns]
+            put(places, arena, spot.repeat(1, len(arena), 1))
+
+        return start_row

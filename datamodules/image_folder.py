@@ -1,0 +1,123 @@
+"""Any folder of images, resized and cropped to one size."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2.functional import center_crop, resize
+
+from arlm.core import Spec
+from arlm.data import Split, TokenDataModule, data_folder, split_of
+from arlm.datasets import FixedRows
+from arlm.domains.image import ImageDomain, check_levels, read_image
+from arlm.errors import UserError, require
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+
+
+class ImageFolder(TokenDataModule):
+    """Images found anywhere under a folder, read into memory once.
+
+    The shorter side is brought to `size` and the middle cut out. A hash of each file's place in the
+    folder decides its split, so that adding images moves none of the old ones.
+
+    Args:
+        path: the folder; a relative one is looked up in the working folder, then in `data_dir`.
+        size: height and width in pixels.
+        channels: 3 for RGB, 1 for grey.
+        levels: 256, or a smaller power of two.
+        labels: condition on the first subfolder's name, in sorted order.
+        held_out: one image in so many for validation, and as many for the test.
+        data_dir: by default ARLM_DATA_DIR or the user's cache.
+        batch_size, seed, num_workers: as for TokenDataModule.
+    """
+
+    domain: ImageDomain
+
+    def __init__(
+        self,
+        path: str,
+        size: int = 32,
+        channels: int = 3,
+        levels: int = 256,
+        labels: bool = False,
+        held_out: int = 10,
+        data_dir: str | None = None,
+        batch_size: int = 16,
+        seed: int = 0,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__(batch_size, seed, num_workers)
+        require(size >= 1, "data.size", size, "choose at least 1")
+        require(channels in (1, 3), "data.channels", channels, "choose 1 for grey or 3 for RGB")
+        require(held_out >= 3, "data.held_out", held_out, "choose at least 3")
+        self.path, self.size, self.channels, self.levels = path, size, channels, levels
+        self.labels, self.held_out, self.data_dir = labels, held_out, data_dir
+        self.domain = ImageDomain(check_levels(levels), size, size, channels)
+
+    @cached_property
+    def files(self) -> list[Path]:
+        """All image files, by their place in the folder."""
+        found = [Path(self.path), data_folder(self.data_dir) / self.path]
+        folder = next((p for p in found if p.is_dir()), None)
+        if folder is None:
+            raise UserError(f"data.path: '{self.path}' is no folder; give a folder of images")
+        files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+        if not files:
+            raise UserError(
+                f"data.path: '{self.path}' holds no images; put PNG or JPEG files there"
+            )
+        self.folder = folder
+        return files
+
+    @cached_property
+    def classes(self) -> list[str]:
+        """Names of the first subfolders."""
+        parts = [path.relative_to(self.folder).parts for path in self.files]
+        if any(len(p) < 2 for p in parts):
+            raise UserError(
+                f"data.labels: some images of '{self.path}' lie in no subfolder; "
+                "put each class into a folder of its own, or set labels to false"
+            )
+        return sorted({p[0] for p in parts})
+
+    @property
+    def spec(self) -> Spec:
+        context = Spec(len(self.classes), (1,)) if self.labels and self.files else None
+        return replace(self.domain.spec, context=context)
+
+    def build(self, split: Split) -> FixedRows:
+        names = [path.relative_to(self.folder) for path in self.files]
+        mine = [n for n in names if split_of(n.as_posix(), self.held_out) == split]
+        if not mine:
+            raise UserError(
+                f"data.path: no image of '{self.path}' falls into the {split} split; "
+                "give more images or a smaller held_out"
+            )
+        images = torch.stack([self._read(self.folder / name) for name in mine])
+        labels = (
+            torch.tensor([self.classes.index(n.parts[0]) for n in mine]) if self.labels else None
+        )
+        return FixedRows(self.domain.encode(images).to(torch.uint8), self.domain, labels)
+
+    def _read(self, path: Path) -> Tensor:
+        """One image, uint8 (size, size, channels)."""
+        image = read_image(path, self.channels, "data.path").permute(2, 0, 1)
+        if image.shape[1:] != (self.size, self.size):
+            image = center_crop(resize(image, [self.size], antialias=True), [self.size, self.size])
+        return image.permute(1, 2, 0)
+
+    @cached_property
+    def provenance(self) -> dict[str, str]:
+        digest = hashlib.sha256()
+        for path in self.files:
+            digest.update(path.relative_to(self.folder).as_posix().encode() + b"\0")
+            digest.update(path.read_bytes())
+        protocol = f"{self.size}x{self.size}x{self.channels}, {self.levels} levels"
+        protocol += ", class label given" if self.labels else ""
+        return {"name": Path(self.path).name, "protocol": protocol, "sha256": digest.hexdigest()}
