@@ -71,7 +71,15 @@ def test_arlm(path: Path) -> None:
                 assert target in ALLOWED[here], f"{here} may not import {name}"
     if here == "core":
         third = {n.split(".")[0] for n in imports(path)} - {"arlm"}
-        assert third <= {"__future__", "math", "abc", "collections", "dataclasses", "typing", "torch"}
+        assert third <= {
+            "__future__",
+            "math",
+            "abc",
+            "collections",
+            "dataclasses",
+            "typing",
+            "torch",
+        }
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ from torch import Tensor
 from arlm.layers.tape import Operation, Part, Tape
 
 INSTALLED = importlib.util.find_spec("numba") is not None
-SIDE_BY_SIDE = 8  # images from which numbers lie lane by lane
+WIDE = 16  # lanes that one instruction serves
+SIDE_BY_SIDE = 3  # images from which numbers lie lane by lane
 
 
 def wanted(dtype: torch.dtype, device: torch.device) -> bool:
@@ -30,8 +31,13 @@ def wanted(dtype: torch.dtype, device: torch.device) -> bool:
 
 
 def side_by_side(arena: Tensor) -> Tensor:
-    """The same (B, size) numbers, but a large batch lane by lane in memory."""
-    return arena.T.contiguous().T if len(arena) >= SIDE_BY_SIDE else arena
+    """The same (B, size) numbers; those of several images lane by lane in memory, up to a full width."""
+    batch = len(arena)
+    if batch < SIDE_BY_SIDE:
+        return arena.contiguous()
+    memory = arena.new_zeros(arena.shape[1], -(-batch // WIDE) * WIDE)
+    memory[:, :batch] = arena.T
+    return memory.T[:batch]
 
 
 class NativePlayer:
@@ -41,10 +47,9 @@ class NativePlayer:
         from arlm.layers import native_code  # numba is imported only now
 
         self.code, self.tape, self.rows = native_code, tape, len(arena)
-        self.lanes = self.rows if self.rows >= SIDE_BY_SIDE else 1
-        memory = arena.T.reshape(1, -1) if self.lanes > 1 else arena
-        assert memory.data_ptr() == arena.data_ptr(), "the arena is not laid out for this"
-        self.memory = memory.numpy()
+        self.lanes = arena.stride(1)
+        images = 1 if self.lanes > 1 else self.rows
+        self.memory = arena.as_strided((images, tape.size * self.lanes), (tape.size, 1)).numpy()
         self.weights, tables = _tables(tape)
         self.tables = np.zeros((len(tables), max(map(len, tables)), len(tables[0][0])), np.int64)
         for group, table in enumerate(tables):
@@ -84,8 +89,9 @@ class NativePlayer:
             memory = self.memory if self.lanes > 1 else self.memory[rows]
             self.code.roll(memory, *fixed, row, shape, level, *lanes, *own)
 
-        each = -(-self.rows // torch.get_num_threads())
-        parts = [(n, min(n + each, self.rows)) for n in range(0, self.rows, each)]
+        count, unit = (self.lanes, WIDE) if self.lanes > 1 else (self.rows, 1)
+        each = -(-count // unit // torch.get_num_threads()) * unit
+        parts = [(n, min(n + each, count)) for n in range(0, count, each)]
         if len(parts) == 1:
             some(parts[0])
             return

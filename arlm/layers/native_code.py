@@ -1,7 +1,7 @@
 """The compiled half of `arlm.layers.native`: imports numba, compiles once and keeps the result on disk.
 
 Numbers of a batch lie either image by image, or lane by lane: `lanes` images side by side for each number
-of the arena, so that one instruction serves many of them. Number n of lane l is x[n * lanes + l]. A call
+of the arena, so that one instruction serves `WIDE` of them. Number n of lane l is x[n * lanes + l]. A call
 works on the lanes from `first` to `last`.
 """
 
@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import math
 
-from numba import njit
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
 
+from arlm.layers.native import WIDE
 from arlm.layers.tape import Code
 
 LINEAR, RELU, ELU, CONCAT_ELU = map(int, (Code.LINEAR, Code.RELU, Code.ELU, Code.CONCAT_ELU))
@@ -20,16 +24,126 @@ A, B, C, OUT = 5, 10, 15, 20  # where the parts of an operation begin in its row
 fast = njit(fastmath={"contract", "reassoc", "nsz", "arcp"}, nogil=True, cache=True)
 
 
+f32 = np.float32
+LOG2_E, LN2_HIGH, LN2_LOW = f32(1.44269504), f32(0.693359375), f32(-2.12194440e-4)
+SERIES = tuple(f32(c) for c in (1 / 5040, 1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1, 1))
+LOWEST, HIGHEST, HALF, ONE, TWO = f32(-87.0), f32(88.0), f32(0.5), f32(1.0), f32(2.0)
+
+
+@intrinsic
+def power_of_two(typing, n):
+    """2 ** n for a whole float32 n from -126 to 127, by its bits."""
+
+    def generate(context, builder, signature, arguments):
+        whole = builder.fptosi(arguments[0], ir.IntType(32))
+        biased = builder.add(whole, ir.IntType(32)(127))
+        return builder.bitcast(builder.shl(biased, ir.IntType(32)(23)), ir.FloatType())
+
+    return types.float32(types.float32), generate
+
+
+@fast
+def exp(x):
+    """e ** x to about 2e-7, from sums and products alone, so that a loop over it runs in vectors."""
+    x = min(max(x, LOWEST), HIGHEST)
+    n = np.floor(x * LOG2_E + HALF)
+    r = x - n * LN2_HIGH - n * LN2_LOW
+    y = SERIES[0]
+    y = y * r + SERIES[1]
+    y = y * r + SERIES[2]
+    y = y * r + SERIES[3]
+    y = y * r + SERIES[4]
+    y = y * r + SERIES[5]
+    y = y * r + SERIES[6]
+    y = y * r + SERIES[7]
+    return y * power_of_two(n)
+
+
 @fast
 def sigmoid(x):
     """1 / (1 + exp(-x))."""
-    return 1.0 / (1.0 + math.exp(-x))
+    return ONE / (ONE + exp(-x))
+
+
+@fast
+def tanh(x):
+    """2 sigmoid(2 x) - 1."""
+    return TWO / (ONE + exp(-TWO * x)) - ONE
 
 
 @fast
 def elu(x):
     """x if positive, else exp(x) - 1."""
-    return x if x > 0 else math.expm1(x)
+    return max(x, f32(0)) + exp(min(x, f32(0))) - ONE
+
+
+def lanes_product(count):
+    """A function that adds up products with WIDE lanes for `count` outputs at a time, kept in registers.
+
+    x[place + r * lanes + l] = x[base + r * lanes + l] + sum_k x[source + k * lanes + l] * w[k * width + r],
+    for r below `count`, l below WIDE, and w from weights[begin] on; without the first term if `base` is
+    below 0. Written as the compiler's own instructions, since it cannot know that x does not overlap itself.
+    """
+    whole, vector = ir.IntType(64), ir.VectorType(ir.FloatType(), WIDE)
+    flags = ("contract", "reassoc", "nsz")
+
+    def generate(context, builder, signature, arguments):
+        x, weights = (
+            context.make_array(kind)(context, builder, value).data
+            for kind, value in zip(signature.args[:2], arguments[:2], strict=True)
+        )
+        source, size, begin, width, base, place, lanes = arguments[2:]
+
+        def lane_vector(first, r=0):
+            offset = builder.add(first, builder.mul(lanes, whole(r)))
+            return builder.bitcast(builder.gep(x, [offset]), vector.as_pointer())
+
+        entry = builder.block
+        from_base, loop, body, done = map(
+            builder.append_basic_block, ("from_base", "loop", "body", "done")
+        )
+        builder.cbranch(builder.icmp_signed("<", base, whole(0)), loop, from_base)
+        builder.position_at_end(from_base)
+        begun = [builder.load(lane_vector(base, r), align=4) for r in range(count)]
+        builder.branch(loop)
+
+        builder.position_at_end(loop)
+        k, sums = builder.phi(whole), [builder.phi(vector) for _ in range(count)]
+        for block in (entry, from_base):
+            k.add_incoming(whole(0), block)
+        for total, start in zip(sums, begun, strict=True):
+            total.add_incoming(ir.Constant(vector, [0.0] * WIDE), entry)
+            total.add_incoming(start, from_base)
+        builder.cbranch(builder.icmp_signed("<", k, size), body, done)
+
+        builder.position_at_end(body)
+        values = builder.load(lane_vector(builder.add(source, builder.mul(k, lanes))), align=4)
+        first = builder.add(begin, builder.mul(k, width))
+        undefined = ir.Constant(vector, ir.Undefined)
+        same = ir.Constant(ir.VectorType(ir.IntType(32), WIDE), [0] * WIDE)
+        for r, total in enumerate(sums):
+            weight = builder.load(builder.gep(weights, [builder.add(first, whole(r))]))
+            single = builder.insert_element(undefined, weight, ir.IntType(32)(0))
+            spread = builder.shuffle_vector(single, undefined, same)
+            product = builder.fmul(values, spread, flags=flags)
+            total.add_incoming(builder.fadd(total, product, flags=flags), body)
+        k.add_incoming(builder.add(k, whole(1)), body)
+        builder.branch(loop)
+
+        builder.position_at_end(done)
+        for r, total in enumerate(sums):
+            builder.store(total, lane_vector(place, r), align=4)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def product(typing, x, weights, source, size, begin, width, base, place, lanes):
+        numbers = [types.int64] * 7
+        return types.void(x, weights, *numbers), generate
+
+    return product
+
+
+product_of_four, product_of_one = lanes_product(4), lanes_product(1)
 
 
 @fast
@@ -43,7 +157,7 @@ def linear(x, source, size, weights, begin, place, width, base):
     """place = source @ weights, plus what stands at `base`; one image, four inputs at a time."""
     y = x[place : place + width]
     for o in range(width):
-        y[o] = 0.0 if base < 0 else x[base + o]
+        y[o] = f32(0) if base < 0 else x[base + o]
     k = 0
     while k + 4 <= size:
         a, b, c, d = x[source + k], x[source + k + 1], x[source + k + 2], x[source + k + 3]
@@ -61,54 +175,39 @@ def linear(x, source, size, weights, begin, place, width, base):
 
 @fast
 def linear_lanes(x, source, size, weights, begin, place, width, base, lanes, first, last):
-    """The same for some lanes at a time."""
-    n = last - first
-    for o in range(width):
-        here = (place + o) * lanes + first
-        y = x[here : here + n]
-        if base < 0:
-            for q in range(n):
-                y[q] = 0.0
-        elif base != place:
-            for q in range(n):
-                y[q] = x[(base + o) * lanes + first + q]
-        k = 0
-        while k + 4 <= size:
-            at = (source + k) * lanes + first
-            a, b = x[at : at + n], x[at + lanes : at + lanes + n]
-            c, d = x[at + 2 * lanes : at + 2 * lanes + n], x[at + 3 * lanes : at + 3 * lanes + n]
-            w = begin + k * width + o
-            p, r = weights[w], weights[w + width]
-            s, t = weights[w + 2 * width], weights[w + 3 * width]
-            for q in range(n):
-                y[q] += a[q] * p + b[q] * r + c[q] * s + d[q] * t
-            k += 4
-        while k < size:
-            at = (source + k) * lanes + first
-            p = weights[begin + k * width + o]
-            for q in range(n):
-                y[q] += x[at + q] * p
-            k += 1
+    """The same for some lanes, a multiple of WIDE, at a time."""
+    for lane in range(first, last, WIDE):
+        a, y = source * lanes + lane, place * lanes + lane
+        b = base * lanes + lane if base >= 0 else -1
+        o = 0
+        while o + 4 <= width:
+            z = b + o * lanes if b >= 0 else -1
+            product_of_four(x, weights, a, size, begin + o, width, z, y + o * lanes, lanes)
+            o += 4
+        while o < width:
+            z = b + o * lanes if b >= 0 else -1
+            product_of_one(x, weights, a, size, begin + o, width, z, y + o * lanes, lanes)
+            o += 1
 
 
 @fast
 def attend(x, query, size, keys, right, values, wide, seen, out, scores, lanes, lane):
     """softmax(q k^T / sqrt(d)) v over the first `seen` pixels, one lane; zeros where there are none."""
     for o in range(wide):
-        x[(out + o) * lanes + lane] = 0.0
+        x[(out + o) * lanes + lane] = f32(0)
     if seen == 0:
         return
-    scale, most = 1.0 / math.sqrt(size), -math.inf
+    scale, most = f32(1.0 / math.sqrt(size)), f32(-math.inf)
     for p in range(seen):
-        score = 0.0
+        score = f32(0)
         for d in range(size):
             key = (keys + p * right + d) * lanes + lane
             score += x[(query + d) * lanes + lane] * x[key]
         scores[p] = score * scale
         most = max(most, scores[p])
-    total = 0.0
+    total = f32(0)
     for p in range(seen):
-        scores[p] = math.exp(scores[p] - most)
+        scores[p] = exp(scores[p] - most)
         total += scores[p]
     for p in range(seen):
         share = scores[p] / total
@@ -155,7 +254,7 @@ def run(x, table, weights, scores, row, column, width, lanes, first, last):
             j, h = b * lanes + at, (a + half) * lanes + at
             if code == RELU:
                 for q in range(n):
-                    x[y + q] = max(x[i + q], 0.0)
+                    x[y + q] = max(x[i + q], f32(0))
             elif code == ELU:
                 for q in range(n):
                     x[y + q] = elu(x[i + q])
@@ -166,17 +265,17 @@ def run(x, table, weights, scores, row, column, width, lanes, first, last):
                     x[y + q] = elu(x[i + q])
             elif code == TANH_GATE:
                 for q in range(n):
-                    x[y + q] = math.tanh(x[i + q]) * sigmoid(x[h + q])
+                    x[y + q] = tanh(x[i + q]) * sigmoid(x[h + q])
             elif code == GATE:
                 for q in range(n):
                     x[y + q] = x[j + q] + x[i + q] * sigmoid(x[h + q])
             elif code == LSTM:
                 step, z = quarter * lanes, where(op, C, row, column) * lanes + at
                 for q in range(n):
-                    new = sigmoid(x[i + 2 * step + q]) * math.tanh(x[i + 3 * step + q])
+                    new = sigmoid(x[i + 2 * step + q]) * tanh(x[i + 3 * step + q])
                     new += sigmoid(x[i + step + q]) * x[j + q]
                     x[z + q] = new
-                    x[y + q] = sigmoid(x[i + q]) * math.tanh(new)
+                    x[y + q] = sigmoid(x[i + q]) * tanh(new)
             elif code == ADD:
                 for q in range(n):
                     x[y + q] = x[i + q] + x[j + q]
@@ -225,7 +324,7 @@ def roll(
                     run(x, table, weights, scores, row, column, width, lanes, first, last)
                 t = column * channels + channel
                 slot = base + column * right + channel
-                for lane in range(first, last):
+                for lane in range(first, min(last, tokens.shape[0])):  # lanes beyond are empty
                     n = image * lanes + lane
                     for v in range(values.shape[0]):
                         logits[n, t, v] = x[(out + v) * lanes + lane]

@@ -48,9 +48,10 @@ class Part:
         """Some of them."""
         return replace(self, base=self.base + first, size=size)
 
-    def at(self, arena: Tensor) -> Tensor:
-        """(B, size), for a part that is the same at all pixels."""
-        return arena[:, self.base : self.base + self.size]
+    def at(self, arena: Tensor, row: int = 0) -> Tensor:
+        """(B, size) at the first pixel of a row."""
+        first = self.base + row * self.down
+        return arena[:, first : first + self.size]
 
     def views(self, arena: Tensor, row: int, columns: int) -> list[Tensor]:
         """Views (B, size) for each column of a row."""

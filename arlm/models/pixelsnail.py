@@ -240,7 +240,7 @@ class PixelSNAIL(MixtureNetwork):
             if row:
                 pixel = image.view(arena)[:, 0, -1, 2 + columns]
                 for memory, block in zip(memories, self.blocks, strict=True):
-                    newest = memory.before.views(arena, row, columns)[0]
+                    newest = memory.before.at(arena, row)
                     newest += block.memory_image(pixel)
             seen = F.conv2d(shift_rows(image, arena), self.first.above(), self.first.bias)
             put(first, arena, rearrange(seen, "b f 1 w -> 1 (b w) f"))
