@@ -17,6 +17,7 @@ from conftest import ROOT
 from PIL import Image
 
 from arlm.__main__ import entry, main
+from arlm.domains import ImageDomain
 
 DIGITS = ["--config", str(ROOT / "configs/digits_pixelcnn.yaml")]
 TINY = ["--model.net.width", "4", "--model.net.depth", "1", "--trainer.accelerator", "cpu"]
@@ -104,6 +105,89 @@ def test_sample_draws_a_grid(arlm, runs: Path) -> None:
     assert Path("again.png").read_bytes() == first
     arlm("sample", runs / "digits_pixelcnn", "--n", 6, "--seed", 1, "--out", "other.png")
     assert Path("other.png").read_bytes() != first
+
+
+@pytest.fixture(scope="module")
+def picture(runs: Path) -> Path:
+    """A digit of the right size, and files that are not."""
+    folder = runs.parent / "pictures"
+    folder.mkdir()
+    Image.effect_noise((8, 8), 60).save(folder / "digit.png")
+    Image.new("L", (9, 8)).save(folder / "wide.png")
+    Image.new("RGBA", (8, 8)).save(folder / "alpha.png")
+    Image.new("I;16", (8, 8)).save(folder / "deep.png")
+    (folder / "text.png").write_text("no image")
+    return folder
+
+
+def test_sample_completes_an_image(arlm, runs: Path, picture: Path) -> None:
+    given = ["--complete", picture / "digit.png", "--n", 3]
+    told = arlm("sample", runs / "digits_pixelcnn", *given, "--keep", "left:0.5", "--gif", "a.gif")
+    assert told.code == 0, told.err
+    assert told.out.split() == ["samples.png", "a.gif"]
+    assert Image.open("a.gif").n_frames > 20
+    samples = Image.open("samples.png").convert("L")
+    zoom = 8
+    source = ImageDomain(17, 8, 8).decode(ImageDomain(17, 8, 8).read(picture / "digit.png", "x"))
+    for row in range(8):
+        for column in range(4):  # the given half is in the first sample as it was
+            shown = samples.getpixel((4 + column * zoom + 2, 4 + row * zoom + 2))
+            assert shown == source[row, column, 0]
+    fixed = arlm("sample", runs / "digits_pixelcnn", *given, "--decoding", "fixed_point")
+    assert "passes for 64 positions" in fixed.err
+    again = Path("samples.png").read_bytes()
+    arlm("sample", runs / "digits_pixelcnn", *given)
+    assert Path("samples.png").read_bytes() == again
+
+
+def test_sample_sweeps_a_rule(arlm, runs: Path) -> None:
+    told = arlm("sample", runs / "digits_pixelcnn", "--sweep", "temperature=0.5,1", "--n", 3)
+    assert told.code == 0, told.err
+    width, height = Image.open("samples.png").size
+    assert height < 160 < width
+    assert "384 tokens" in told.err
+
+
+def test_score_draws_where_an_image_surprises(arlm, runs: Path, picture: Path) -> None:
+    digit = str(picture / "digit.png")
+    told = arlm("score", runs / "digits_pixelcnn", digit, digit, "--json", "--out", "heat.png")
+    assert told.code == 0, told.err
+    figures = json.loads(told.out)[digit]
+    assert figures["bits_per_dim"] == pytest.approx(figures["nats"] / 0.6931472 / 64)
+    assert Image.open("heat.png").mode == "RGB"
+    assert "bits/dim" in arlm("score", runs / "digits_pixelcnn", digit).out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            "sample digits_pixelcnn --complete wide.png",
+            "'wide.png' is 9x8 pixels; give an image of",
+        ),
+        ("sample digits_pixelcnn --complete alpha.png", "has an alpha channel"),
+        ("sample digits_pixelcnn --complete deep.png", "more than 8 bits a channel"),
+        ("sample digits_pixelcnn --complete text.png", "is not an image"),
+        ("sample digits_pixelcnn --complete nope.png", "cannot read 'nope.png'"),
+        ("sample digits_pixelcnn --complete digit.png --keep up:0.5", "--keep: 'up:0.5'"),
+        ("sample digits_pixelcnn --complete digit.png --keep top:2", "--keep: 'top:2'"),
+        ("sample digits_pixelcnn --label 3", "--label: 3 given, but the checkpoint knows no"),
+        ("sample digits_pixelcnn --sweep temperature", "--sweep: 'temperature' has no values"),
+        ("sample digits_pixelcnn --sweep heat=1,2", "--rules: unknown rule 'heat'"),
+        ("sample digits_pixelcnn --sweep top_k=1,2 --gif a.gif", "--gif: it shows one set"),
+        ("sample digits_pixelcnn --gif /proc/a.gif", "cannot write '/proc/a.gif'"),
+        ("sample fox --complete digit.png", "--complete: it needs images"),
+        ("score digits_pixelcnn wide.png", "image: 'wide.png' is 9x8 pixels"),
+        ("score fox digit.png", "models text; give one of images"),
+        ("score digits_pixelcnn digit.png --label 1", "--label: 1 given"),
+    ],
+)
+def test_bad_pictures_and_options_are_told_in_one_line(
+    arlm, runs: Path, picture: Path, monkeypatch: pytest.MonkeyPatch, arguments: str, said: str
+) -> None:
+    verb, run, *rest = arguments.split()
+    monkeypatch.chdir(picture)
+    assert said in arlm(verb, runs / run, *rest).error()
 
 
 def test_sample_goes_on_from_a_prompt(arlm, runs: Path) -> None:

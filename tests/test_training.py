@@ -23,6 +23,8 @@ from arlm.errors import UserError
 from arlm.models.lstm import LSTMLanguageModel
 from arlm.models.pixelcnn import PixelCNN
 from arlm.module import AutoregressiveModule
+from arlm.pictures import write_samples
+from arlm.sampling import Sampler, row_seeds
 from arlm.schedule import WarmupCosine
 from datamodules.digits import Digits
 from datamodules.text_file import TextFile
@@ -57,7 +59,7 @@ def run(folder: Path, steps: int, *callbacks: pl.Callback, resume: Path | None =
     module = AutoregressiveModule(
         model.pop("spec", Digits().spec),
         model.pop("net", partial(PixelCNN, width=4, depth=1, head_width=4)),
-        optimizer=partial(torch.optim.AdamW, lr=3e-3),
+        optimizer=model.pop("optimizer", partial(torch.optim.AdamW, lr=3e-3)),
         scheduler=partial(WarmupCosine, warmup=5),
     )
     trainer = pl.Trainer(
@@ -71,6 +73,7 @@ def run(folder: Path, steps: int, *callbacks: pl.Callback, resume: Path | None =
         enable_progress_bar=False,
         enable_model_summary=False,
         log_every_n_steps=5,
+        **model.pop("trainer", {}),
     )
     trainer.fit(module, model.pop("data", None) or Digits(), ckpt_path=resume)
     return module, trainer
@@ -106,6 +109,57 @@ def test_a_run_killed_in_the_middle_of_an_epoch_resumes_exactly(tmp_path: Path) 
     assert first.values + rest.values == whole.values
     for name, value in reference.net.state_dict().items():
         assert torch.equal(value, resumed.net.state_dict()[name]), name
+
+
+def average(decay: float = 0.9) -> pl.Callback:
+    return pl.callbacks.EMAWeightAveraging(decay=decay)
+
+
+def test_averaged_weights_are_evaluated_saved_and_drawn_from(tmp_path: Path) -> None:
+    seen: dict[str, torch.Tensor] = {}
+
+    class Look(pl.Callback):
+        def on_validation_batch_start(self, trainer, module, *_) -> None:
+            seen["evaluated"] = module.net.first.weight.detach().clone()
+
+        def on_train_batch_end(self, trainer, module, *_) -> None:
+            seen["trained"] = module.net.first.weight.detach().clone()
+
+    samples = WriteSamples(n=4)
+    _, trainer = run(tmp_path, 44, average(), Look(), samples)
+    trainer.save_checkpoint(tmp_path / "average.ckpt")
+    saved = arlm.load(tmp_path / "average.ckpt").net
+    assert torch.equal(saved.first.weight, seen["evaluated"])
+    assert not torch.equal(seen["evaluated"], seen["trained"])
+    drawn = Sampler()(saved, row_seeds(0, 4)).tokens
+    again = write_samples(Digits().domain, drawn, tmp_path / "again")
+    (written,) = tmp_path.rglob("step-*.png")
+    assert written.read_bytes() == again.read_bytes()
+
+
+def test_a_killed_run_with_averaged_weights_resumes_exactly(tmp_path: Path) -> None:
+    whole, _ = run(tmp_path / "a", 60, average())
+    path = tmp_path / "half.ckpt"
+    run(tmp_path / "b", 60, average(), StopAt(50, path))
+    resumed, _ = run(tmp_path / "c", 60, average(), resume=path)
+    for before, after in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_bfloat16_clips_with_any_optimizer(tmp_path: Path, fused: bool) -> None:
+    norms: list[float] = []
+
+    class Look(pl.Callback):
+        def on_before_zero_grad(self, trainer, module, optimizer) -> None:
+            grads = [p.grad for p in module.parameters() if p.grad is not None]
+            if grads:
+                norms.append(float(torch.stack([g.norm() for g in grads]).norm()))
+
+    clip = {"precision": "bf16-mixed", "gradient_clip_val": 1e-3}
+    run(tmp_path, 3, Look(), optimizer=partial(torch.optim.AdamW, fused=fused), trainer=clip)
+    assert norms
+    assert max(norms) < 1.1e-3
 
 
 @pytest.fixture(scope="module")

@@ -56,7 +56,7 @@ def exp(x):
     y = y * r + SERIES[5]
     y = y * r + SERIES[6]
     y = y * r + SERIES[7]
-    return y * power_of_two(n)
+    return y * power_of_two(n)  # type: ignore[call-arg]
 
 
 @fast

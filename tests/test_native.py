@@ -1,0 +1,103 @@
+"""Machine code plays a tape as torch does: same tokens, same figures, whatever the batch."""
+
+from __future__ import annotations
+
+import laws
+import pytest
+import torch
+
+from arlm.core import Spec
+from arlm.layers.native import NativePlayer
+from arlm.layers.player import Player
+from arlm.layers.raster import RasterState
+from arlm.models.pixelcnn import PixelCNN
+from arlm.rules.temperature import Temperature
+from arlm.sampling import fixed_point, generate
+
+pytest.importorskip("numba", reason="machine code needs numba (pip install arlm[native])")
+
+CASES = [case for case in laws.cases() if case.data != "text" and "Language" not in str(case)]
+SPECS = laws.SPECS | {"grey": Spec(4, (5, 6, 1)), "rgb": Spec(4, (4, 6, 3))}
+SPECS |= {f"{k}+label": Spec(4, SPECS[k].shape, context=laws.LABEL) for k in ("grey", "rgb")}
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5, 19])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_agrees_with_torch(case: laws.Case, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = case.build(SPECS).float()
+    context, drawn = laws.labels(net, batch), {}
+    for native in ("1", "0"):
+        monkeypatch.setenv("ARLM_NATIVE", native)
+        drawn[native] = generate(net, range(batch), context=context)
+    assert torch.equal(drawn["1"].tokens, drawn["0"].tokens)
+    assert len(drawn["1"].tokens.unique()) > 1
+    assert (drawn["1"].log_prob - drawn["0"].log_prob).abs().max() < 1e-4
+    scored = net.log_prob(drawn["1"].tokens, context)
+    assert (drawn["1"].log_prob - scored).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_step_by_step_and_reordered(case: laws.Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rules and beams take the steps one by one."""
+    net = case.build(SPECS).float()
+    tokens, context = laws.rows(net, 6), laws.labels(net, 6)
+    monkeypatch.setenv("ARLM_NATIVE", "1")
+    with torch.no_grad():
+        parallel = net(tokens, context)
+        logits, state = net.start(6, net.spec.length, context)
+        assert isinstance(state, RasterState)
+        assert isinstance(state.player, NativePlayer)
+        chunk, state = net.advance(tokens[:, :-1], state)
+        together = torch.cat([logits[:, None], chunk], dim=1)
+        assert (together.softmax(-1) - parallel.softmax(-1)).abs().max() < 1e-4
+        for order in (torch.tensor([4, 0, 0]), torch.tensor([5])):
+            _, state = net.start(6, net.spec.length, context)
+            half = net.spec.length // 2
+            _, state = net.advance(tokens[:, :half], state)
+            logits, _ = net.advance(tokens[order][:, half : half + 1], state[order])
+            there = parallel[order][:, half + 1]
+            assert (logits[:, 0].softmax(-1) - there.softmax(-1)).abs().max() < 1e-4
+
+
+def test_threads_share_out_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = laws.lively(PixelCNN(Spec(2, (6, 6, 1)), width=4, depth=2, head_width=4)).float()
+    alone = [generate(net, range(n)).tokens for n in (2, 40)]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    for tokens in alone:
+        assert torch.equal(generate(net, range(len(tokens))).tokens, tokens)
+
+
+def test_forced_pixels_stay_and_rules_take_the_other_way() -> None:
+    net = laws.lively(PixelCNN(Spec(4, (6, 6, 1)), width=4, depth=2, head_width=4)).float()
+    forced = torch.full((5, 36), -1)
+    forced[:, 10:20] = torch.arange(10) % 4
+    counted: list[int] = []
+    drawn = generate(net, range(5), forced=forced, progress=counted.append)
+    assert sum(counted) == 36
+    assert torch.equal(drawn.tokens[:, 10:20], forced[:, 10:20])
+    assert torch.equal(fixed_point(net, range(5), forced=forced).tokens, drawn.tokens)
+    same = generate(net, range(5), forced=forced, rules=[Temperature(1.0)])
+    assert torch.equal(same.tokens, drawn.tokens)
+
+
+def test_torch_plays_where_machine_code_is_not_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = PixelCNN(Spec(2, (4, 4, 1)), width=4, depth=1, head_width=4)
+    monkeypatch.setenv("ARLM_NATIVE", "0")
+    assert isinstance(net.start(2, 16)[1].player, Player)
+    monkeypatch.delenv("ARLM_NATIVE")
+    assert isinstance(net.double().start(2, 16)[1].player, Player)
+
+
+def test_fast_exp_and_its_kin() -> None:
+    from arlm.layers import native_code
+
+    xs = [-1e9, -88.0, -20.0, -1e-3, 0.0, 1e-6, 0.3, 5.0, 87.0]
+    for x in xs:
+        value = torch.tensor(x, dtype=torch.float32)
+        for name, true in (
+            ("sigmoid", value.double().sigmoid()),
+            ("tanh", value.double().tanh()),
+            ("elu", torch.nn.functional.elu(value.double())),
+        ):
+            got = getattr(native_code, name)(value.numpy()[()])
+            assert abs(got - float(true)) < 1e-6 * max(1.0, abs(float(true))), (name, x)
