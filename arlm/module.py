@@ -128,9 +128,8 @@ class AutoregressiveModule(LightningModule):
                 "trainer.precision: 16-mixed cannot clip gradients for a fused optimizer; "
                 "choose bf16-mixed, or --model.optimizer.init_args.fused false"
             )
-        Precision.clip_gradients(
-            plugin, optimizer, gradient_clip_val or 0.0, gradient_clip_algorithm
-        )
+        algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
+        Precision.clip_gradients(plugin, optimizer, gradient_clip_val or 0.0, algorithm)
 
     def on_save_checkpoint(self, contents: dict[str, Any]) -> None:
         data = getattr(self.trainer, "datamodule", None)
