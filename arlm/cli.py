@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
+import pkgutil
 import sys
 import traceback
 import warnings
@@ -17,9 +19,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-import arlm.models.lstm
-import arlm.models.pixelcnn
-import arlm.models.transformer  # noqa: F401  (short names on the command line)
+import arlm.models
 from arlm import checkpoint
 from arlm.callbacks import LineProgress, SaveRun, WriteSamples
 from arlm.data import TokenDataModule
@@ -92,6 +92,8 @@ class Command(LightningCLI):
 def main() -> None:
     """Parse the command line and run the Trainer."""
     _silence()
+    for found in pkgutil.iter_modules(arlm.models.__path__):  # for short names on the command line
+        importlib.import_module(f"arlm.models.{found.name}")
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     defaults = dict(TRAINER_DEFAULTS)
     if not sys.stderr.isatty():

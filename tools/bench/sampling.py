@@ -1,81 +1,138 @@
-"""Cached against naive sampling: same weights, same noise, the same tokens.
+"""Sampling against the naive loop, a full forward pass for every token: same weights, the same figures.
 
-python -m tools.bench.sampling [--repeats 3] [--threads 1]
+python -m tools.bench.sampling [--batches 1 16 64] [--threads 2] [--only PixelCNN] [--peer FOLDER]
 
-Naive is the interface's default `start`/`advance`: a forward pass on the prefix for every token (for
-PixelCNN on the whole image, for the transformer on the tokens so far).
+`naive` is measured on a few forward passes of the whole image and multiplied by the tokens, since all cost
+the same (for text, the passes of a whole sampling, on prefixes). `torch` and `native` are whole samplings,
+of which the largest gap in any log-probability to a forward pass is told. FOLDER holds a checkout of
+EugenHotaj/pytorch-generative, whose own `sample` of the same PixelCNN is then timed beside ours.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
 
 import torch
 
 from arlm.core import Autoregressor, Spec
+from arlm.layers.native import INSTALLED
+from arlm.layers.raster import RasterNetwork
+from arlm.models.gated_pixelcnn import GatedPixelCNN
 from arlm.models.lstm import LSTMLanguageModel
 from arlm.models.pixelcnn import PixelCNN
+from arlm.models.pixelcnnpp import PixelCNNPlusPlus
+from arlm.models.pixelrnn import DiagonalBiLSTM, RowLSTM
+from arlm.models.pixelsnail import PixelSNAIL
 from arlm.models.transformer import TransformerLanguageModel
 from arlm.sampling import generate, row_seeds
 from tools.bench.timing import interleaved, machine, median
 
-
-class Naive(Autoregressor):
-    """A network without its own `start` and `advance`."""
-
-    def __init__(self, net: Autoregressor) -> None:
-        super().__init__(net.spec)
-        self.net = net
-
-    def forward(self, tokens, context=None):
-        return self.net(tokens, context)
-
-
-def networks() -> dict[str, Autoregressor]:
-    """The paper's MNIST PixelCNN, and 0.6 M parameter language models of 256 tokens."""
-    torch.manual_seed(0)
-    text = Spec(97, (256,))
-    nets: dict[str, Autoregressor] = {
-        "PixelCNN 15 x h16, 28x28": PixelCNN(Spec(2, (28, 28, 1))),
-        "Transformer 3 x 128, 256 tokens": TransformerLanguageModel(text, depth=3),
-        "LSTM 2 x 188, 256 tokens": LSTMLanguageModel(text, width=188),
-    }
-    for net in nets.values():
-        for parameter in net.parameters():  # livelier than at initialisation, so that tokens matter
-            parameter.data *= 1.5
-        net.eval()
-    return nets
+IMAGE, TEXT = Spec(2, (28, 28, 1)), Spec(97, (256,))
+NETWORKS: dict[str, Callable[[], Autoregressor]] = {
+    "PixelCNN 15 x h16": lambda: PixelCNN(IMAGE),
+    "PixelCNN 15 x h128": lambda: PixelCNN(IMAGE, width=128),
+    "RowLSTM 7 x h16": lambda: RowLSTM(IMAGE),
+    "DiagonalBiLSTM 7 x h16": lambda: DiagonalBiLSTM(IMAGE),
+    "GatedPixelCNN 10 x 128": lambda: GatedPixelCNN(IMAGE, width=128, depth=10),
+    "PixelCNNPlusPlus 5 x 40": lambda: PixelCNNPlusPlus(IMAGE, width=40),
+    "PixelSNAIL 8 x 64": lambda: PixelSNAIL(IMAGE, mixtures=0),
+    "ImageGPT 8 x 64": lambda: TransformerLanguageModel(IMAGE, 64, 8, 2),
+    "Transformer 3 x 128, text": lambda: TransformerLanguageModel(TEXT, depth=3),
+    "LSTM 2 x 188, text": lambda: LSTMLanguageModel(TEXT, width=188),
+}
 
 
-def compare(net: Autoregressor, batch: int, repeats: int) -> tuple[float, float, int, bool]:
-    """Median seconds of naive and of cached sampling, tokens drawn, and whether they are the same."""
-    drawn: dict[str, torch.Tensor] = {}
+def lively(net: Autoregressor) -> Autoregressor:
+    """Weights larger than at initialisation, so that tokens matter."""
+    for parameter in net.parameters():
+        parameter.data *= 1.3
+    return net.eval()
 
-    def sample(name: str, model: Autoregressor) -> None:
-        drawn[name] = generate(model, row_seeds(0, batch)).tokens
 
-    naive = Naive(net)
-    seconds = interleaved(
-        {"naive": lambda: sample("naive", naive), "cached": lambda: sample("cached", net)}, repeats
-    )
-    same = torch.equal(drawn["naive"], drawn["cached"])
-    return median(seconds["naive"]), median(seconds["cached"]), drawn["cached"].numel(), same
+def naive(net: Autoregressor, batch: int) -> float:
+    """Seconds of a forward pass for every token."""
+    tokens = torch.zeros(batch, net.spec.length, dtype=torch.long)
+    whole = isinstance(net, RasterNetwork)  # an image is always whole
+    lengths = [net.spec.length] * 3 if whole else list(range(1, net.spec.length + 1))
+    with torch.inference_mode():
+        net(tokens)
+        seconds = []
+        for length in lengths:
+            began = time.perf_counter()
+            net(tokens[:, :length])
+            seconds.append(time.perf_counter() - began)
+    return sum(seconds) / len(seconds) * net.spec.length
+
+
+def compare(name: str, net: Autoregressor, batch: int, repeats: int) -> None:
+    """Print one line."""
+    gaps: dict[str, float] = {}
+
+    def sample(way: str) -> None:
+        os.environ["ARLM_NATIVE"] = "0" if way == "torch" else "1"
+        drawn = generate(net, row_seeds(0, batch))
+        if way not in gaps:
+            with torch.inference_mode():
+                some = slice(min(batch, 4))
+                exact = net.log_prob(drawn.tokens[some]).double()
+                gaps[way] = float((exact - drawn.log_prob[some]).abs().max())
+
+    ways = ["torch", "native"] if INSTALLED and isinstance(net, RasterNetwork) else ["torch"]
+    slow = naive(net, batch)
+    seconds = interleaved({way: partial(sample, way) for way in ways}, repeats)
+    told = f"{name:26}{batch:4}{slow:10.2f}"
+    for way in ways:
+        fast = median(seconds[way])
+        told += f"{fast:10.4f}{slow / fast:8.0f}x"
+    print(told, f"   gap {max(gaps.values()):.0e}", flush=True)
+
+
+def against_peer(folder: str, batches: list[int]) -> None:
+    """pytorch-generative's PixelCNN and its `sample`, beside ours."""
+    sys.path.insert(0, folder)
+    from pytorch_generative import models  # type: ignore[import-not-found]
+
+    theirs = models.PixelCNN(1, 1, n_residual=15, residual_channels=16, head_channels=32).eval()
+    theirs(torch.zeros(1, 1, 28, 28))
+    ours = lively(PixelCNN(IMAGE))
+    print("\nagainst pytorch-generative's own sample(), PixelCNN 15 x h16")
+    for batch in batches:
+        seconds = interleaved(
+            {
+                "theirs": partial(theirs.sample, batch),
+                "ours": partial(generate, ours, row_seeds(0, batch)),
+            },
+            1,
+        )
+        slow, fast = median(seconds["theirs"]), median(seconds["ours"])
+        print(f"{batch:4} images: theirs {slow:.2f} s, ours {fast:.4f} s, {slow / fast:.0f}x")
 
 
 def main() -> None:
     """Print one line for each network and batch size."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16, 64])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", default="", help="networks whose name begins with this")
+    parser.add_argument("--peer", help="a checkout of EugenHotaj/pytorch-generative")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
     print(machine())
-    print(f"{'':34}{'batch':>6}{'naive s':>10}{'cached s':>10}{'ratio':>8}{'tokens/s':>10}  same")
-    for name, net in networks().items():
-        for batch in (1, 16):
-            slow, fast, tokens, same = compare(net, batch, options.repeats)
-            figures = f"{slow:10.3f}{fast:10.4f}{slow / fast:8.1f}{tokens / fast:10.0f}  {same}"
-            print(f"{name:34}{batch:6}{figures}", flush=True)
+    print(f"{'seconds':26}{'n':>4}{'naive':>10}{'torch':>10}{'':9}{'native':>10}")
+    for name, build in NETWORKS.items():
+        if name.startswith(options.only):
+            net = lively(build())
+            for batch in options.batches:
+                compare(name, net, batch, options.repeats)
+    if options.peer:
+        against_peer(options.peer, options.batches[:2])
 
 
 if __name__ == "__main__":
