@@ -15,8 +15,15 @@ from arlm.rules import Rule, all_rules
 
 CONFIGS = ROOT / "configs"
 RUNS = sorted(CONFIGS.glob("*.yaml"))
-FRAGMENTS = sorted(CONFIGS.glob("*/*.yaml"))
-FILES_NEEDED = {"mnist_pixelcnn", "shakespeare_transformer", "mnist", "shakespeare"}
+IN_RUNS = "".join(path.read_text() for path in RUNS)
+# A network that a run names is tried there.
+FRAGMENTS = [
+    path
+    for path in sorted(CONFIGS.glob("*/*.yaml"))
+    if path.parent.name != "model" or f"model/{path.name}" not in IN_RUNS
+]
+RGB = ["--model.net.width", "33", "--model.net.head_width", "33"]  # three channel groups
+LARGE = ["--data.batch_size", "2"]  # whatever the size of a paper's batch
 
 
 def one_batch(
@@ -25,8 +32,18 @@ def one_batch(
     """Run `fit` for one batch of training and validation."""
     from arlm.__main__ import main
 
-    if FILES_NEEDED & {Path(a).stem for a in arguments}:
-        monkeypatch.setenv("ARLM_DATA_DIR", str(request.getfixturevalue("data_dir")))
+    for stem in {Path(a).stem for a in arguments}:
+        if "cifar10" in stem:
+            monkeypatch.setenv("ARLM_DATA_DIR", str(request.getfixturevalue("cifar")))
+        elif stem == "image_folder":
+            folder = request.getfixturevalue("photographs")
+            arguments = (*arguments, "--data.path", str(folder))
+        elif stem in ("fashion_mnist", "kmnist"):
+            folder = request.getfixturevalue("data_dir")
+            if not any((folder / name).is_dir() for name in ("FashionMNIST", "KMNIST")):
+                pytest.skip("needs FashionMNIST and KMNIST in ARLM_DATA_DIR")
+        elif "mnist" in stem or "shakespeare" in stem:
+            monkeypatch.setenv("ARLM_DATA_DIR", str(request.getfixturevalue("data_dir")))
     monkeypatch.chdir(tmp_path)
     fast = ["--trainer.fast_dev_run", "1", "--trainer.accelerator", "cpu", "--samples.n", "1"]
     monkeypatch.setattr(sys, "argv", ["arlm", "fit", *arguments, *fast])
@@ -35,7 +52,8 @@ def one_batch(
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda p: p.stem)
 def test_run(path: Path, monkeypatch, tmp_path, request, capsys) -> None:
-    one_batch(monkeypatch, tmp_path, request, "--config", str(path))
+    small = LARGE if "mnist" in path.stem or "cifar10" in path.stem else []
+    one_batch(monkeypatch, tmp_path, request, "--config", str(path), *small)
     assert "val/bits_per" in capsys.readouterr().err
 
 
@@ -47,9 +65,13 @@ def test_fragment(path: Path, monkeypatch, tmp_path, request) -> None:
         "optimizer": ["--model.optimizer", str(path)],
         "sampler": ["--model.sampler", str(path)],
     }[path.parent.name]
-    image = path.parent.name != "data" or "mnist" in path.stem or "digits" in path.stem
-    base = "digits_pixelcnn" if image else "docs_lstm"
-    one_batch(monkeypatch, tmp_path, request, "--config", str(CONFIGS / f"{base}.yaml"), *options)
+    text = path.parent.name == "data" and path.stem.startswith(("python", "shakespeare"))
+    base = "docs_lstm" if text else "digits_pixelcnn"
+    config = str(CONFIGS / f"{base}.yaml")
+    small = [] if text else LARGE
+    if path.stem in ("cifar10", "cifar10_labels", "image_folder"):
+        small = LARGE + RGB
+    one_batch(monkeypatch, tmp_path, request, "--config", config, *options, *small)
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda p: p.stem)

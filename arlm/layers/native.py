@@ -46,11 +46,12 @@ class NativePlayer:
     def __init__(self, tape: Tape, arena: Tensor) -> None:
         from arlm.layers import native_code  # numba is imported only now
 
+        assert native_code.WIDE == WIDE
         self.code, self.tape, self.rows = native_code, tape, len(arena)
         self.lanes = arena.stride(1)
         images = 1 if self.lanes > 1 else self.rows
         self.memory = arena.as_strided((images, tape.size * self.lanes), (tape.size, 1)).numpy()
-        self.weights, tables = _tables(tape)
+        self.weights, tables = _tables(tape, native_code)
         self.tables = np.zeros((len(tables), max(map(len, tables)), len(tables[0][0])), np.int64)
         for group, table in enumerate(tables):
             self.tables[group, : len(table)] = table
@@ -99,7 +100,7 @@ class NativePlayer:
             list(pool.map(some, parts))
 
 
-def _tables(tape: Tape) -> tuple[np.ndarray, list[list[list[int]]]]:
+def _tables(tape: Tape, code: Any) -> tuple[np.ndarray, list[list[list[int]]]]:
     """All weights in a row, and for each group a table of operations."""
     weights: list[np.ndarray] = []
     size = 0
@@ -114,7 +115,7 @@ def _tables(tape: Tape) -> tuple[np.ndarray, list[list[list[int]]]]:
             weights.append(op.weight.numpy().ravel())
             size += weights[-1].size
         parts = [number for part in (op.a, op.b, op.c, op.out) for number in place(part)]
-        return [int(op.code), *op.phase, begin, *parts]
+        return [getattr(code, op.code.name), *op.phase, begin, *parts]
 
     tables: list[Any] = [[entry(op) for op in operations] for operations in tape.operations]
     return np.concatenate(weights), tables

@@ -14,12 +14,9 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from arlm.layers.native import WIDE
-from arlm.layers.tape import Code
-
-LINEAR, RELU, ELU, CONCAT_ELU = map(int, (Code.LINEAR, Code.RELU, Code.ELU, Code.CONCAT_ELU))
-TANH_GATE, GATE, LSTM = int(Code.TANH_GATE), int(Code.GATE), int(Code.LSTM)
-ADD, COPY, ATTEND = int(Code.ADD), int(Code.COPY), int(Code.ATTEND)
+# What is kept on disk is renewed when this file changes, and for no other: so all numbers stand here.
+WIDE = 16  # lanes that one instruction serves
+LINEAR, RELU, ELU, CONCAT_ELU, TANH_GATE, GATE, LSTM, ADD, COPY, ATTEND = range(10)
 A, B, C, OUT = 5, 10, 15, 20  # where the parts of an operation begin in its row of the table
 fast = njit(fastmath={"contract", "reassoc", "nsz", "arcp"}, nogil=True, cache=True)
 
