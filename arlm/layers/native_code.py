@@ -1,8 +1,7 @@
 """The compiled half of `arlm.layers.native`: imports numba, compiles once and keeps the result on disk.
 
-Numbers of a batch lie either image by image, or lane by lane: `lanes` images side by side for each number
-of the arena, so that one instruction serves `WIDE` of them. Number n of lane l is x[n * lanes + l]. A call
-works on the lanes from `first` to `last`.
+Images lie one after the other, or side by side as `lanes`, so that one instruction serves `WIDE` of them:
+number n of lane l is x[n * lanes + l]. A call works on the lanes from `first` to `last`.
 """
 
 from __future__ import annotations
@@ -20,10 +19,9 @@ LINEAR, RELU, ELU, CONCAT_ELU, TANH_GATE, GATE, LSTM, ADD, COPY, ATTEND = range(
 A, B, C, OUT = 5, 10, 15, 20  # where the parts of an operation begin in its row of the table
 fast = njit(fastmath={"contract", "reassoc", "nsz", "arcp"}, nogil=True, cache=True)
 
-
 f32 = np.float32
 LOG2_E, LN2_HIGH, LN2_LOW = f32(1.44269504), f32(0.693359375), f32(-2.12194440e-4)
-SERIES = tuple(f32(c) for c in (1 / 5040, 1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1, 1))
+S2, S3, S4, S5, S6, S7 = (f32(1 / c) for c in (2, 6, 24, 120, 720, 5040))  # of its series
 LOWEST, HIGHEST, HALF, ONE, TWO = f32(-87.0), f32(88.0), f32(0.5), f32(1.0), f32(2.0)
 
 
@@ -45,15 +43,8 @@ def exp(x):
     x = min(max(x, LOWEST), HIGHEST)
     n = np.floor(x * LOG2_E + HALF)
     r = x - n * LN2_HIGH - n * LN2_LOW
-    y = SERIES[0]
-    y = y * r + SERIES[1]
-    y = y * r + SERIES[2]
-    y = y * r + SERIES[3]
-    y = y * r + SERIES[4]
-    y = y * r + SERIES[5]
-    y = y * r + SERIES[6]
-    y = y * r + SERIES[7]
-    return y * power_of_two(n)  # type: ignore[call-arg]
+    y = (((S7 * r + S6) * r + S5) * r + S4) * r + S3
+    return (((y * r + S2) * r + ONE) * r + ONE) * power_of_two(n)  # type: ignore[call-arg]
 
 
 @fast
@@ -95,10 +86,8 @@ def lanes_product(count):
             offset = builder.add(first, builder.mul(lanes, whole(r)))
             return builder.bitcast(builder.gep(x, [offset]), vector.as_pointer())
 
-        entry = builder.block
-        from_base, loop, body, done = map(
-            builder.append_basic_block, ("from_base", "loop", "body", "done")
-        )
+        entry, new = builder.block, builder.append_basic_block
+        from_base, loop, body, done = new("from_base"), new("loop"), new("body"), new("done")
         builder.cbranch(builder.icmp_signed("<", base, whole(0)), loop, from_base)
         builder.position_at_end(from_base)
         begun = [builder.load(lane_vector(base, r), align=4) for r in range(count)]
@@ -106,8 +95,8 @@ def lanes_product(count):
 
         builder.position_at_end(loop)
         k, sums = builder.phi(whole), [builder.phi(vector) for _ in range(count)]
-        for block in (entry, from_base):
-            k.add_incoming(whole(0), block)
+        k.add_incoming(whole(0), entry)
+        k.add_incoming(whole(0), from_base)
         for total, start in zip(sums, begun, strict=True):
             total.add_incoming(ir.Constant(vector, [0.0] * WIDE), entry)
             total.add_incoming(start, from_base)
@@ -134,8 +123,7 @@ def lanes_product(count):
 
     @intrinsic
     def product(typing, x, weights, source, size, begin, width, base, place, lanes):
-        numbers = [types.int64] * 7
-        return types.void(x, weights, *numbers), generate
+        return types.void(x, weights, *[types.int64] * 7), generate
 
     return product
 
@@ -155,36 +143,33 @@ def linear(x, source, size, weights, begin, place, width, base):
     y = x[place : place + width]
     for o in range(width):
         y[o] = f32(0) if base < 0 else x[base + o]
-    k = 0
-    while k + 4 <= size:
+    whole = size // 4 * 4
+    for k in range(0, whole, 4):
         a, b, c, d = x[source + k], x[source + k + 1], x[source + k + 2], x[source + k + 3]
         w = weights[begin + k * width : begin + (k + 4) * width]
         for o in range(width):
             y[o] += a * w[o] + b * w[width + o] + c * w[2 * width + o] + d * w[3 * width + o]
-        k += 4
-    while k < size:
-        a = x[source + k]
+    for k in range(whole, size):
         w = weights[begin + k * width : begin + (k + 1) * width]
         for o in range(width):
-            y[o] += a * w[o]
-        k += 1
+            y[o] += x[source + k] * w[o]
 
 
 @fast
 def linear_lanes(x, source, size, weights, begin, place, width, base, lanes, first, last):
-    """The same for some lanes, a multiple of WIDE, at a time."""
+    """The same for some lanes, WIDE at a time."""
     for lane in range(first, last, WIDE):
         a, y = source * lanes + lane, place * lanes + lane
         b = base * lanes + lane if base >= 0 else -1
         o = 0
-        while o + 4 <= width:
-            z = b + o * lanes if b >= 0 else -1
-            product_of_four(x, weights, a, size, begin + o, width, z, y + o * lanes, lanes)
-            o += 4
         while o < width:
-            z = b + o * lanes if b >= 0 else -1
-            product_of_one(x, weights, a, size, begin + o, width, z, y + o * lanes, lanes)
-            o += 1
+            z, w, at = b + o * lanes if b >= 0 else -1, begin + o, y + o * lanes
+            if o + 4 <= width:
+                product_of_four(x, weights, a, size, w, width, z, at, lanes)
+                o += 4
+            else:
+                product_of_one(x, weights, a, size, w, width, z, at, lanes)
+                o += 1
 
 
 @fast
@@ -194,7 +179,7 @@ def attend(x, query, size, keys, right, values, wide, seen, out, scores, lanes, 
         x[(out + o) * lanes + lane] = f32(0)
     if seen == 0:
         return
-    scale, most = f32(1.0 / math.sqrt(size)), f32(-math.inf)
+    scale, most, total = f32(1.0 / math.sqrt(size)), f32(-math.inf), f32(0)
     for p in range(seen):
         score = f32(0)
         for d in range(size):
@@ -202,19 +187,13 @@ def attend(x, query, size, keys, right, values, wide, seen, out, scores, lanes, 
             score += x[(query + d) * lanes + lane] * x[key]
         scores[p] = score * scale
         most = max(most, scores[p])
-    total = f32(0)
     for p in range(seen):
         scores[p] = exp(scores[p] - most)
         total += scores[p]
     for p in range(seen):
-        share = scores[p] / total
-        value = values + p * right
-        if lanes == 1:
-            for o in range(wide):
-                x[out + o] += share * x[value + o]
-        else:
-            for o in range(wide):
-                x[(out + o) * lanes + lane] += share * x[(value + o) * lanes + lane]
+        share, value = scores[p] / total, (values + p * right) * lanes + lane
+        for o in range(wide):
+            x[(out + o) * lanes + lane] += share * x[value + o * lanes]
 
 
 @fast
@@ -222,12 +201,10 @@ def run(x, table, weights, scores, row, column, width, lanes, first, last):
     """All operations of one group at one pixel."""
     whole = first == 0 and last == lanes  # then the numbers of a part are one unbroken stretch
     for index in range(table.shape[0]):
-        op = table[index]
-        code = op[0]
+        op, code = table[index], table[index, 0]
         if row % op[1] != op[2] or column % op[1] != op[3]:
             continue
-        a, out = where(op, A, row, column), where(op, OUT, row, column)
-        size = op[A + 1]
+        a, out, size = where(op, A, row, column), where(op, OUT, row, column), op[A + 1]
         b = -1 if op[B] < 0 else where(op, B, row, column)
         if code == LINEAR:
             if lanes == 1:
@@ -236,13 +213,11 @@ def run(x, table, weights, scores, row, column, width, lanes, first, last):
                 linear_lanes(x, a, size, weights, op[4], out, op[OUT + 1], b, lanes, first, last)
             continue
         if code == ATTEND:
-            # Keys and values are those of all pixels so far: their parts begin at the image's first.
-            seen, right = row * width + column, op[B + 2]
+            seen, right = row * width + column, op[B + 2]  # parts of keys begin at the first pixel
             for lane in range(first, last):
                 attend(x, a, size, op[B], right, op[C], op[C + 1], seen, out, scores, lanes, lane)
             continue
-        half = size // 2
-        quarter = size // 4
+        half, quarter = size // 2, size // 4
         count = half if code in (TANH_GATE, GATE) else quarter if code == LSTM else size
         rounds, n = (1, count * lanes) if whole else (count, last - first)
         for turn in range(rounds):
@@ -273,12 +248,9 @@ def run(x, table, weights, scores, row, column, width, lanes, first, last):
                     new += sigmoid(x[i + step + q]) * x[j + q]
                     x[z + q] = new
                     x[y + q] = sigmoid(x[i + q]) * tanh(new)
-            elif code == ADD:
+            else:
                 for q in range(n):
-                    x[y + q] = x[i + q] + x[j + q]
-            elif code == COPY:
-                for q in range(n):
-                    x[y + q] = x[i + q]
+                    x[y + q] = x[i + q] + (x[j + q] if code == ADD else f32(0))
 
 
 @fast
@@ -291,9 +263,7 @@ def play(arena, table, weights, scores, row, column, width, lanes):
 @fast
 def draw(logits, noise):
     """Inverse CDF, as `arlm.sampling.noise.draw`."""
-    most, total = -math.inf, 0.0
-    for v in range(logits.shape[0]):
-        most = max(most, logits[v])
+    most, total = float(logits.max()), 0.0
     for v in range(logits.shape[0]):
         total += math.exp(float(logits[v]) - most)
     threshold, so_far, last = noise * total * (1 - 2.0**-50), 0.0, 0
