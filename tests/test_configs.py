@@ -80,7 +80,7 @@ def test_run_is_short_and_begins_with_launch_line_time_and_result(path: Path) ->
     assert 6 <= len(lines) <= 12
     assert lines[0] == f"# python -m arlm fit --config configs/{path.name}"
     assert lines[1].startswith("# ")
-    assert "on 2 cores" in lines[1]
+    assert "2 cores" in lines[1]
     assert "bits/" in lines[1]
 
 
