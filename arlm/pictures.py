@@ -108,10 +108,10 @@ def heat_map(images: Tensor, bits: Tensor) -> Tensor:
     return grid(both, columns=2)
 
 
-def write_samples(domain: Domain, tokens: Tensor, stem: Path) -> Path:
+def write_samples(domain: Domain, tokens: Tensor, stem: Path, columns: int | None = None) -> Path:
     """Write rows of tokens (N, T) as a grid `stem`.png or as texts `stem`.txt; returns the path."""
     if isinstance(domain, ImageDomain):
-        return write_image(grid(domain.decode(tokens)), stem)
+        return write_image(grid(domain.decode(tokens), columns=columns), stem)
     texts = (f"--- {i}\n{domain.decode(row)}\n" for i, row in enumerate(tokens))
     return write_text("".join(texts), stem.with_suffix(".txt"))
 

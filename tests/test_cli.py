@@ -372,3 +372,28 @@ def test_sigterm_saves_and_exits_143(tmp_path: Path) -> None:
     assert process.returncode == 143
     assert list(tmp_path.rglob("*.ckpt"))
     assert not list(tmp_path.rglob("*.tmp*"))
+
+
+def test_a_class_conditional_network_draws_a_column_for_each_class(
+    arlm, runs: Path, photographs: Path
+) -> None:
+    told = arlm(
+        "fit",
+        *DIGITS,
+        *TINY,
+        *("--data", "datamodules.image_folder.ImageFolder", "--data.path", photographs),
+        *("--data.size", 8, "--data.channels", 1, "--data.levels", 4, "--data.labels", "true"),
+        *("--data.batch_size", 8, "--trainer.max_epochs", 1, "--trainer.logger.name", "classes"),
+        *("--trainer.check_val_every_n_epoch", 1),
+    )
+    assert told.code == 0, told.err
+    assert arlm("evaluate", "runs/classes", "--baselines").code == 0
+    both = arlm("sample", "runs/classes", "--n", 6, "--out", "both.png")
+    assert both.code == 0, both.err
+    width, height = Image.open("both.png").size
+    assert height > 1.3 * width  # two classes, three rows
+    assert arlm("sample", "runs/classes", "--label", 1, "--out", "one.png").code == 0
+    said = arlm("sample", "runs/classes", "--label", 2).error()
+    assert "--label: 2" in said
+    picture = photographs / "dog" / "00.png"
+    assert "--label: the network needs a class" in arlm("score", "runs/classes", picture).error()

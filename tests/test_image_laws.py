@@ -145,11 +145,12 @@ class LateVertical(GatedPixelCNN):
 
 
 class StaleRow(GatedPixelCNN):
-    """The vertical stack is not computed again when a row begins."""
+    """The vertical stack is not computed for the first row."""
 
     def plan(self, tape):
         start_row = super().plan(tape)
-        return lambda arena, row: start_row(arena, row) if row < 2 else None
+        tape.stages[:] = [stage._replace(after=1) for stage in tape.stages]
+        return start_row
 
 
 class ForgottenLabel(PixelCNN):

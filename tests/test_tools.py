@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 from conftest import ROOT
 
 from arlm.domains import TextDomain
+from arlm.models.pixelcnn import PixelCNN
+from arlm.module import AutoregressiveModule
+from datamodules.digits import Digits
 
 
 def run(*arguments: object, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -63,7 +68,8 @@ def test_curves_of_no_run_are_refused(tmp_path: Path) -> None:
     [
         (["attention", "--threads", 1, "--repeats", 1], "ratio"),
         (["lightning_overhead", "--steps", 10, "--repeats", 1], "ms a step"),
-        pytest.param(["sampling", "--repeats", 1], "True", marks=pytest.mark.slow),
+        (["sampling", "--only", "Row", "--batches", 1, "--repeats", 1, "--threads", 1], "gap"),
+        (["training", "--only", "Row", "--batch", 2, "--repeats", 1, "--threads", 1], "bf16"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
@@ -72,3 +78,15 @@ def test_benches_run(bench: list, said: str) -> None:
     assert done.returncode == 0, done.stderr
     assert said in done.stdout
     assert "False" not in done.stdout
+
+
+def test_fixed_points_are_counted(tmp_path: Path) -> None:
+    module = AutoregressiveModule(Digits().spec, partial(PixelCNN, width=4, depth=1, head_width=4))
+    flags = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False}
+    trainer = pl.Trainer(**flags, max_steps=1, limit_val_batches=0, enable_progress_bar=False)
+    trainer.fit(module, Digits())
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    done = run("-m", "tools.bench.fixed_point", tmp_path / "x.ckpt", "--batch", 2, "--repeats", 1)
+    assert done.returncode == 0, done.stderr
+    assert "64 tokens in" in done.stdout
+    assert "100 % of rows the same" in done.stdout

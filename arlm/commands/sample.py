@@ -105,7 +105,9 @@ def main(arguments: Sequence[str]) -> None:
 
         print(write_image(labelled_grid({k: domain.decode(v) for k, v in drawn.items()}), out))
     else:
-        print(write_samples(domain, tokens, out.with_suffix("")))
+        classes = loaded.net.spec.context  # labels in turn: a column for each
+        columns = classes.vocab_size if classes and options.label is None else None
+        print(write_samples(domain, tokens, out.with_suffix(""), columns))
     if options.gif:
         from arlm.pictures import growing, write_animation
 

@@ -8,9 +8,11 @@ in one call. `arlm.layers.player` is the form that it must agree with.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,12 +42,20 @@ def side_by_side(arena: Tensor) -> Tensor:
     return memory.T[:batch]
 
 
+def compiled() -> Any:
+    """The compiled half. numba, imported only now, keeps its code by the age of one file."""
+    paths = [Path(__file__).with_name(f"native_{part}.py") for part in ("code", "math")]
+    code, parts = (path.stat().st_mtime for path in paths)
+    if parts > code and os.access(paths[0], os.W_OK):
+        paths[0].touch()  # what it is made of has changed since
+    return importlib.import_module("arlm.layers.native_code")
+
+
 class NativePlayer:
     """As `arlm.layers.player.Player`, on one arena (B, size) float32 from `side_by_side`."""
 
     def __init__(self, tape: Tape, arena: Tensor) -> None:
-        from arlm.layers import native_code  # numba is imported only now
-
+        native_code = compiled()
         assert native_code.WIDE == WIDE
         self.code, self.tape, self.rows = native_code, tape, len(arena)
         self.lanes = arena.stride(1)
@@ -54,9 +64,21 @@ class NativePlayer:
         self.weights, tables = _tables(tape, native_code)
         self.tables = np.zeros((len(tables), max(map(len, tables)), len(tables[0][0])), np.int64)
         for group, table in enumerate(tables):
-            self.tables[group, : len(table)] = table
+            if table:
+                self.tables[group, : len(table)] = table
+        ends = np.cumsum([0] + [len(stage.operations) for stage in tape.stages])
+        stages = [
+            (begin, end, stage.scan, stage.after)
+            for stage, begin, end in zip(tape.stages, ends, ends[1:], strict=False)
+        ]
+        self.stages = np.array(stages, np.int64).reshape(-1, 4)
         self.counts = np.array([len(table) for table in tables])
         self.scores = np.empty(tape.height * tape.width, np.float32)
+
+    def start_row(self, row: int) -> None:
+        """What the rows above say to a new row."""
+        table, place = self.tables[-1], (row, self.tape.width, self.lanes)
+        self.code.start_row(self.memory, table, self.stages, self.weights, self.scores, *place)
 
     def play(self, row: int, column: int, group: int) -> None:
         """Compute one group of features at pixel (row, column)."""
@@ -77,18 +99,19 @@ class NativePlayer:
         """
         tape, slot = self.tape, self.tape.image.window()
         sizes = (tape.width, tape.channels, tape.groups, slot.base, slot.right, tape.out.base)
-        shape = np.array([*sizes, self.lanes])
+        shape = np.array(sizes)
         uniform, drawn, scored = noise.contiguous().numpy(), tokens.numpy(), logits.numpy()
         level = values.to(torch.float32).numpy()
 
         def some(part: tuple[int, int]) -> None:
             first, last = part
             rows = slice(None) if self.lanes > 1 else slice(first, last)
-            lanes = part if self.lanes > 1 else (0, 1)
-            fixed = (self.tables, self.counts, self.weights, np.empty_like(self.scores))
+            lanes = (self.lanes, *(part if self.lanes > 1 else (0, 1)))
+            tables = (self.tables, self.counts, self.stages)
+            fixed = (*tables, self.weights, np.empty_like(self.scores))
             own = (uniform[rows], drawn[rows], scored[rows])
             memory = self.memory if self.lanes > 1 else self.memory[rows]
-            self.code.roll(memory, *fixed, row, shape, level, *lanes, *own)
+            self.code.roll(memory, *fixed, row, shape, level, np.array(lanes), *own)
 
         count, unit = (self.lanes, WIDE) if self.lanes > 1 else (self.rows, 1)
         each = -(-count // unit // torch.get_num_threads()) * unit
@@ -101,7 +124,7 @@ class NativePlayer:
 
 
 def _tables(tape: Tape, code: Any) -> tuple[np.ndarray, list[list[list[int]]]]:
-    """All weights in a row, and for each group a table of operations."""
+    """All weights in a row; a table of operations for each group, and one for the stages."""
     weights: list[np.ndarray] = []
     size = 0
 
@@ -117,7 +140,8 @@ def _tables(tape: Tape, code: Any) -> tuple[np.ndarray, list[list[list[int]]]]:
         parts = [number for part in (op.a, op.b, op.c, op.out) for number in place(part)]
         return [getattr(code, op.code.name), *op.phase, begin, *parts]
 
-    tables: list[Any] = [[entry(op) for op in operations] for operations in tape.operations]
+    rows = [op for stage in tape.stages for op in stage.operations]
+    tables: list[Any] = [[entry(op) for op in some] for some in (*tape.operations, rows)]
     return np.concatenate(weights), tables
 
 

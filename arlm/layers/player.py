@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,10 +24,12 @@ class Player:
     def __init__(self, tape: Tape, arena: Tensor) -> None:
         self.tape, self.arena = tape, arena
         flat = [op for group in tape.operations for op in group]
+        flat += [op for stage in tape.stages for op in stage.operations]
         parts = [p for op in flat for p in (op.a, op.b, op.c, op.out) if p]
         self.period = math.lcm(*(op.phase[0] for op in flat))
         self.alike = not any(p.down for p in parts)  # rows of one phase have the same calls
         self.rows: dict[int, list[list[list[Callable]]]] = {}
+        self.stages: dict[tuple[int, int], list[list[Callable]]] = {}
 
     def play(self, row: int, column: int, group: int) -> None:
         """Compute one group of features at pixel (row, column)."""
@@ -37,6 +40,36 @@ class Player:
             self.rows[key] = [self._calls(operations, row) for operations in self.tape.operations]
         for call in self.rows[key][group][column]:
             call()
+
+    def start_row(self, row: int) -> None:
+        """What the rows above say to a new row: its stages, each operation at all columns at once."""
+        key = row % self.period
+        for index, stage in enumerate(self.tape.stages):
+            if row < stage.after:
+                continue
+            if (index, key) not in self.stages:
+                calls = self._calls if stage.scan else self._wide_calls
+                self.stages[index, key] = calls(stage.operations, row)
+            for column in reversed(self.stages[index, key]):
+                for call in column:
+                    call()
+
+    def _wide_calls(self, operations: list[Operation], row: int) -> list[list[Callable]]:
+        """What to call for all columns of a row."""
+        calls: list[Callable] = []
+        for op in operations:
+            n, y, x = op.phase
+            if row % n != y:
+                continue
+            columns = range(x, self.tape.width, n)
+            parts = (op.a, op.b, op.c, op.out)
+            views: list[Any] = [p and p.whole(self.arena, row, columns) for p in parts]
+            a, b, c, out = views
+            if op.weight is not None:
+                calls.append(partial(wide_linear, a, op.weight, b, out))
+            else:
+                calls += PLAY[op.code](op, a, b, c, out)
+        return [calls]
 
     def _calls(self, operations: list[Operation], row: int) -> list[list[Callable]]:
         """What to call at each column of a row."""
@@ -79,6 +112,12 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, out: Tensor) -> None:
     out.copy_(torch.bmm(weights.unsqueeze(1), values).squeeze(1))
 
 
+def wide_linear(a: Tensor, weight: Tensor, b: Tensor | None, out: Tensor) -> None:
+    """out = a @ weight, plus b, over columns: (columns, B, in) to (columns, B, out)."""
+    y = a @ weight
+    out.copy_(y if b is None else y.add_(b))
+
+
 def _linear(op: Operation, a: Tensor, b: Tensor | None, c: None, out: Tensor) -> list[Callable]:
     if b is None:
         return [partial(torch.mm, a, op.weight, out=out)]
@@ -95,26 +134,26 @@ def _elu(op: Operation, a: Tensor, b: None, c: None, out: Tensor) -> list[Callab
 
 
 def _concat_elu(op: Operation, a: Tensor, b: None, c: None, out: Tensor) -> list[Callable]:
-    first, second = out.chunk(2, dim=1)
+    first, second = out.chunk(2, dim=-1)
     return [partial(first.copy_, a), partial(torch.neg, a, out=second), partial(F.elu_, out)]
 
 
 def _tanh_gate(op: Operation, a: Tensor, b: None, c: None, out: Tensor) -> list[Callable]:
-    left, right = a.chunk(2, dim=1)
+    left, right = a.chunk(2, dim=-1)
     sigmoid = partial(torch.sigmoid_, right)
     return [sigmoid, partial(torch.tanh, left, out=out), partial(out.mul_, right)]
 
 
 def _gate(op: Operation, a: Tensor, b: Tensor, c: None, out: Tensor) -> list[Callable]:
-    left, right = a.chunk(2, dim=1)
+    left, right = a.chunk(2, dim=-1)
     return [partial(torch.sigmoid_, right), partial(torch.addcmul, b, left, right, out=out)]
 
 
 def _lstm(op: Operation, a: Tensor, b: Tensor, c: Tensor, out: Tensor) -> list[Callable]:
-    size = out.shape[1]
-    o, f, i, g = a.split(size, dim=1)
+    size = out.shape[-1]
+    o, f, i, g = a.split(size, dim=-1)
     return [
-        partial(torch.sigmoid_, a[:, : 3 * size]),
+        partial(torch.sigmoid_, a[..., : 3 * size]),
         partial(torch.tanh_, g),
         partial(torch.mul, f, b, out=c),
         partial(c.addcmul_, i, g),

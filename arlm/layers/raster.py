@@ -18,7 +18,7 @@ from arlm.layers.native import NativePlayer, side_by_side, wanted
 from arlm.layers.player import Player
 from arlm.layers.tape import Code, Map, Part, Tape
 
-RowStep = Callable[[Tensor, int], object]
+RowStep = Callable[[Tensor, int], object] | None
 
 
 class Intensity(nn.Module):
@@ -72,7 +72,7 @@ class Plan:
     """A network made ready for sampling: weights folded, places given out."""
 
     tape: Tape
-    start_row: RowStep  # computes in the arena what row i needs of the rows above
+    start_row: RowStep  # what row i needs of the rows above, beside the tape's stages
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class RasterNetwork(Autoregressor):
         Sets `tape.image` (with rows enough for what reads it) and `tape.out`.
 
         Returns:
-            what to do with the arena when row i begins: it holds row i - 1 as the newest.
+            what to do with the arena when row i begins, before the tape's stages; None for nothing.
         """
         raise NotImplementedError
 
@@ -163,6 +163,8 @@ class RasterNetwork(Autoregressor):
             arena[:, tape.ones] = 1
             for part, value in tape.constants:
                 part.at(arena).copy_(value(context))
+            for begin in tape.beginnings:
+                begin(arena)
             return self._score(RasterState(arena, 0, plan))
 
     def advance(self, tokens: Tensor, state: Any) -> tuple[Tensor, State]:
@@ -195,7 +197,9 @@ class RasterNetwork(Autoregressor):
         pixel, channel = divmod(state.position, channels)
         row, column = divmod(pixel, width)
         if column == channel == 0:
-            plan.start_row(arena, row)
+            if plan.start_row is not None:
+                plan.start_row(arena, row)
+            player.start_row(row)
         if channel < self.groups:
             player.play(row, column, channel)
         state = RasterState(arena, state.position, plan, player)
@@ -221,7 +225,7 @@ class RasterNetwork(Autoregressor):
         tokens, log_prob = forced.clone(), []
         for row in range(height):
             here = slice(row * width * channels, (row + 1) * width * channels)
-            if row:
+            if row and state.plan.start_row is not None:
                 state.plan.start_row(state.arena, row)
             drawn = tokens[:, here].contiguous()
             scores = logits.new_empty(*drawn.shape, self.spec.vocab_size)
@@ -234,6 +238,16 @@ class RasterNetwork(Autoregressor):
     def read(self, tape: Tape, arena: Tensor, column: int, channel: int) -> Tensor:
         """Logits (B, V) of a channel from what the tape left in `out`."""
         return tape.out.at(arena).clone()
+
+
+def record_first(tape: Tape, layer: MaskedConv2d, out: Part, bias: Part) -> None:
+    """At the row's beginning: the image moves up, and the first layer sees the rows above."""
+    image, kernels = tape.image, layer.above()
+    tape.shift(image)
+    for row in range(image.rows - 1):
+        seen = image.span(layer.pads[0], layer.pads[1], row)
+        weight = rearrange(kernels[:, :, row], "o i k -> (k i) o")
+        tape.linear(seen, weight, out, out if row else bias)
 
 
 def put(part: Map, arena: Tensor, features: Tensor) -> None:

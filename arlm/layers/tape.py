@@ -53,6 +53,14 @@ class Part:
         first = self.base + row * self.down
         return arena[:, first : first + self.size]
 
+    def whole(self, arena: Tensor, row: int, columns: range) -> Tensor:
+        """(columns, B, size) of a row: one view."""
+        first = self.base + row * self.down + columns.start // self.step * self.right
+        stride = columns.step * self.right // self.step
+        return arena.as_strided(
+            (len(columns), len(arena), self.size), (stride, *arena.stride()), first
+        )
+
     def views(self, arena: Tensor, row: int, columns: int) -> list[Tensor]:
         """Views (B, size) for each column of a row."""
         batch, total = arena.shape
@@ -97,8 +105,13 @@ class Map:
         Args:
             seen: share of the pixel's own features that count, the first ones.
         """
-        first = (self.rows - 1) * self.columns + self.left - (taps - 1)
         size = (taps - 1) * self.features + round(seen * self.features)
+        return self.span(taps - 1, 0).cut(0, size)
+
+    def span(self, left: int, right: int, row: int = -1) -> Part:
+        """A row's features from `left` pixels to the left of the pixel to `right` to its right."""
+        first = row % self.rows * self.columns + self.left - left
+        size = (left + 1 + right) * self.features
         return Part(self.base + first * self.features, size, self.features, step=self.step)
 
 
@@ -122,8 +135,19 @@ class Operation:
     phase: tuple[int, int, int] = (1, 0, 0)  # (n, y, x): only where (i % n, j % n) == (y, x)
 
 
+class Stage(NamedTuple):
+    """Operations when a row begins: one after the other at all columns, or a scan from right to left."""
+
+    scan: bool  # all operations at the last column, then all at the one before, ...
+    after: int  # the first row that it is for
+    operations: list[Operation]
+
+
 class Tape:
-    """The operations at a pixel, for each group of channels that is computed by itself.
+    """The operations at a pixel, for each group of channels, and those when a row begins.
+
+    `tape.group = g` turns to the pixel's, `tape.at_row()` to the row's: what maps hold as their newest row
+    then is the row above.
 
     Args:
         height, width, channels: of the image.
@@ -138,9 +162,30 @@ class Tape:
         self.size = 0
         self.ones: list[int] = []
         self.constants: list[tuple[Part, Callable[[Tensor | None], Tensor]]] = []
+        self.beginnings: list[Callable[[Tensor], object]] = []  # what fills the arena at the start
         self.operations: list[list[Operation]] = [[] for _ in range(groups)]
-        self.group = 0  # that operations are recorded for
+        self.stages: list[Stage] = []
+        self.group = 0
         self.phase = (1, 0, 0)  # of the pixels that they are recorded for
+
+    @property
+    def group(self) -> int:
+        """The channel group that operations are recorded for."""
+        return self._group
+
+    @group.setter
+    def group(self, group: int) -> None:
+        self._group, self._recorded = group, self.operations[group]
+
+    def at_row(self, scan: bool = False, after: int = 0) -> None:
+        """Record a stage of what happens when a row begins."""
+        self.stages.append(Stage(scan, after, []))
+        self._recorded = self.stages[-1].operations
+
+    def shift(self, rows: Map) -> None:
+        """Move the rows of a map up by one; the newest stays, to be written over."""
+        for row in range(rows.rows - 1):
+            self.add(Code.COPY, rows.span(0, 0, row + 1), rows.span(0, 0, row))
 
     def map(
         self,
@@ -179,15 +224,21 @@ class Tape:
         self.constants.append((part, value))
         return part
 
-    def fixed(self, value: Tensor) -> Part:
-        """Room for a bias that `linear` can begin from."""
-        return self.constant(lambda context: value, len(value))
+    def fixed(self, value: Tensor, label: Callable[[Tensor | None], Tensor] | None = None) -> Part:
+        """Room for a bias that `linear` can begin from, and what the class label adds to it."""
+        if label is None:
+            return self.constant(lambda context: value, len(value))
+        return self.constant(lambda context: value + label(context), len(value))
+
+    def piece(self, whole: Part, group: int) -> Part:
+        """A group's piece of a part."""
+        size = whole.size // self.groups
+        return whole.cut(group * size, size)
 
     def mine(self, whole: T) -> T:
         """The current group's piece of a part, or its columns of a weight."""
         if isinstance(whole, Part):
-            size = whole.size // self.groups
-            return whole.cut(self.group * size, size)
+            return self.piece(whole, self.group)
         return whole.chunk(self.groups, dim=1)[self.group]
 
     def seen(self, cell: Part) -> Part:
@@ -203,4 +254,4 @@ class Tape:
         if more.get("weight") is not None:
             more["weight"] = more["weight"].detach().contiguous()
         more["phase"] = self.phase
-        self.operations[self.group].append(Operation(code, a, out, b, **more))
+        self._recorded.append(Operation(code, a, out, b, **more))

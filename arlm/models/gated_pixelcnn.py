@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
@@ -18,7 +17,7 @@ from arlm.core import Spec, check_sizes
 from arlm.errors import require
 from arlm.layers.label import Label
 from arlm.layers.masked_conv import MaskedConv2d
-from arlm.layers.raster import Head, RasterNetwork, RowStep, dense, put, shift_rows
+from arlm.layers.raster import Head, RasterNetwork, RowStep, dense
 from arlm.layers.tape import Code, Tape
 
 
@@ -118,8 +117,7 @@ class GatedPixelCNN(RasterNetwork):
         width, channels, layers = self.width, self.groups, self.layers
         image = tape.image = tape.map(channels, left=3, right=3, rows=4)
         reach = self.kernel // 2
-        rows = reach + 1
-        vertical = tape.map(width, left=reach, right=reach, rows=rows, count=self.depth)
+        vertical = tape.map(width, left=reach, right=reach, rows=reach + 1, count=self.depth)
         before = tape.map(2 * width, count=len(layers))  # what the vertical stack says
         states = tape.map(width, left=reach, count=self.depth)  # the horizontal stack
         gates, skips = tape.cell(2 * width), tape.cell(width)
@@ -143,22 +141,22 @@ class GatedPixelCNN(RasterNetwork):
                     tape.linear(seen(y), mine(dense(layer.out)), out, residual)
             record_head(skips)
 
-        links = [tape.constant(layer.horizontal_label.vector, 2 * width) for layer in layers]
-        labels = [tape.constant(layer.vertical_label.vector, 2 * width) for layer in layers[:-1]]
-
-        def start_row(arena: Tensor, row: int) -> None:
-            """The whole vertical stack, which sees rows above only."""
-            v = shift_rows(image, arena)
-            for index, layer in enumerate(layers):
-                up = layer.vertical(v)
-                bias = links[index].at(arena) + layer.horizontal.bias
-                link = layer.link(up)[:, :, 0] + bias[:, :, None]
-                put(before[index], arena, rearrange(link, "b f w -> 1 (b w) f"))
-                if not layer.last:
-                    v = tanh_gate(up + labels[index].at(arena)[:, :, None, None], 1)
-                    v = F.pad(v, (reach, reach))
-                    above = shift_rows(vertical[index], arena)
-                    vertical[index].view(arena)[:, 0, -1].copy_(rearrange(v, "b f 1 w -> b w f"))
-                    v = torch.cat([above, v], dim=2)
-
-        return start_row
+        tape.at_row()  # the whole vertical stack, which sees rows above only
+        tape.shift(image)
+        ups = tape.map(2 * width)
+        for index, layer in enumerate(layers):
+            rows, side = (image, 3) if layer.first else (vertical[index - 1], reach)
+            up, told = ups.window(), before[index].window()
+            for row, kernel in enumerate(rearrange(layer.vertical.weight, "o i r k -> r (k i) o")):
+                base = up if row else tape.fixed(layer.vertical.bias)
+                tape.linear(rows.span(side, side, row), kernel, up, base)
+            bias = tape.fixed(
+                layer.link.bias + layer.horizontal.bias, layer.horizontal_label.vector
+            )
+            tape.linear(up, layer.link.weight[:, :, 0, 0].T, told, bias)
+            if not layer.last:
+                label = tape.constant(layer.vertical_label.vector, 2 * width)
+                tape.add(Code.ADD, up, up, label)
+                tape.shift(vertical[index])
+                tape.add(Code.TANH_GATE, up, vertical[index].window())
+        return None

@@ -17,15 +17,7 @@ from torch import Tensor, nn
 from arlm.core import Spec, check_sizes
 from arlm.layers.label import Label
 from arlm.layers.masked_conv import MaskedConv2d
-from arlm.layers.raster import (
-    Head,
-    RasterNetwork,
-    RowStep,
-    above_windows,
-    dense,
-    put,
-    shift_rows,
-)
+from arlm.layers.raster import Head, RasterNetwork, RowStep, dense, record_first
 from arlm.layers.tape import Code, Tape
 
 
@@ -122,14 +114,11 @@ class PixelCNN(RasterNetwork):
                 tape.linear(seen(inner[index]), mine(dense(block.up)), mine(x), mine(x))
             record_head(x)
 
-        label = tape.constant(self.label.vector, 2 * width)
-        above = torch.stack([rearrange(b.conv.above(), "o i 1 k -> (k i) o") for b in self.blocks])
-        bias = torch.stack([block.conv.bias for block in self.blocks])[:, None]
-
-        def start_row(arena: Tensor, row: int) -> None:
-            seen = F.conv2d(shift_rows(image, arena), self.first.above(), self.first.bias)
-            seen = seen[:, :, 0] + label.at(arena)[:, :, None]
-            put(first, arena, rearrange(seen, "b f w -> 1 (b w) f"))
-            put(before, arena, torch.baddbmm(bias, above_windows(maps, arena, 3), above))
-
-        return start_row
+        tape.at_row()
+        bias = tape.fixed(self.first.bias, self.label.vector)
+        record_first(tape, self.first, first.window(), bias)
+        for index, block in enumerate(self.blocks):
+            above = rearrange(block.conv.above(), "o i 1 k -> (k i) o")
+            told, bias = before[index].window(), tape.fixed(block.conv.bias)
+            tape.linear(maps[index].span(1, 1), above, told, bias)
+        return None

@@ -12,23 +12,14 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from arlm.core import Spec, check_sizes
-from arlm.layers.image_lstm import DiagonalLayer, RowLayer, diagonal_order, lstm_cell, reorder
+from arlm.layers.image_lstm import DiagonalLayer, RowLayer, diagonal_order, reorder
 from arlm.layers.label import Label
 from arlm.layers.masked_conv import MaskedConv2d
-from arlm.layers.raster import (
-    Head,
-    RasterNetwork,
-    RowStep,
-    above_windows,
-    dense,
-    put,
-    shift_rows,
-)
+from arlm.layers.raster import Head, RasterNetwork, RowStep, dense, record_first
 from arlm.layers.tape import Code, Map, Part, Tape
 
 
@@ -109,7 +100,7 @@ class PixelRNN(RasterNetwork):
         gates, skips = tape.cell(4 * width), tape.cell(2 * width)
         hidden = [tape.cell(width) for _ in self.layers]
         record_head = self.head.plan(tape, 2 * width)
-        record_cell, start_layers = self.plan_layers(tape, inputs, before, states, cells)
+        record_cell, record_rows = self.plan_layers(tape, inputs, before, states, cells)
         for tape.group in range(channels):
             mine, seen = tape.mine, tape.seen
             earlier, x = image.window(4, tape.group / channels), inputs[0].window()
@@ -123,21 +114,17 @@ class PixelRNN(RasterNetwork):
             x = inputs[self.depth].window()
             tape.add(Code.ADD, mine(x), mine(skips), mine(skips))
             record_head(skips)
-        label = tape.constant(self.label.vector, 2 * width)
-
-        def start_row(arena: Tensor, row: int) -> None:
-            start_layers(arena, row, image)
-            seen = F.conv2d(shift_rows(image, arena), self.first.above(), self.first.bias)
-            seen = seen[:, :, 0] + label.at(arena)[:, :, None]
-            put(first, arena, rearrange(seen, "b f w -> 1 (b w) f"))
-
-        return start_row
+        record_rows()
+        tape.at_row()
+        bias = tape.fixed(self.first.bias, self.label.vector)
+        record_first(tape, self.first, first.window(), bias)
+        return None
 
     @abstractmethod
     def plan_layers(
         self, tape: Tape, inputs: Map, before: Map, states: Map, cells: Map
-    ) -> tuple[Callable[[int, Part, Part], None], Callable[[Tensor, int, Map], None]]:
-        """How a layer's hidden state at the pixel is recorded, and what all layers do when a row begins."""
+    ) -> tuple[Callable[[int, Part, Part], None], Callable[[], None]]:
+        """How to record a layer's hidden state at the pixel, and what all layers do when a row begins."""
 
 
 class RowLSTM(PixelRNN):
@@ -148,9 +135,13 @@ class RowLSTM(PixelRNN):
     def plan_layers(self, tape, inputs, before, states, cells):
         width, layers = self.width, self.layers
         kept = tape.map(width, count=self.depth)  # cells of the row above
-        state = torch.stack([layer.state.flatten(0, 1) for layer in layers])
-        bias = torch.stack([layer.input.bias for layer in layers])[:, None]
         initial = torch.stack([layer.initial[0] for layer in layers])  # (depth, 2, h)
+
+        def begin(arena: Tensor) -> None:
+            states.view(arena)[:, :, 0, 1:-1] = initial[:, None, 0]
+            cells.view(arena)[:, :, 0, 1:] = initial[:, None, 1]
+
+        tape.beginnings.append(begin)
 
         def record_cell(index: int, gates: Part, hidden: Part) -> None:
             mine = tape.mine
@@ -161,14 +152,14 @@ class RowLSTM(PixelRNN):
             tape.add(Code.LSTM, mine(gates), mine(hidden), memory, c=cell)
             tape.add(Code.COPY, mine(hidden), mine(states[index].window()))
 
-        def start_layers(arena: Tensor, row: int, image: Map) -> None:
-            if row == 0:
-                states.view(arena)[:, :, 0, 1:-1] = initial[:, None, 0]
-                cells.view(arena)[:, :, 0, 1:] = initial[:, None, 1]
-            put(before, arena, torch.baddbmm(bias, above_windows(states, arena, 3), state))
-            kept.view(arena).copy_(cells.view(arena)[:, :, :, 1:])
+        def record_rows() -> None:
+            tape.at_row()
+            for index, layer in enumerate(layers):
+                told, bias = before[index].window(), tape.fixed(layer.input.bias)
+                tape.linear(states[index].span(1, 1), layer.state.flatten(0, 1), told, bias)
+                tape.add(Code.COPY, cells[index].window(), kept[index].window())
 
-        return record_cell, start_layers
+        return record_cell, record_rows
 
 
 class DiagonalBiLSTM(PixelRNN):
@@ -204,12 +195,22 @@ class DiagonalBiLSTM(PixelRNN):
 
     def plan_layers(self, tape, inputs, before, states, cells):
         width, layers = self.width, self.layers
-        mirrored = tape.map(width, count=self.depth)  # right-to-left hidden states of the row above
+        mirrored = tape.map(
+            width, right=1, count=self.depth
+        )  # right-to-left states, of the row above
+        mirrored_cells = tape.map(width, right=1, count=self.depth)
+        sums = tape.map(4 * width, count=self.depth)  # gates of that half, but for what is scanned
+        more, mirrored_gates = tape.map(2 * width), tape.cell(4 * width)
         here, above = torch.stack([layer.state for layer in layers]).unbind(2)  # (depth, 2, h, 4h)
-        bias = torch.stack([layer.input.bias for layer in layers])[:, None]
         initial = torch.stack([layer.initial for layer in layers])  # (depth, direction, 2, h)
-        read = torch.stack([layer.mirror.weight.T for layer in layers])
-        read_bias = torch.stack([layer.mirror.bias for layer in layers])[:, None]
+
+        def begin(arena: Tensor) -> None:
+            for number, maps in enumerate((states, cells)):
+                maps.view(arena)[:, :, 0, 0] = initial[:, 0, number]
+            for number, maps in enumerate((mirrored, mirrored_cells)):
+                maps.view(arena)[:, :, 0, -1] = initial[:, 1, number]
+
+        tape.beginnings.append(begin)
 
         def record_cell(index: int, gates: Part, hidden: Part) -> None:
             mine, first = tape.mine, inputs[index].window(1, (tape.group + 1) / tape.groups)
@@ -220,35 +221,33 @@ class DiagonalBiLSTM(PixelRNN):
             tape.add(Code.LSTM, mine(gates), state, mine(left_cell), c=cell)
             tape.add(Code.ADD, state, mine(hidden), mine(mirrored[index].window()))
 
-        def scan(arena: Tensor, image: Map) -> None:
-            """The right-to-left half of the row just finished, all layers at once."""
-            x = inputs.view(arena)[:, :-1, 0, 1:]  # (B, depth, W, 2h)
+        def record_rows() -> None:
+            """The right-to-left half of the row above, and what its left-to-right half says."""
+            tape.at_row(after=1)
+            image, seen = tape.image, more.window()
             if self.complete:
-                rows = rearrange(image.view(arena)[:, 0], "b r w c -> b c r w")
-                seen = F.conv2d(rows, self.last.masked(), self.last.bias)
-                x = x + rearrange(seen, "b f 1 w -> b 1 w f")
-            batch, _, columns, _ = x.shape
-            z = torch.baddbmm(read_bias, rearrange(x, "b l w f -> l (b w) f"), read)
-            z = torch.baddbmm(z, above_windows(mirrored, arena, 1), above[:, 1])
-            z = rearrange(z, "l (b w) f -> w l b f", b=batch)
-            hidden, cell = (initial[:, 1, s, None].expand(-1, batch, -1) for s in range(2))
-            row = mirrored.view(arena)[:, :, 0]
-            for column in reversed(range(columns)):
-                gates = torch.baddbmm(z[column], hidden, here[:, 1]).flatten(0, 1)
-                hidden, cell = (
-                    s.unflatten(0, (-1, batch))
-                    for s in lstm_cell(gates, cell.flatten(0, 1), tape.groups)
-                )
-                row[:, :, column] = hidden.transpose(0, 1)
+                kernels = rearrange(self.last.masked(), "o i r k -> r (k i) o")
+                for row, kernel in enumerate(kernels):
+                    base = seen if row else tape.fixed(self.last.bias)
+                    tape.linear(image.span(3, 3, row), kernel, seen, base)
+            for index, layer in enumerate(layers):
+                total, weight = sums[index].window(), layer.mirror.weight.T
+                tape.linear(inputs[index].window(), weight, total, tape.fixed(layer.mirror.bias))
+                if self.complete:
+                    tape.linear(seen, weight, total, total)
+                tape.linear(mirrored[index].window(), above[index, 1], total, total)
+            tape.at_row(scan=True, after=1)
+            for index in range(self.depth):
+                right, right_cell = (m[index].span(-1, 1) for m in (mirrored, mirrored_cells))
+                total, gates = sums[index].window(), mirrored_gates
+                tape.linear(right, here[index, 1], gates, total)
+                new = [m[index].window() for m in (mirrored, mirrored_cells)]
+                for group in range(tape.groups):
+                    pieces = [tape.piece(p, group) for p in (gates, right_cell, *new)]
+                    tape.add(Code.LSTM, pieces[0], pieces[2], pieces[1], c=pieces[3])
+            tape.at_row()
+            for index, layer in enumerate(layers):
+                told, bias = before[index].window(), tape.fixed(layer.input.bias)
+                tape.linear(states[index].window(), above[index, 0], told, bias)
 
-        def start_layers(arena: Tensor, row: int, image: Map) -> None:
-            if row == 0:
-                states.view(arena)[:, :, 0, 0] = initial[:, 0, 0]
-                cells.view(arena)[:, :, 0, 0] = initial[:, 0, 1]
-                put(before, arena, bias.expand(-1, len(arena) * tape.width, -1))
-                return
-            scan(arena, image)
-            rows = rearrange(states.view(arena)[:, :, 0, 1:-1], "b l w f -> l (b w) f")
-            put(before, arena, torch.baddbmm(bias, rows, above[:, 0]))
-
-        return record_cell, start_layers
+        return record_cell, record_rows

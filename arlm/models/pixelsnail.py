@@ -19,7 +19,7 @@ from arlm.errors import require
 from arlm.layers.label import Label
 from arlm.layers.logistic_mixture import MixtureNetwork
 from arlm.layers.masked_conv import MaskedConv2d
-from arlm.layers.raster import RowStep, above_windows, dense, put, shift_rows
+from arlm.layers.raster import RowStep, dense, put, record_first
 from arlm.layers.shifted_conv import DownRightConv2d
 from arlm.layers.tape import Code, Tape
 
@@ -224,34 +224,25 @@ class PixelSNAIL(MixtureNetwork):
         tape.add(Code.ELU, hidden, hidden)
         tape.linear(tape.seen(hidden), dense(self.out), tape.out)
 
-        labels = [tape.constant(layer.label.vector, 2 * width) for layer in layers]
-        above_ones, above_twos = (
-            torch.stack([getattr(layer, name).above() for layer in layers])
-            for name in ("first", "second")
-        )
-        bias_ones = torch.stack([layer.first.bias for layer in layers])[:, None]
-        bias_twos = torch.stack([layer.second.bias for layer in layers])
-        spots = torch.stack(
-            [block.biases() for block in self.blocks]
-        )  # (depth, H * W, kept + asked)
+        tape.at_row()
+        record_first(tape, self.first, first.window(), tape.fixed(self.first.bias))
+        for index, layer in enumerate(layers):
+            told, bias = before_ones[index].window(), tape.fixed(layer.first.bias)
+            tape.linear(ones[index].span(1, 0), layer.first.above(), told, bias)
+            told, bias = (
+                before_twos[index].window(),
+                tape.fixed(layer.second.bias, layer.label.vector),
+            )
+            tape.linear(twos[index].span(1, 0), layer.second.above(), told, bias)
+        spots = torch.stack([block.biases() for block in self.blocks])  # (depth, H * W, all sizes)
         columns = tape.width
 
         def start_row(arena: Tensor, row: int) -> None:
-            if row:
+            if row:  # the last pixel of the row above is known now, and its key and value with it
                 pixel = image.view(arena)[:, 0, -1, 2 + columns]
                 for memory, block in zip(memories, self.blocks, strict=True):
                     newest = memory.before.at(arena, row)
                     newest += block.memory_image(pixel)
-            seen = F.conv2d(shift_rows(image, arena), self.first.above(), self.first.bias)
-            put(first, arena, rearrange(seen, "b f 1 w -> 1 (b w) f"))
-            put(
-                before_ones,
-                arena,
-                torch.baddbmm(bias_ones, above_windows(ones, arena, 2), above_ones),
-            )
-            label = torch.stack([part.at(arena) for part in labels]) + bias_twos[:, None]
-            label = label.repeat_interleave(columns, 1)
-            put(before_twos, arena, torch.baddbmm(label, above_windows(twos, arena, 2), above_twos))
             spot = spots[:, row * columns : (row + 1) * columns]
             put(places, arena, spot.repeat(1, len(arena), 1))
 
