@@ -8,10 +8,11 @@ import torch
 from arlm.core import Autoregressor, Spec
 from arlm.errors import UserError
 from arlm.models.lstm import LSTMLanguageModel
+from arlm.models.pixelcnn import PixelCNN
 from arlm.models.transformer import TransformerLanguageModel
 from arlm.rules.greedy import Greedy
 from arlm.rules.top_k import TopK
-from arlm.sampling import Sampler, draw, generate, row_seeds, uniform_noise
+from arlm.sampling import Sampler, draw, fixed_point, generate, row_seeds, uniform_noise
 
 
 class Fixed(Autoregressor):
@@ -144,3 +145,34 @@ def test_recurrent_networks_go_on_past_their_window() -> None:
 def test_bad_requests_are_refused(arguments: dict, said: str) -> None:
     with pytest.raises(UserError, match=said):
         generate(net(), **arguments)
+
+
+def test_a_trainers_half_precision_does_not_reach_samples() -> None:
+    net = PixelCNN(Spec(2, (6, 6, 1)), width=8, depth=2, head_width=8)
+    for draw_rows in (generate, fixed_point):
+        exact = draw_rows(net, row_seeds(0, 8))
+        with torch.autocast("cpu", torch.bfloat16):
+            inside = draw_rows(net, row_seeds(0, 8))
+        assert torch.equal(inside.tokens, exact.tokens)
+        assert torch.equal(inside.log_prob, exact.log_prob)
+
+
+def test_fixed_points_keep_prompts_rules_and_ends() -> None:
+    model = net()
+    forced = torch.tensor([[1, 2, -1, 0]]).expand(5, -1)
+    given = {"length": 8, "forced": forced, "rules": [TopK(2)]}
+    steps, fixed = generate(model, range(5), **given), fixed_point(model, range(5), **given)
+    assert torch.equal(fixed.tokens, steps.tokens)
+    assert (fixed.log_prob - steps.log_prob).abs().max() < 1e-10
+    ends = Fixed([0.5, 0.2, 0.3], eos_id=1, pad_id=2)
+    steps, fixed = generate(ends, range(20)), fixed_point(ends, range(20))
+    assert torch.equal(fixed.tokens, steps.tokens)
+    assert (fixed.log_prob - steps.log_prob).abs().max() < 1e-10
+    assert fixed.passes == 2  # a guess, and a look whether it changes
+
+
+def test_fixed_points_report_what_has_settled() -> None:
+    model = net()
+    counted: list[int] = []
+    fixed_point(model, range(3), progress=counted.append)
+    assert sum(counted) == model.spec.length

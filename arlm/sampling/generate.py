@@ -62,11 +62,11 @@ def generate(
 
 @contextmanager
 def at_rest(net: Autoregressor) -> Iterator[None]:
-    """Eval mode and no gradients meanwhile."""
+    """Eval mode, no gradients and full precision meanwhile, wherever a Trainer may be calling from."""
     training = net.training
     net.eval()
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast(device_of(net).type, enabled=False):
             yield
     finally:
         net.train(training)
