@@ -297,3 +297,13 @@ LAWS: list[Callable[[Callable], None]] = [
     law_deterministic,
     law_conditional,
 ]
+
+
+def assert_caught(mutant: type[Autoregressor], data: str, law: Callable) -> None:
+    """A network with one fault, small as the network that it is made of, breaks a law."""
+    arguments = dict(SMALL[mutant.__bases__[0].__name__][0])
+    try:
+        law(Case(mutant, arguments, data).build)
+    except AssertionError:
+        return
+    raise AssertionError(f"{law.__name__} does not catch {mutant.__name__}")

@@ -260,17 +260,3 @@ def dense(layer: MaskedConv2d | nn.Conv2d) -> Tensor:
     """Bias and weight of what a layer does at the pixel, (1 + in, out)."""
     weight = layer.here() if isinstance(layer, MaskedConv2d) else layer.weight.flatten(1).T
     return torch.cat([layer.bias[None], weight])  # type: ignore[index]
-
-
-def shift_rows(image: Map, arena: Tensor) -> Tensor:
-    """Move the rows of a map up by one, and give those above the new row, (B, features, rows - 1, columns)."""
-    rows = image.view(arena)[:, 0]
-    above = rows[:, 1:].clone()
-    rows[:, :-1] = above
-    return above.permute(0, 3, 1, 2)
-
-
-def above_windows(maps: Map, arena: Tensor, taps: int) -> Tensor:
-    """Windows of the newest row, which is about to be the row above: (count, B * W, taps * features)."""
-    rows = maps.view(arena)[:, :, -1].unfold(2, taps, 1)  # (B, count, W, features, taps)
-    return rearrange(rows, "b l w f k -> l (b w) (k f)")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from arlm.core import Spec
 from arlm.layers.label import Label
-from arlm.layers.raster import above_windows, put
+from arlm.layers.raster import put
 from arlm.layers.shifted_conv import DownConv2d, concat_elu
 from arlm.layers.tape import Code, Map, Part, Tape
 
@@ -189,3 +189,17 @@ def aside_of(layer: Any, width: int, second: bool) -> Tensor:
     """Weights (2 * width, width) of one half of [above, short cut], which concat_elu doubles."""
     half = layer.aside.weight[:, :, 0, 0].unflatten(1, (2, 2, width))[:, :, int(second)]
     return half.flatten(1).T
+
+
+def shift_rows(image: Map, arena: Tensor) -> Tensor:
+    """Move the rows of a map up by one, and give those above the new row, (B, features, rows - 1, columns)."""
+    rows = image.view(arena)[:, 0]
+    above = rows[:, 1:].clone()
+    rows[:, :-1] = above
+    return above.permute(0, 3, 1, 2)
+
+
+def above_windows(maps: Map, arena: Tensor, taps: int) -> Tensor:
+    """Windows of the newest row, which is about to be the row above: (count, B * W, taps * features)."""
+    rows = maps.view(arena)[:, :, -1].unfold(2, taps, 1)  # (B, count, W, features, taps)
+    return rearrange(rows, "b l w f k -> l (b w) (k f)")

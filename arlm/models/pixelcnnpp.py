@@ -17,10 +17,18 @@ from torch import Tensor, nn
 
 from arlm.core import Spec, check_sizes
 from arlm.layers.logistic_mixture import MixtureNetwork
-from arlm.layers.raster import RowStep, above_windows, dense, put, shift_rows
+from arlm.layers.raster import RowStep, dense, put
 from arlm.layers.shifted_conv import DownConv2d, DownRightConv2d, shift_down, shift_right
 from arlm.layers.tape import Code, Tape
-from arlm.layers.two_streams import SCALES, AboveRow, GatedResidual, LeftStack, Upsample
+from arlm.layers.two_streams import (
+    SCALES,
+    AboveRow,
+    GatedResidual,
+    LeftStack,
+    Upsample,
+    above_windows,
+    shift_rows,
+)
 
 
 class PixelCNNPlusPlus(MixtureNetwork):
