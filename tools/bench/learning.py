@@ -45,7 +45,6 @@ def train(
         loss = nats(batch.tokens).mean()
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         seen += len(batch.tokens)
         if time.perf_counter() - began > seconds:
