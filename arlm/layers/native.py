@@ -61,7 +61,7 @@ class NativePlayer:
         self.lanes = arena.stride(1)
         images = 1 if self.lanes > 1 else self.rows
         self.memory = arena.as_strided((images, tape.size * self.lanes), (tape.size, 1)).numpy()
-        self.weights, tables = _tables(tape, native_code)
+        self.weights, tables = _tables(tape, native_code, packed=self.lanes > 1)
         self.tables = np.zeros((len(tables), max(map(len, tables)), len(tables[0][0])), np.int64)
         for group, table in enumerate(tables):
             if table:
@@ -123,7 +123,14 @@ class NativePlayer:
             list(pool.map(some, parts))
 
 
-def _tables(tape: Tape, code: Any) -> tuple[np.ndarray, list[list[list[int]]]]:
+def _packed(weight: Tensor) -> Tensor:
+    """Weights (in, out) in the order in which lanes read them: four outputs at a time, then single ones."""
+    fours = weight.shape[1] // 4 * 4
+    groups = weight[:, :fours].unflatten(1, (-1, 4)).transpose(0, 1)
+    return torch.cat([groups.flatten(), weight[:, fours:].T.flatten()])
+
+
+def _tables(tape: Tape, code: Any, packed: bool) -> tuple[np.ndarray, list[list[list[int]]]]:
     """All weights in a row; a table of operations for each group, and one for the stages."""
     weights: list[np.ndarray] = []
     size = 0
@@ -135,7 +142,7 @@ def _tables(tape: Tape, code: Any) -> tuple[np.ndarray, list[list[list[int]]]]:
         nonlocal size
         begin = size
         if op.weight is not None:
-            weights.append(op.weight.numpy().ravel())
+            weights.append((_packed(op.weight) if packed else op.weight).numpy().ravel())
             size += weights[-1].size
         parts = [number for part in (op.a, op.b, op.c, op.out) for number in place(part)]
         return [getattr(code, op.code.name), *op.phase, begin, *parts]

@@ -16,6 +16,8 @@ from arlm.layers.native_math import (
     fast,
     product_of_four,
     product_of_one,
+    product_of_two_fours,
+    product_of_two_ones,
     sigmoid,
     tanh,
 )
@@ -51,18 +53,24 @@ def linear(x, source, size, weights, begin, place, width, base):
 @fast
 def linear_lanes(x, source, size, weights, begin, place, width, base, lanes, first, last):
     """The same for some lanes, WIDE at a time."""
-    for lane in range(first, last, WIDE):
+    lane = first
+    while lane < last:
+        two = lane + 2 * WIDE <= last
         a, y = source * lanes + lane, place * lanes + lane
-        b = base * lanes + lane if base >= 0 else -1
         o = 0
         while o < width:
-            z, w, at = b + o * lanes if b >= 0 else -1, begin + o, y + o * lanes
-            if o + 4 <= width:
-                product_of_four(x, weights, a, size, w, width, z, at, lanes)
-                o += 4
+            z = (base + o) * lanes + lane if base >= 0 else -1
+            w, at = begin + o * size, y + o * lanes  # as `arlm.layers.native` packs them
+            if o + 4 <= width and two:
+                product_of_two_fours(x, weights, a, size, w, 4, z, at, lanes)
+            elif o + 4 <= width:
+                product_of_four(x, weights, a, size, w, 4, z, at, lanes)
+            elif two:
+                product_of_two_ones(x, weights, a, size, w, 1, z, at, lanes)
             else:
-                product_of_one(x, weights, a, size, w, width, z, at, lanes)
-                o += 1
+                product_of_one(x, weights, a, size, w, 1, z, at, lanes)
+            o += 4 if o + 4 <= width else 1
+        lane += 2 * WIDE if two else WIDE
 
 
 @fast

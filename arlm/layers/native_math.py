@@ -56,12 +56,13 @@ def elu(x):
     return max(x, f32(0)) + exp(min(x, f32(0))) - ONE
 
 
-def lanes_product(count):
-    """A function that adds up products with WIDE lanes for `count` outputs at a time, kept in registers.
+def lanes_product(count, blocks):
+    """A function that adds up products for `count` outputs at a time, kept in registers.
 
     x[place + r * lanes + l] = x[base + r * lanes + l] + sum_k x[source + k * lanes + l] * w[k * width + r],
-    for r below `count`, l below WIDE, and w from weights[begin] on; without the first term if `base` is
-    below 0. Written as the compiler's own instructions, since it cannot know that x does not overlap itself.
+    for r below `count`, l below blocks * WIDE, and w from weights[begin] on; without the first term if
+    `base` is below 0. Written as the compiler's own instructions, since it cannot know that x does not
+    overlap itself. Two blocks halve the reading of weights, which large networks wait for.
     """
     whole, vector = ir.IntType(64), ir.VectorType(ir.FloatType(), WIDE)
     flags = ("contract", "reassoc", "nsz")
@@ -73,19 +74,21 @@ def lanes_product(count):
         )
         source, size, begin, width, base, place, lanes = arguments[2:]
 
-        def lane_vector(first, r=0):
+        def lane_vector(first, r, block):
             offset = builder.add(first, builder.mul(lanes, whole(r)))
+            offset = builder.add(offset, whole(block * WIDE))
             return builder.bitcast(builder.gep(x, [offset]), vector.as_pointer())
 
         entry, new = builder.block, builder.append_basic_block
         from_base, loop, body, done = new("from_base"), new("loop"), new("body"), new("done")
         builder.cbranch(builder.icmp_signed("<", base, whole(0)), loop, from_base)
         builder.position_at_end(from_base)
-        begun = [builder.load(lane_vector(base, r), align=4) for r in range(count)]
+        cells = [(r, block) for r in range(count) for block in range(blocks)]
+        begun = [builder.load(lane_vector(base, *cell), align=4) for cell in cells]
         builder.branch(loop)
 
         builder.position_at_end(loop)
-        k, sums = builder.phi(whole), [builder.phi(vector) for _ in range(count)]
+        k, sums = builder.phi(whole), [builder.phi(vector) for _ in cells]
         k.add_incoming(whole(0), entry)
         k.add_incoming(whole(0), from_base)
         for total, start in zip(sums, begun, strict=True):
@@ -94,22 +97,27 @@ def lanes_product(count):
         builder.cbranch(builder.icmp_signed("<", k, size), body, done)
 
         builder.position_at_end(body)
-        values = builder.load(lane_vector(builder.add(source, builder.mul(k, lanes))), align=4)
+        values = [
+            builder.load(lane_vector(builder.add(source, builder.mul(k, lanes)), 0, n), align=4)
+            for n in range(blocks)
+        ]
         first = builder.add(begin, builder.mul(k, width))
         undefined = ir.Constant(vector, ir.Undefined)
         same = ir.Constant(ir.VectorType(ir.IntType(32), WIDE), [0] * WIDE)
-        for r, total in enumerate(sums):
+        for r in range(count):
             weight = builder.load(builder.gep(weights, [builder.add(first, whole(r))]))
             single = builder.insert_element(undefined, weight, ir.IntType(32)(0))
             spread = builder.shuffle_vector(single, undefined, same)
-            product = builder.fmul(values, spread, flags=flags)
-            total.add_incoming(builder.fadd(total, product, flags=flags), body)
+            for n in range(blocks):
+                product = builder.fmul(values[n], spread, flags=flags)
+                total = sums[r * blocks + n]
+                total.add_incoming(builder.fadd(total, product, flags=flags), body)
         k.add_incoming(builder.add(k, whole(1)), body)
         builder.branch(loop)
 
         builder.position_at_end(done)
-        for r, total in enumerate(sums):
-            builder.store(total, lane_vector(place, r), align=4)
+        for total, cell in zip(sums, cells, strict=True):
+            builder.store(total, lane_vector(place, *cell), align=4)
         return context.get_dummy_value()
 
     @intrinsic
@@ -119,4 +127,5 @@ def lanes_product(count):
     return product
 
 
-product_of_four, product_of_one = lanes_product(4), lanes_product(1)
+product_of_four, product_of_one = lanes_product(4, 1), lanes_product(1, 1)
+product_of_two_fours, product_of_two_ones = lanes_product(4, 2), lanes_product(1, 2)
