@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from arlm.errors import UserError
 from arlm.messages import nearest
@@ -36,20 +36,8 @@ def shows_progress() -> bool:
     return sys.stderr.isatty()
 
 
-class Progress:
-    """A bar of work done per second, for a terminal."""
+def bar(what: str, unit: str, total: int) -> Any:
+    """A bar of work done per second, for a terminal: tqdm's, to be used in a `with`."""
+    from tqdm import tqdm
 
-    def __init__(self, what: str, unit: str, total: int) -> None:
-        from tqdm import tqdm
-
-        self.bar = tqdm(total=total, unit=unit, desc=what, disable=not shows_progress())
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
-
-    def update(self, done: int) -> None:
-        """Count what was finished."""
-        self.bar.update(done)
+    return tqdm(total=total, unit=unit, desc=what, disable=not shows_progress())

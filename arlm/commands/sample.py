@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arlm.commands import Parser, Progress
+from arlm.commands import Parser, bar
 from arlm.errors import UserError, require
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from arlm.checkpoint import Loaded
-    from arlm.core import Spec
+    from arlm.core import Autoregressor
     from arlm.domains import ImageDomain
     from arlm.rules import Rule
 
@@ -79,7 +78,7 @@ def main(arguments: Sequence[str]) -> None:
     for path in filter(None, (out, options.gif)):
         check_writable(Path(path))
 
-    context = labels(loaded.net.spec, options.label, options.n)
+    context = labels(loaded.net, options.label, options.n)
     forced = None
     length = options.length or loaded.net.spec.length
     if options.complete:
@@ -89,10 +88,11 @@ def main(arguments: Sequence[str]) -> None:
         forced = prompt_tokens(domain, options.prompt, length).expand(options.n, -1)
     began = time.perf_counter()
     count = options.n * max(1, len(rows))
-    with Progress("sampling", "tok", length * count) as progress:
+    with bar("sampling", "tok", length * count) as progress:
 
         def run(more: Sequence[Rule]) -> Tensor:
-            return draw(options, loaded, [*rules, *more], forced, context, progress)
+            given = (length, [*rules, *more], forced, context)
+            return draw(options, loaded.net, *given, progress)
 
         drawn = {name: run([rule]) for name, rule in rows.items()} or {"": run([])}
     seconds = time.perf_counter() - began
@@ -117,15 +117,15 @@ def main(arguments: Sequence[str]) -> None:
     print(f"{total} tokens, {total / seconds:.0f} tokens/s", file=sys.stderr)
 
 
-def draw(options, loaded: Loaded, rules, forced, context, progress: Progress) -> Tensor:
+def draw(options, net: Autoregressor, length, rules, forced, context, progress) -> Tensor:
     """Rows of tokens (n, T), by the strategy asked for."""
     from arlm.sampling import fixed_point, generate, row_seeds
 
     strategy: Any = fixed_point if options.decoding == "fixed_point" else generate
     result = strategy(
-        loaded.net,
+        net,
         row_seeds(options.seed, options.n),
-        options.length or loaded.net.spec.length,
+        length,
         rules=rules,
         forced=forced,
         context=context,
@@ -165,17 +165,17 @@ def sweep(text: str) -> dict[str, Rule]:
     return {f"{name} {value}": parse_rules(f"{name}={value}")[0] for value in each}
 
 
-def labels(spec: Spec, label: int | None, rows: int) -> Tensor | None:
+def labels(net: Autoregressor, label: int | None, rows: int) -> Tensor | None:
     """The class of each row (rows, 1): the one asked for, or all in turn."""
     import torch
 
-    if spec.context is None:
-        if label is not None:
-            raise UserError(f"--label: {label} given, but the checkpoint knows no classes; omit it")
-        return None
-    classes = spec.context.vocab_size
+    from arlm.sampling import labels_in_turn
+
     if label is None:
-        return (torch.arange(rows) % classes)[:, None]
+        return labels_in_turn(net, rows)
+    if net.spec.context is None:
+        raise UserError(f"--label: {label} given, but the checkpoint knows no classes; omit it")
+    classes = net.spec.context.vocab_size
     require(0 <= label < classes, "--label", label, f"choose 0 to {classes - 1}")
     return torch.full((rows, 1), label)
 

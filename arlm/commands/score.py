@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> None:
     rows = [domain.read(Path(name), "image") for name in options.images]
     tokens = torch.stack(rows)
     with torch.inference_mode():
-        nats = -net.log_prob(tokens, labels(net.spec, options.label, len(tokens))).double()
+        nats = -net.log_prob(tokens, labels(net, options.label, len(tokens))).double()
     pixels = nats.view(-1, domain.height, domain.width, domain.channels).sum(-1)
     picture = write_image(heat_map(domain.decode(tokens), pixels / math.log(2)), Path(options.out))
     figures = {

@@ -136,7 +136,8 @@ def _tables(tape: Tape, code: Any, packed: bool) -> tuple[np.ndarray, list[list[
     size = 0
 
     def place(part: Part | None) -> list[int]:
-        return [-1, 0, 0, 0, 1] if part is None else [*_fields(part)]
+        part = part or Part(-1, 0)
+        return [part.base, part.size, part.right, part.down, part.step]
 
     def entry(op: Operation) -> list[int]:
         nonlocal size
@@ -150,7 +151,3 @@ def _tables(tape: Tape, code: Any, packed: bool) -> tuple[np.ndarray, list[list[
     rows = [op for stage in tape.stages for op in stage.operations]
     tables: list[Any] = [[entry(op) for op in some] for some in (*tape.operations, rows)]
     return np.concatenate(weights), tables
-
-
-def _fields(part: Part) -> tuple[int, ...]:
-    return part.base, part.size, part.right, part.down, part.step

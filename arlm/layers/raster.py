@@ -53,9 +53,10 @@ class Head(nn.Module):
         """The same on features that come last, (..., features) -> (..., C * V)."""
         return self.out.at_pixels(F.relu(self.hidden.at_pixels(F.relu(x))))
 
-    def plan(self, tape: Tape, features: int) -> Callable[[Part], None]:
+    def plan(self, tape: Tape) -> Callable[[Part], None]:
         """Make room on the tape; call the result for each group."""
-        rectified, hidden = tape.cell(features), tape.cell(len(self.hidden.bias))
+        width, features = self.hidden.weight.shape[:2]
+        rectified, hidden = tape.cell(features), tape.cell(width)
         tape.out = tape.cell(len(self.out.bias) // tape.groups)
 
         def record(x: Part) -> None:

@@ -122,7 +122,7 @@ class GatedPixelCNN(RasterNetwork):
         states = tape.map(width, left=reach, count=self.depth)  # the horizontal stack
         gates, skips = tape.cell(2 * width), tape.cell(width)
         gated = [tape.cell(width) for _ in layers]
-        record_head = self.head.plan(tape, width)
+        record_head = self.head.plan(tape)
         for tape.group in range(channels):
             mine, seen = tape.mine, tape.seen
             for index, layer in enumerate(layers):

@@ -91,7 +91,7 @@ class PixelCNN(RasterNetwork):
         first = tape.map(2 * width)  # what the first layer sees of the rows above
         maps = tape.map(width, left=1, right=1, count=self.depth)  # inputs of the 3x3 layers
         before = tape.map(width, count=self.depth)  # what these see of the row above
-        x, record_head = tape.cell(2 * width), self.head.plan(tape, 2 * width)
+        x, record_head = tape.cell(2 * width), self.head.plan(tape)
         rectified = [tape.cell(2 * width) for _ in self.blocks]
         inner = [tape.cell(width) for _ in self.blocks]
 

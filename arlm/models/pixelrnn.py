@@ -99,7 +99,7 @@ class PixelRNN(RasterNetwork):
         cells = tape.map(width, left=1, count=self.depth)
         gates, skips = tape.cell(4 * width), tape.cell(2 * width)
         hidden = [tape.cell(width) for _ in self.layers]
-        record_head = self.head.plan(tape, 2 * width)
+        record_head = self.head.plan(tape)
         record_cell, record_rows = self.plan_layers(tape, inputs, before, states, cells)
         for tape.group in range(channels):
             mine, seen = tape.mine, tape.seen

@@ -175,9 +175,7 @@ class PixelSNAIL(MixtureNetwork):
         before_twos = tape.map(2 * width, count=len(layers))
         asked = self.key_width
         kept = self.key_width + self.value_width
-        places = tape.map(
-            asked + kept, count=depth
-        )  # biases of queries, keys and values at a place
+        places = tape.map(asked + kept, count=depth)  # what a place adds to query, key and value
         memories = tape.history(kept, count=depth)
         x = tape.cell(width)
         tape.linear(image.window(4, 0), self.first.here(), x, first.window())
@@ -229,10 +227,8 @@ class PixelSNAIL(MixtureNetwork):
         for index, layer in enumerate(layers):
             told, bias = before_ones[index].window(), tape.fixed(layer.first.bias)
             tape.linear(ones[index].span(1, 0), layer.first.above(), told, bias)
-            told, bias = (
-                before_twos[index].window(),
-                tape.fixed(layer.second.bias, layer.label.vector),
-            )
+            told = before_twos[index].window()
+            bias = tape.fixed(layer.second.bias, layer.label.vector)
             tape.linear(twos[index].span(1, 0), layer.second.above(), told, bias)
         spots = torch.stack([block.biases() for block in self.blocks])  # (depth, H * W, all sizes)
         columns = tape.width
