@@ -52,6 +52,9 @@ class Batch(NamedTuple):
     scored: Tensor  # (B, T) bool: counts in loss and metric
     units: Tensor  # (B, T) float: bytes, words or dims that the token stands for
     context: Tensor | None = None  # (B, S) int64
+    fresh: Tensor | None = (
+        None  # (B,) bool: begins a document; the others go on from the batch before
+    )
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,13 @@ class Prefix(State):
     context: Tensor | None
 
 
+class Carried(NamedTuple):
+    """Where rows stopped: the last token, which is not in the state yet, and the state before it."""
+
+    last: Tensor  # (B, 1) int64
+    state: State
+
+
 class Autoregressor(nn.Module, ABC):
     """p(x | c) = prod_t p(x_t | x_<t, c) over sequences of discrete tokens.
 
@@ -96,6 +106,7 @@ class Autoregressor(nn.Module, ABC):
 
     embed: nn.Module
     uses_context: ClassVar[bool] = False
+    carries: ClassVar[bool] = False  # whether `advance` may go on without end, as an RNN's does
 
     def __init__(self, spec: Spec) -> None:
         super().__init__()
@@ -148,6 +159,29 @@ class Autoregressor(nn.Module, ABC):
         next_token = tokens.new_zeros(len(tokens), 1)  # any token: no logit read here depends on it
         logits = self(torch.cat([prefix, next_token], dim=1), state.context)
         return logits[:, -tokens.shape[1] :], Prefix(prefix, state.context)
+
+    def carry_on(
+        self, tokens: Tensor, carried: Carried | None = None, context: Tensor | None = None
+    ) -> tuple[Tensor, Carried]:
+        """log_prob of a piece of longer rows: truncated back-propagation, and evaluation without windows.
+
+        Args:
+            tokens: (B, S) int64, which follow those that were given with `carried`.
+            carried: from the piece before, or None where rows begin.
+            context: (B, S') int64, or None; read where rows begin.
+
+        Returns: nats (B, S), as one pass over the long rows would give, and where they stopped.
+        """
+        if carried is None:
+            logits, state = self.start(len(tokens), tokens.shape[1], context)
+            logits = logits[:, None]
+            if tokens.shape[1] > 1:
+                more, state = self.advance(tokens[:, :-1], state)
+                logits = torch.cat([logits, more], dim=1)
+        else:
+            before = torch.cat([carried.last, tokens[:, :-1]], dim=1)
+            logits, state = self.advance(before, carried.state)
+        return token_log_prob(logits, tokens), Carried(tokens[:, -1:], state)
 
     def roll_out(
         self,

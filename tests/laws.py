@@ -24,11 +24,32 @@ from arlm.core import Autoregressor, Spec
 from arlm.errors import UserError
 from arlm.sampling import fixed_point, generate
 
+LLAMA = {
+    "width": 8,
+    "depth": 2,
+    "heads": 4,
+    "kv_heads": 2,
+    "norm": "rms",
+    "mlp": "swiglu",
+    "bias": False,
+}
 SMALL: dict[str, list[dict]] = {
-    "LSTMLanguageModel": [{"width": 8, "depth": 2}],
+    "RNNLanguageModel": [{"width": 8, "depth": 2}],
+    "GRULanguageModel": [{"width": 8, "depth": 2}],
+    "LSTMLanguageModel": [
+        {"width": 8, "depth": 2},
+        {"width": 8, "depth": 2, "embedding": 6, "tied": True},
+    ],
+    "NeuralNGram": [
+        {"order": 3, "embedding": 4, "width": 8},
+        {"order": 2, "embedding": 4, "width": 8, "direct": False},
+    ],
     "TransformerLanguageModel": [
         {"width": 8, "depth": 2, "heads": 2, "positions": "rotary"},
         {"width": 8, "depth": 2, "heads": 2, "positions": "learned"},
+        {"width": 8, "depth": 2, "heads": 2, "positions": "alibi", "norm_first": False},
+        {"width": 8, "depth": 2, "heads": 2, "band": 2, "tied": True, "start_token": 1},
+        LLAMA,
     ],
     "PixelCNN": [{"width": 12, "depth": 2, "head_width": 12}],
     "RowLSTM": [{"width": 12, "depth": 2, "head_width": 12}],
@@ -66,7 +87,7 @@ def networks() -> list[type[Autoregressor]]:
             if isinstance(kind, type)
             and issubclass(kind, Autoregressor)
             and kind.__module__ == module.__name__
-            and kind.__name__ != "PixelRNN"  # what its two kinds share
+            and not any(part.__module__ == module.__name__ for part in kind.__subclasses__())
         ]
     return found
 

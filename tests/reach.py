@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from arlm.core import Autoregressor
+from arlm.models.neural_ngram import NeuralNGram
 
 Place = tuple[int, int, int]
 Reach = dict[Place, frozenset[Place]]
@@ -122,6 +123,8 @@ REACH: dict[str, Callable[[Autoregressor], Reach]] = {
 def reach_of(net: Autoregressor) -> Tensor:
     """(T, T) bool: row t is what the logits of token t should see; all that is earlier by default."""
     length = net.spec.length
+    if isinstance(net, NeuralNGram):
+        return torch.ones(length, length).tril(-1).triu(1 - net.order).bool()
     for kind in type(net).__mro__:
         if kind.__name__ in REACH:
             order = {p: t for t, p in enumerate(places(net))}

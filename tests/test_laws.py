@@ -10,8 +10,8 @@ from torch import Tensor
 
 from arlm.core import token_log_prob
 from arlm.layers.masked_conv import MaskedConv2d
-from arlm.models.lstm import LSTMLanguageModel
 from arlm.models.pixelcnn import PixelCNN
+from arlm.models.rnn import LSTMLanguageModel
 from arlm.models.transformer import TransformerLanguageModel, TransformerState
 
 CASES = list(laws.cases())
@@ -76,15 +76,16 @@ class UnshiftedInput(LSTMLanguageModel):
     """logits[:, t] read x_t itself."""
 
     def forward(self, tokens, context=None):
-        return self._read(self.embed(tokens), None)[0]
+        return self.head(self._read(self.embed(tokens), None)[1])
 
 
 class ForgottenStart(LSTMLanguageModel):
     """Sampling begins from nothing where training begins from the start vector."""
 
     def start(self, batch, length, context=None):
-        logits, state = self._read(torch.zeros(batch, 1, self.width).to(self.start_vector), None)
-        return logits[:, 0], state
+        zeros = torch.zeros(batch, 1, self.width).to(self.start_vector)
+        _, outputs, state = self._read(zeros, None)
+        return self.head(outputs)[:, 0], state
 
 
 class CacheOffByOne(TransformerLanguageModel):

@@ -7,8 +7,8 @@ import torch
 
 from arlm.core import Autoregressor, Spec
 from arlm.errors import UserError
-from arlm.models.lstm import LSTMLanguageModel
 from arlm.models.pixelcnn import PixelCNN
+from arlm.models.rnn import LSTMLanguageModel
 from arlm.models.transformer import TransformerLanguageModel
 from arlm.rules.greedy import Greedy
 from arlm.rules.top_k import TopK

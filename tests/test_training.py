@@ -20,8 +20,8 @@ from arlm import checkpoint
 from arlm.callbacks import AtomicCheckpointIO, WriteSamples
 from arlm.core import Autoregressor, Spec
 from arlm.errors import UserError
-from arlm.models.lstm import LSTMLanguageModel
 from arlm.models.pixelcnn import PixelCNN
+from arlm.models.rnn import LSTMLanguageModel
 from arlm.module import AutoregressiveModule
 from arlm.pictures import write_samples
 from arlm.sampling import Sampler, row_seeds

@@ -23,11 +23,11 @@ from arlm.core import Autoregressor, Spec
 from arlm.layers.native import INSTALLED
 from arlm.layers.raster import RasterNetwork
 from arlm.models.gated_pixelcnn import GatedPixelCNN
-from arlm.models.lstm import LSTMLanguageModel
 from arlm.models.pixelcnn import PixelCNN
 from arlm.models.pixelcnnpp import PixelCNNPlusPlus
 from arlm.models.pixelrnn import DiagonalBiLSTM, RowLSTM
 from arlm.models.pixelsnail import PixelSNAIL
+from arlm.models.rnn import LSTMLanguageModel
 from arlm.models.transformer import TransformerLanguageModel
 from arlm.sampling import generate, row_seeds
 from tools.bench.timing import interleaved, machine, median

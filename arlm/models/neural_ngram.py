@@ -1,0 +1,97 @@
+"""Neural n-gram: a multi-layer perceptron over the last n - 1 tokens.
+
+References:
+    | A Neural Probabilistic Language Model (Bengio, Ducharme, Vincent, Jauvin, 2003)
+    | https://www.jmlr.org/papers/v3/bengio03a.html
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from arlm.core import Autoregressor, Spec, State, check_sizes
+from arlm.errors import require
+
+
+@dataclass(frozen=True)
+class Recent(State):
+    """The last n - 1 tokens, embedded."""
+
+    vectors: Tensor  # (B, n - 1, embedding)
+
+
+class NeuralNGram(Autoregressor):
+    """logits = b + W z + U tanh(d + H z), where z is the last n - 1 embedded tokens side by side.
+
+    Learned vectors stand for the tokens before the first. Rows may be of any length.
+
+    Args:
+        spec: what the data is; any shape, read in raster order.
+        order: n, tokens in an n-gram: those before, and the one that is scored.
+        embedding: features of a token.
+        width: of the hidden layer.
+        direct: whether z reaches the logits directly too, by W.
+        dropout: probability of zeroing a feature of z and of the hidden layer, in [0, 1).
+
+    Shapes: tokens (B, T) -> logits (B, T, V).
+    """
+
+    carries = True
+
+    def __init__(
+        self,
+        spec: Spec,
+        order: int = 5,
+        embedding: int = 64,
+        width: int = 256,
+        direct: bool = True,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(spec)
+        check_sizes(embedding=embedding, width=width, dropout=dropout)
+        require(order >= 2, "model.net.order", order, "choose at least 2")
+        self.order, self.embedding, self.width = order, embedding, width
+        self.direct, self.dropout = direct, dropout
+        self.embed = nn.Embedding(spec.vocab_size, embedding)
+        self.start_vectors = nn.Parameter(torch.randn(order - 1, embedding))
+        self.hidden = nn.Linear((order - 1) * embedding, width)
+        self.head = nn.Linear(width, spec.vocab_size)
+        self.skip = None
+        if direct:
+            self.skip = nn.Linear((order - 1) * embedding, spec.vocab_size, bias=False)
+        self.drop = nn.Dropout(dropout)
+
+    @property
+    def max_length(self) -> None:
+        return None
+
+    def forward(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
+        return self._read(self._start(len(tokens)), tokens)[0][:, :-1]
+
+    def start(
+        self, batch: int, length: int, context: Tensor | None = None
+    ) -> tuple[Tensor, Recent]:
+        recent = self._start(batch)
+        return self._logits(recent.flatten(1)), Recent(recent)
+
+    def advance(self, tokens: Tensor, state: Recent) -> tuple[Tensor, Recent]:
+        logits, recent = self._read(state.vectors, tokens)
+        return logits[:, 1:], Recent(recent)
+
+    def _start(self, batch: int) -> Tensor:
+        return self.start_vectors.expand(batch, -1, -1)
+
+    def _read(self, recent: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, S + 1, V) before, between and after tokens (B, S), and the new last n - 1 vectors."""
+        before = self.order - 1
+        vectors = torch.cat([recent, self.embed(tokens)], dim=1)
+        windows = vectors.unfold(1, before, 1).mT.flatten(2)  # (B, S + 1, (n - 1) embedding)
+        return self._logits(windows), vectors[:, -before:]
+
+    def _logits(self, z: Tensor) -> Tensor:
+        z = self.drop(z)
+        logits = self.head(self.drop(self.hidden(z).tanh()))
+        return logits if self.skip is None else logits + self.skip(z)

@@ -1,0 +1,237 @@
+"""Recurrent language models: tanh RNN, GRU and LSTM, with the regularisers of AWD-LSTM as options.
+
+References:
+    | Recurrent neural network based language model (Mikolov et al., 2010), tanh
+    | https://www.fit.vut.cz/research/group/speech/public/publi/2010/mikolov_interspeech2010_IS100722.pdf
+    | Learning Phrase Representations using RNN Encoder-Decoder (Cho et al., 2014), GRU
+    | https://arxiv.org/abs/1406.1078
+    | Long Short-Term Memory (Hochreiter, Schmidhuber, 1997)
+    | https://www.bioinf.jku.at/publications/older/2604.pdf
+    | Recurrent Neural Network Regularization (Zaremba, Sutskever, Vinyals, 2014), dropout
+    | https://arxiv.org/abs/1409.2329
+    | Regularizing and Optimizing LSTM Language Models (Merity, Keskar, Socher, 2018), AWD-LSTM
+    | https://arxiv.org/abs/1708.02182
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from arlm.core import Autoregressor, Carried, Spec, State, check_sizes, token_log_prob
+from arlm.errors import require
+
+
+@dataclass(frozen=True)
+class RecurrentState(State):
+    """What each layer remembers after the last token."""
+
+    layers: tuple[tuple[Tensor, ...], ...]  # (hidden,), or (hidden, cell) for LSTM: (B, width) each
+
+
+class RecurrentLanguageModel(Autoregressor):
+    """h_t = cell(embed(x_{t-1}), h_{t-1}), in layers; logits_t = W h_t + b; x_{-1} is a learned start.
+
+    Rows may be of any length: the state carries all of the past. Without the options after `tied`,
+    dropout is Zaremba's: on the inputs, between the layers and before the head, never on the recurrence.
+
+    Args:
+        spec: what the data is; any shape, read in raster order.
+        width: of the hidden state.
+        depth: stacked layers.
+        embedding: size of the embedding; by default `width`.
+        dropout: probability of zeroing a feature before the head, in [0, 1); AWD-LSTM's `dropout`.
+        tied: the head's weights are the embedding's; the last layer then has the embedding's size.
+        input_dropout: the same for the embedded tokens, by default `dropout`; AWD-LSTM's `dropouti`.
+        hidden_dropout: between the layers, by default `dropout`; AWD-LSTM's `dropouth`.
+        embedding_dropout: probability of leaving out a token of the vocabulary; `dropoute`.
+        variational: one dropout mask for all the tokens of a row (Gal, Ghahramani, 2016).
+        weight_drop: probability of zeroing a recurrent weight (DropConnect); `wdrop`.
+        activation_penalty: times mean h^2 of the dropped last layer is added to the loss; `alpha`.
+        slowness_penalty: times mean (h_t - h_{t-1})^2 of the last layer; `beta`.
+
+    Shapes: tokens (B, T) -> logits (B, T, V).
+    """
+
+    carries = True
+    cell: ClassVar[Callable[..., nn.RNNBase]]
+    run: ClassVar[Callable[..., Any]]  # the cell's function of its weights
+    layers: Any
+
+    def __init__(
+        self,
+        spec: Spec,
+        width: int = 256,
+        depth: int = 2,
+        embedding: int | None = None,
+        dropout: float = 0.0,
+        tied: bool = False,
+        input_dropout: float | None = None,
+        hidden_dropout: float | None = None,
+        embedding_dropout: float = 0.0,
+        variational: bool = False,
+        weight_drop: float = 0.0,
+        activation_penalty: float = 0.0,
+        slowness_penalty: float = 0.0,
+    ) -> None:
+        super().__init__(spec)
+        size = width if embedding is None else embedding
+        check_sizes(width=width, depth=depth, embedding=size, dropout=dropout)
+        chances = {
+            "input_dropout": input_dropout,
+            "hidden_dropout": hidden_dropout,
+            "embedding_dropout": embedding_dropout,
+            "weight_drop": weight_drop,
+        }
+        for name, chance in chances.items():
+            fits = chance is None or 0 <= chance < 1
+            require(fits, f"model.net.{name}", chance, "choose from 0 up to below 1")
+        self.width, self.depth, self.embedding, self.tied = width, depth, embedding, tied
+        self.dropout, self.input_dropout = dropout, input_dropout
+        self.hidden_dropout, self.embedding_dropout = hidden_dropout, embedding_dropout
+        self.variational, self.weight_drop = variational, weight_drop
+        self.activation_penalty, self.slowness_penalty = activation_penalty, slowness_penalty
+        self.embed = nn.Embedding(spec.vocab_size, size)
+        self.start_vector = nn.Parameter(torch.zeros(size).normal_(std=0.1))
+        widths = [width] * (depth - 1) + [size if tied else width]
+        self.layers = nn.ModuleList(
+            type(self).cell(before, after, batch_first=True)
+            for before, after in zip([size, *widths], widths, strict=False)
+        )
+        self.head = nn.Linear(widths[-1], spec.vocab_size)
+        if tied:
+            nn.init.uniform_(self.embed.weight, -0.1, 0.1)
+            self.head.weight = self.embed.weight
+
+    @property
+    def max_length(self) -> None:
+        return None
+
+    def forward(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.head(self._read(self._inputs(tokens), None)[1])
+
+    def log_prob(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
+        if not self._penalised:
+            return super().log_prob(tokens, context)
+        return self._score(tokens, self._inputs(tokens), None)[0]
+
+    def start(
+        self, batch: int, length: int, context: Tensor | None = None
+    ) -> tuple[Tensor, RecurrentState]:
+        _, outputs, state = self._read(self._start(batch), None)
+        return self.head(outputs)[:, 0], state
+
+    def advance(self, tokens: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
+        _, outputs, state = self._read(self._embed(tokens), state)
+        return self.head(outputs), state
+
+    def carry_on(
+        self, tokens: Tensor, carried: Carried | None = None, context: Tensor | None = None
+    ) -> tuple[Tensor, Carried]:
+        if carried is None:
+            log_prob, state = self._score(tokens, self._inputs(tokens), None)
+        else:
+            before: Any = carried.state
+            inputs = self._embed(torch.cat([carried.last, tokens[:, :-1]], dim=1))
+            log_prob, state = self._score(tokens, inputs, before)
+        return log_prob, Carried(tokens[:, -1:], state)
+
+    @property
+    def _penalised(self) -> bool:
+        return self.training and bool(self.activation_penalty or self.slowness_penalty)
+
+    def _start(self, batch: int) -> Tensor:
+        return self.start_vector.expand(batch, 1, -1)
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        vectors = self.embed(tokens)
+        if self.training and self.embedding_dropout:
+            kept = F.dropout(vectors.new_ones(self.spec.vocab_size, 1), self.embedding_dropout)
+            vectors = vectors * kept[tokens]
+        return vectors
+
+    def _inputs(self, tokens: Tensor) -> Tensor:
+        """What the first layer reads at each token of whole rows, (B, T, embedding)."""
+        return torch.cat([self._start(len(tokens)), self._embed(tokens)[:, :-1]], dim=1)
+
+    def _drop(self, x: Tensor, chance: float | None) -> Tensor:
+        chance = self.dropout if chance is None else chance
+        if not self.variational:
+            return F.dropout(x, chance, self.training)
+        return x * F.dropout(x.new_ones(len(x), 1, x.shape[2]), chance, self.training)
+
+    def _read(
+        self, inputs: Tensor, state: RecurrentState | None
+    ) -> tuple[Tensor, Tensor, RecurrentState]:
+        """Inputs (B, S, embedding) -> last layer's outputs (B, S, width), the same dropped, the state."""
+        x = self._drop(inputs, self.input_dropout)
+        outputs, after = x, []
+        for index, layer in enumerate(self.layers):
+            before = None if state is None else state.layers[index]
+            outputs, memory = self._layer(layer, x, before)
+            after.append(memory)
+            last = index + 1 == self.depth
+            x = self._drop(outputs, self.dropout if last else self.hidden_dropout)
+        return outputs, x, RecurrentState(tuple(after))
+
+    def _layer(
+        self, layer: nn.RNNBase, x: Tensor, before: tuple[Tensor, ...] | None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        hidden = None if before is None else [part[None].to(x.dtype) for part in before]
+        if self.training and self.weight_drop:
+            if hidden is None:
+                zeros = x.new_zeros(1, len(x), layer.hidden_size)
+                hidden = [zeros] * (2 if isinstance(layer, nn.LSTM) else 1)
+            weights = list(layer._parameters.values())
+            weights[1] = F.dropout(layer.weight_hh_l0, self.weight_drop)
+            given = hidden if isinstance(layer, nn.LSTM) else hidden[0]
+            flags = (
+                True,
+                1,
+                0.0,
+                True,
+                False,
+                True,
+            )  # biases, layers, dropout, train, both ways, batch first
+            outputs, *memory = type(self).run(x, given, weights, *flags)
+        else:
+            given = None if hidden is None else hidden if len(hidden) == 2 else hidden[0]
+            outputs, memory = layer(x, tuple(given) if isinstance(given, list) else given)
+            memory = memory if isinstance(memory, tuple) else (memory,)
+        return outputs, tuple(part[0] for part in memory)
+
+    def _score(
+        self, tokens: Tensor, inputs: Tensor, state: RecurrentState | None
+    ) -> tuple[Tensor, RecurrentState]:
+        """Nats (B, S) of tokens, and the state; in training the penalties enter the gradient alone."""
+        raw, dropped, state = self._read(inputs, state)
+        log_prob = token_log_prob(self.head(dropped), tokens)
+        if self._penalised:
+            penalty = self.activation_penalty * dropped.float().square().mean(-1)
+            slow = raw.float().diff(dim=1).square().mean(-1)
+            penalty = penalty + self.slowness_penalty * F.pad(slow, (1, 0))
+            log_prob = log_prob - (penalty - penalty.detach())
+        return log_prob, state
+
+
+class RNNLanguageModel(RecurrentLanguageModel):
+    """h_t = tanh(W x_t + U h_{t-1} + b); the arguments are those of RecurrentLanguageModel."""
+
+    cell, run = nn.RNN, staticmethod(torch.rnn_tanh)
+
+
+class GRULanguageModel(RecurrentLanguageModel):
+    """Gated recurrent units: an update and a reset gate; arguments as RecurrentLanguageModel's."""
+
+    cell, run = nn.GRU, staticmethod(torch.gru)
+
+
+class LSTMLanguageModel(RecurrentLanguageModel):
+    """Input, forget and output gates around a cell; arguments as RecurrentLanguageModel's."""
+
+    cell, run = nn.LSTM, staticmethod(torch.lstm)
