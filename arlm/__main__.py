@@ -20,6 +20,7 @@ COMMANDS = {
     "sample": "draw samples from a checkpoint",
     "evaluate": "likelihood of a checkpoint, beside baselines",
     "score": "likelihood of images, and where they surprise the network",
+    "compare": "networks on the same tokens: table and HTML page",
 }
 HELP = f"""usage: arlm VERB [options]          ({__version__})
 

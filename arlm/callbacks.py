@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from lightning_fabric.utilities.types import _PATH
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.cli import SaveConfigCallback
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from torch import Tensor
 
 from arlm.domains import Domain
 from arlm.errors import require
@@ -67,6 +69,51 @@ class WriteSamples(Callback):
             board.add_images("samples", images, trainer.global_step)
         elif path.suffix == ".txt" and hasattr(board, "add_text"):
             board.add_text("samples", path.read_text(encoding="utf-8"), trainer.global_step)
+
+
+class AverageOncePlateaued(WeightAveraging):
+    """NT-ASGD: once validation stops improving, the mean of all weights from then on is evaluated.
+
+    Args:
+        patience: validations in which nll is above its least before; AWD-LSTM's `nonmono`.
+
+    References:
+        | Regularizing and Optimizing LSTM Language Models (Merity et al., 2018), section 3
+        | https://arxiv.org/abs/1708.02182
+    """
+
+    def __init__(self, patience: int = 5) -> None:
+        require(patience >= 1, "patience", patience, "choose at least 1")
+        self.patience = patience
+        self.history: list[float] = []
+        self.averaging = False
+        self.before = 0  # steps until the mean began
+        super().__init__(avg_fn=self._mean)
+
+    def _mean(self, average: Tensor, current: Tensor, steps: Tensor) -> Tensor:
+        if not self.averaging:
+            self.before = int(steps)
+            return current.clone()
+        return average + (current - average) / (int(steps) - self.before + 1)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_validation_end(trainer, pl_module)
+        if trainer.sanity_checking or self.averaging:
+            return
+        nll = float(trainer.callback_metrics["val/nll"])
+        self.averaging = nll > min(self.history[: -self.patience], default=float("inf"))
+        self.history.append(nll)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs."""
+        ours = {name: getattr(self, name) for name in ("history", "averaging", "before")}
+        return ours | super().state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on as the run that was saved."""
+        for name in ("history", "averaging", "before"):
+            setattr(self, name, state_dict[name])
+        super().load_state_dict(state_dict)
 
 
 class LineProgress(Callback):

@@ -42,10 +42,22 @@ def describe(thing: object, *skip: str) -> dict[str, Any]:
         skip: arguments to leave out.
     """
     kind = type(thing)
-    names = [name for name in inspect.signature(kind).parameters if name not in skip]
-    values = {name: getattr(thing, name) for name in names}
+    values = {name: getattr(thing, name) for name in _arguments(kind) if name not in skip}
     plain = {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
     return {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": plain}
+
+
+def _arguments(kind: type) -> list[str]:
+    """Names of a constructor's arguments, those that it passes on by `**` to its base among them."""
+    names: list[str] = []
+    for base in kind.__mro__:
+        if "__init__" in vars(base):
+            parameters = list(inspect.signature(base).parameters.values())
+            open_ended = [p for p in parameters if p.kind is p.VAR_KEYWORD]
+            names += [p.name for p in parameters if p not in open_ended and p.name not in names]
+            if not open_ended:
+                return names
+    return names
 
 
 def build(description: dict[str, Any], *arguments: Any, trusted: Sequence[str] = ()) -> Any:

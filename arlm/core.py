@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -68,14 +68,33 @@ class State:
     shared: ClassVar[frozenset[str]] = frozenset()
 
     def __getitem__(self, rows: Tensor | slice) -> State:
+        return self.map(lambda part: part[rows])
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> State:
+        """The same of each tensor that is not shared."""
         names = [f.name for f in fields(self) if f.name not in self.shared]
-        return replace(self, **{name: _select(getattr(self, name), rows) for name in names})
+        return replace(self, **{name: _map(function, getattr(self, name)) for name in names})
+
+    def leaves(self) -> list[Tensor]:
+        """All tensors that are not shared, in order."""
+        found: list[Tensor] = []
+        self.map(lambda part: found.append(part) or part)  # type: ignore[func-returns-value]
+        return found
+
+    def filled(self, leaves: Iterator[Tensor]) -> State:
+        """This state's form with other tensors, in the order of `leaves`."""
+        return self.map(lambda _: next(leaves))
+
+    def join(self, below: State) -> State:
+        """The rows of both, one below the other."""
+        others = iter(below.leaves())
+        return self.map(lambda part: torch.cat([part, next(others)]))
 
 
-def _select(value: Any, rows: Tensor | slice) -> Any:
+def _map(function: Callable[[Tensor], Tensor], value: Any) -> Any:
     if isinstance(value, Tensor):
-        return value[rows]
-    return tuple(_select(v, rows) for v in value) if isinstance(value, tuple) else value
+        return function(value)
+    return tuple(_map(function, v) for v in value) if isinstance(value, tuple) else value
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,11 @@ from typing import Any, Literal
 
 import torch
 from pytorch_lightning import LightningDataModule
-from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from arlm.core import Spec
-from arlm.datasets import Rows, TextWindows, TokenDataset, generator
-from arlm.domains import Domain, TextDomain
+from arlm.datasets import Rows, TokenDataset, generator
+from arlm.domains import Domain
 from arlm.errors import UserError, require
 from arlm.sampling.noise import row_seeds
 
@@ -54,7 +53,7 @@ class BatchOrder(Sampler[Rows]):
     """Which rows make which batch: a pure function of (seed, epoch), shared out over processes.
 
     In training, rows are shuffled and a last short batch is left out; in evaluation, every row comes
-    once, in order.
+    once, in order. Lanes always come in order, each process with its own.
 
     Args:
         rows: in the data set.
@@ -62,6 +61,8 @@ class BatchOrder(Sampler[Rows]):
         training: shuffle and drop the last short batch.
         seed: of the shuffling.
         rank, world_size: this process and how many there are.
+        lanes: of a data set whose rows go on from batch to batch; then there are `batch_size` of them
+            for each process.
     """
 
     def __init__(
@@ -72,8 +73,10 @@ class BatchOrder(Sampler[Rows]):
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        lanes: int | None = None,
     ) -> None:
         self.rows, self.batch_size, self.training, self.seed = rows, batch_size, training, seed
+        self.lanes = lanes
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
         self.skip = 0  # batches to leave out once, after a resume
@@ -83,17 +86,24 @@ class BatchOrder(Sampler[Rows]):
         self.epoch = epoch
 
     def __len__(self) -> int:
+        if self.lanes:
+            return self.rows // self.lanes
         step = self.batch_size * self.world_size
         if self.training:
             return self.rows // step
         return len(range(self.rank * self.batch_size, self.rows, step))
 
     def __iter__(self) -> Iterator[Rows]:
+        skip, self.skip = self.skip, 0
+        if self.lanes:
+            mine = torch.arange(self.lanes).tensor_split(self.world_size)[self.rank]
+            for batch in range(skip, len(self)):
+                yield Rows(self.epoch, batch * self.lanes + mine)
+            return
         order = torch.arange(self.rows)
         if self.training:
             order = torch.randperm(self.rows, generator=generator(self.seed, self.epoch))
         batches = order.split(self.batch_size)[self.rank :: self.world_size][: len(self)]
-        skip, self.skip = self.skip, 0
         for chosen in batches[skip:]:
             yield Rows(self.epoch, chosen)
 
@@ -159,6 +169,22 @@ class TokenDataModule(LightningDataModule, ABC):
         """Where the data came from, for the record: versions, checksums, protocol."""
         return {}
 
+    def words(self, split: Split) -> int:
+        """Words in a split, for word perplexity; 0 for data that has none."""
+        return 0
+
+    @property
+    def protocol(self) -> str:
+        """How much context a scored token has."""
+        return "whole rows"
+
+    @property
+    def processes(self) -> tuple[int, int]:
+        """This process, and how many there are."""
+        if self.trainer is None:
+            return 0, 1
+        return self.trainer.global_rank, self.trainer.world_size
+
     def dataset(self, split: Split) -> TokenDataset:
         """One split, built at first use."""
         if split not in self._datasets:
@@ -167,16 +193,17 @@ class TokenDataModule(LightningDataModule, ABC):
 
     def loader(self, split: Split) -> ResumableLoader:
         """Batches of one split, this process's share of them."""
+        rank, world_size = self.processes
         dataset, training = self.dataset(split), split == "train"
-        rank, world_size = 0, 1
-        if self.trainer is not None:
-            rank, world_size = self.trainer.global_rank, self.trainer.world_size
         if training and self.batch_size * world_size > len(dataset):
             raise UserError(
                 f"data.batch_size: {self.batch_size * world_size} is larger than the training split "
                 f"of {len(dataset)} rows; choose at most {len(dataset) // world_size}"
             )
-        order = BatchOrder(len(dataset), self.batch_size, training, self.seed, rank, world_size)
+        order = BatchOrder(
+            *(len(dataset), self.batch_size, training, self.seed, rank, world_size),
+            lanes=dataset.lanes,
+        )
         return ResumableLoader(dataset, order, self.num_workers)
 
     def train_dataloader(self) -> ResumableLoader:
@@ -192,47 +219,3 @@ class TokenDataModule(LightningDataModule, ABC):
         """Seeds of the rows that `predict` samples."""
         seeds: Any = torch.tensor(row_seeds(self.seed, self.predict_rows))
         return DataLoader(seeds, batch_size=min(self.batch_size, self.predict_rows))
-
-
-class TextDataModule(TokenDataModule):
-    """Text in windows of `length` tokens. A subclass sets `self.domain` and writes `text`.
-
-    Args:
-        length: tokens in a window, T.
-        stride: by how much windows advance in evaluation; half a window by default, so that a token
-            is scored with at least that much context.
-        batch_size, seed, num_workers: as for TokenDataModule.
-    """
-
-    domain: TextDomain
-
-    def __init__(
-        self,
-        length: int,
-        stride: int | None = None,
-        batch_size: int = 16,
-        seed: int = 0,
-        num_workers: int = 0,
-    ) -> None:
-        super().__init__(batch_size, seed, num_workers)
-        require(length >= 2, "data.length", length, "choose at least 2")
-        fits = stride is None or 1 <= stride <= length
-        require(fits, "data.stride", stride, f"choose 1 to {length}")
-        self.length, self.stride = length, stride
-
-    @property
-    def spec(self) -> Spec:
-        return self.domain.spec(self.length)
-
-    @abstractmethod
-    def text(self, split: Split) -> str:
-        """All the text of one split."""
-
-    def build(self, split: Split) -> TextWindows:
-        stride = None if split == "train" else self.stride or max(1, self.length // 2)
-        tokens = self.tokens(split)
-        return TextWindows(tokens, self.domain, self.length, stride, self.seed)
-
-    def tokens(self, split: Split) -> Tensor:
-        """All the tokens of one split, (N,)."""
-        return self.domain.encode(self.text(split), strict=False)

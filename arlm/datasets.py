@@ -1,4 +1,4 @@
-"""Splits of a data set as batches of tokens: rows of one size, or windows over a long text.
+"""Splits of a data set as batches of tokens: rows of one size; long texts are in `arlm.readings`.
 
 A batch is a pure function of (seed, epoch, rows), so a run that is killed and resumed in the middle of
 an epoch sees the very batches that it would have seen.
@@ -15,7 +15,6 @@ from torch.utils.data import Dataset
 
 from arlm.core import Batch
 from arlm.domains import Domain
-from arlm.errors import UserError
 
 
 class Rows(NamedTuple):
@@ -28,12 +27,19 @@ class Rows(NamedTuple):
 class TokenDataset(Dataset, ABC):
     """One split. `dataset[rows]` is a whole batch."""
 
+    lanes: int | None = None  # rows that go on from batch to batch, side by side; None: no order
+
     @abstractmethod
     def __len__(self) -> int:
         """Rows in one epoch."""
 
     @abstractmethod
     def __getitem__(self, rows: Rows) -> Batch: ...
+
+    def places(self, rows: Rows) -> Tensor:
+        """Where each token stands in the split, (B, T) int64: to bring scores into the data's order."""
+        length = self[rows].tokens.shape[1]
+        return rows.chosen[:, None] * length + torch.arange(length)
 
 
 class FixedRows(TokenDataset):
@@ -65,55 +71,6 @@ def whole_rows(tokens: Tensor, domain: Domain, context: Tensor | None = None) ->
     tokens = tokens.long()
     scored = torch.ones(tokens.shape, dtype=torch.bool)
     return Batch(tokens, scored, domain.units(tokens), context)
-
-
-class TextWindows(TokenDataset):
-    """Windows of `length` tokens over a text.
-
-    In training, an epoch cuts the text into disjoint windows from a random offset. In evaluation,
-    windows advance by `stride` and score only what no window before has scored, so that every token
-    is scored exactly once, with at least `length - stride` tokens of context (but for the first window).
-
-    Args:
-        tokens: (N,) integers.
-        domain: says what the tokens are worth.
-        length: of a window.
-        stride: None in training; 1 to `length` in evaluation.
-        seed: of the offsets.
-    """
-
-    def __init__(
-        self, tokens: Tensor, domain: Domain, length: int, stride: int | None = None, seed: int = 0
-    ) -> None:
-        if len(tokens) < max(length, 2):
-            raise UserError(
-                f"data.length: a split of the text has {len(tokens)} tokens, fewer than a window "
-                f"of {length}; give more text or a smaller length"
-            )
-        self.tokens, self.domain, self.length = tokens, domain, length
-        self.stride, self.seed = stride, seed
-        if stride is not None:
-            starts = torch.arange(0, len(tokens) - length + stride, stride)
-            self.starts = starts.clamp(max=len(tokens) - length)
-
-    def __len__(self) -> int:
-        if self.stride is None:
-            return max(1, len(self.tokens) // self.length - 1)
-        return len(self.starts)
-
-    def __getitem__(self, rows: Rows) -> Batch:
-        within = torch.arange(self.length)
-        if self.stride is None:
-            starts = self._offset(rows.epoch) + rows.chosen * self.length
-            return whole_rows(self.tokens[starts[:, None] + within], self.domain)
-        where = self.starts[rows.chosen][:, None] + within
-        before = self.starts[(rows.chosen - 1).clamp(min=0)] + self.length
-        scored = where >= torch.where(rows.chosen == 0, 0, before)[:, None]
-        return whole_rows(self.tokens[where], self.domain)._replace(scored=scored)
-
-    def _offset(self, epoch: int) -> int:
-        spare = len(self.tokens) - len(self) * self.length
-        return int(torch.randint(spare + 1, (), generator=generator(self.seed, epoch)))
 
 
 def generator(*numbers: int) -> torch.Generator:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.plugins.precision import MixedPrecision, Precision
 from pytorch_lightning.utilities import GradClipAlgorithmType
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -19,8 +20,55 @@ from arlm import checkpoint
 from arlm.core import Autoregressor, Batch, Spec
 from arlm.errors import UserError
 from arlm.evaluation.likelihood import Likelihood
+from arlm.reader import Reader
 from arlm.sampling import Sampler
 from arlm.schedule import WarmupCosine
+
+
+class Effort:
+    """What went into a network: tokens of this process, and seconds since training began, all told.
+
+    Args:
+        tokens, before: of the run that is resumed.
+    """
+
+    def __init__(self, tokens: int = 0, before: float = 0.0) -> None:
+        self.tokens, self._before = tokens, before
+        self._began: float | None = None
+
+    def begin(self) -> None:
+        """Training begins now."""
+        self._began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Of training, validation and samples."""
+        return self._before + (0.0 if self._began is None else time.monotonic() - self._began)
+
+
+def parameter_groups(net: Autoregressor) -> list[dict[str, Any]]:
+    """Parameters by kind: matrices decay; embeddings, heads tied to them, norms and biases do not."""
+    embeddings = {m.weight for m in net.modules() if isinstance(m, nn.Embedding)}
+    head = getattr(net, "head", None)
+    heads = {head.weight} if isinstance(head, nn.Linear) else set()
+    kinds: dict[str, list[Tensor]] = {
+        "matrix": [],
+        "kernel": [],
+        "head": [],
+        "embedding": [],
+        "vector": [],
+    }
+    for p in net.parameters():
+        if p.requires_grad:
+            kind = "embedding" if p in embeddings else "head" if p in heads else None
+            by_axes = "vector" if p.ndim < 2 else "matrix" if p.ndim == 2 else "kernel"
+            kinds[kind or by_axes].append(p)
+    undecayed = {"weight_decay": 0.0}
+    return [
+        {"params": found, "kind": kind} | (undecayed if kind in ("embedding", "vector") else {})
+        for kind, found in kinds.items()
+        if found
+    ]
 
 
 class AutoregressiveModule(LightningModule):
@@ -34,7 +82,7 @@ class AutoregressiveModule(LightningModule):
         optimizer: builds the optimizer from parameter groups; matrices decay, vectors do not.
         scheduler: builds the learning-rate schedule from the optimizer and the number of steps.
         sampler: draws samples in `predict` and at validation.
-        compile: compile the network's forward pass in place.
+        compile: compile what scores a training batch; keys and other passes stay as they are.
     """
 
     def __init__(
@@ -54,13 +102,17 @@ class AutoregressiveModule(LightningModule):
         self.run_config = ""  # YAML of the resolved run; the command line fills it in
         self.val_likelihood = Likelihood(spec.unit)
         self.test_likelihood = Likelihood(spec.unit)
+        self.effort = Effort()
+        self._carried: list[Tensor] = []  # of a run that is resumed
+        self._reader = Reader(self.net)
+        self._scorer = Reader(self.net)  # of validation and test
 
     def setup(self, stage: str) -> None:
-        if self.compile_forward:
-            self.net.compile()
+        self._reader = Reader(self.net, self.compile_forward)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        log_prob = self.net.log_prob(batch.tokens, batch.context)
+        log_prob = self._reader(batch)
+        self.effort.tokens += batch.tokens.numel()
         nats = -(log_prob * batch.scored).sum()
         loss = nats / batch.scored.sum()
         trainer: Any = self.trainer
@@ -70,14 +122,22 @@ class AutoregressiveModule(LightningModule):
             self.log(f"train/bits_per_{self.net.spec.unit}", bits, prog_bar=True)
         return loss
 
+    def on_validation_epoch_start(self) -> None:
+        self._scorer = Reader(self.net)
+
     def validation_step(self, batch: Batch, _: int) -> None:
-        self.val_likelihood.update(self.net.log_prob(batch.tokens, batch.context), batch)
+        self.val_likelihood.update(self._scorer(batch), batch)
 
     def on_validation_epoch_end(self) -> None:
         self._log_figures("val", self.val_likelihood)
+        if not self.trainer.sanity_checking:
+            self.log("tokens_seen", float(self.effort.tokens * self.trainer.world_size))
+            self.log("seconds", self.effort.seconds)
+
+    on_test_epoch_start = on_validation_epoch_start
 
     def test_step(self, batch: Batch, _: int) -> None:
-        self.test_likelihood.update(self.net.log_prob(batch.tokens, batch.context), batch)
+        self.test_likelihood.update(self._scorer(batch), batch)
 
     def on_test_epoch_end(self) -> None:
         self._log_figures("test", self.test_likelihood)
@@ -98,12 +158,7 @@ class AutoregressiveModule(LightningModule):
                 "trainer.max_steps: the schedule needs the length of the run; "
                 "set trainer.max_steps or trainer.max_epochs"
             )
-        parameters = [p for p in self.net.parameters() if p.requires_grad]
-        groups: list[dict[str, Any]] = [
-            {"params": [p for p in parameters if p.ndim >= 2]},
-            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        optimizer = self.optimizer_factory(groups)
+        optimizer = self.optimizer_factory(parameter_groups(self.net))
         scheduler = self.scheduler_factory(optimizer, int(steps))
         return {
             "optimizer": optimizer,
@@ -135,6 +190,14 @@ class AutoregressiveModule(LightningModule):
         data = getattr(self.trainer, "datamodule", None)
         contents["arlm"] = checkpoint.record(self.net, data, self.run_config)
         contents["random_state"] = torch.get_rng_state()
+        world_size = self.trainer.world_size
+        contents["effort"] = {
+            "tokens": self.effort.tokens * world_size,
+            "seconds": self.effort.seconds,
+            "steps": self.trainer.global_step,
+        }
+        # Of one process: with more, rows begin anew after a resume.
+        contents["carried"] = self._reader.saved() if world_size == 1 else []
 
     def on_load_checkpoint(self, contents: dict[str, Any]) -> None:
         ours = checkpoint.describe(self.net, "spec")
@@ -144,7 +207,22 @@ class AutoregressiveModule(LightningModule):
                 f"ckpt_path: the checkpoint holds {theirs}, but the configuration asks for {ours}; "
                 "give the configuration that the checkpoint was trained with"
             )
+        theirs = json.loads(contents["arlm"]["spec"])["vocab_size"]
+        if theirs != self.net.spec.vocab_size:
+            raise UserError(
+                f"ckpt_path: the checkpoint knows {theirs} tokens, the data has "
+                f"{self.net.spec.vocab_size}; give the tokenizer that it was trained with"
+            )
         self.random_state = contents.get("random_state")
+        effort = contents.get("effort", {})
+        self.effort = Effort(
+            effort.get("tokens", 0) // self.trainer.world_size, effort.get("seconds", 0.0)
+        )
+        self._carried = contents.get("carried", [])
+
+    def on_train_start(self) -> None:
+        self._reader.restore(self._carried)
+        self.effort.begin()
 
     def on_train_batch_start(self, batch: Batch, _: int) -> None:
         if self.random_state is not None:  # once, after a resume: dropout goes on as it would have

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +40,14 @@ def write_image(picture: Tensor, path: Path) -> Path:
     path = path.with_suffix(".png")
     _write(path, lambda: Image.fromarray(pixels.numpy()).save(path))
     return path
+
+
+def png(images: Tensor) -> bytes:
+    """Images (N, H, W, C) uint8 as a grid, a PNG in memory."""
+    picture, file = grid(images), io.BytesIO()
+    pixels = picture.squeeze(-1) if picture.shape[-1] == 1 else picture
+    Image.fromarray(pixels.numpy()).save(file, "PNG")
+    return file.getvalue()
 
 
 def labelled_grid(rows: dict[str, Tensor]) -> Tensor:

@@ -37,3 +37,27 @@ class WarmupCosine(LambdaLR):
             return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * done))
 
         super().__init__(optimizer, factor)
+
+
+class HoldThenDecay(LambdaLR):
+    """A constant learning rate for some epochs, then times a factor at each epoch: Zaremba's.
+
+    Args:
+        optimizer: holds the first learning rate.
+        total_steps: of the run.
+        epochs: of the run.
+        hold: epochs at the first rate.
+        factor: in (0, 1].
+
+    References:
+        | Recurrent Neural Network Regularization (Zaremba et al., 2014), section 4.1
+        | https://arxiv.org/abs/1409.2329
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, total_steps: int, epochs: int, hold: int, factor: float
+    ) -> None:
+        require(1 <= hold <= epochs, "model.scheduler.hold", hold, f"choose 1 to epochs, {epochs}")
+        require(0 < factor <= 1, "model.scheduler.factor", factor, "choose above 0, up to 1")
+        length = max(1, total_steps // epochs)
+        super().__init__(optimizer, lambda step: factor ** max(0, step // length + 1 - hold))

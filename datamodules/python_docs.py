@@ -14,10 +14,13 @@ import hashlib
 import platform
 from functools import cached_property
 from pydoc_data.topics import topics
+from typing import Any
 
-from arlm.data import Split, TextDataModule, split_of
+from arlm.corpus import TokenStream, in_memory
+from arlm.data import Split, split_of
 from arlm.domains import TextDomain
 from arlm.domains.text import character_tokenizer
+from arlm.text_data import TextDataModule
 
 ALPHABET = "\n" + "".join(map(chr, range(32, 127)))  # printable ASCII
 PARTS = 10  # one for validation, one for the test
@@ -32,21 +35,19 @@ class PythonDocs(TextDataModule):
     test out of validation).
 
     Args:
-        length, stride, batch_size, seed, num_workers: as for TextDataModule.
+        length: as for TextDataModule.
+        reading: see TextDataModule: reading, stride, lanes, overlap, apart, batch_size, ...
     """
 
     def __init__(
         self,
         length: int = 128,
-        stride: int | None = None,
-        batch_size: int = 16,
-        seed: int = 0,
-        num_workers: int = 0,
+        **reading: Any,
     ) -> None:
-        super().__init__(length, stride, batch_size, seed, num_workers)
+        super().__init__(length, **reading)
         self.domain = TextDomain(character_tokenizer(ALPHABET, unknown=True))
 
-    def text(self, split: Split) -> str:
+    def read(self, split: Split) -> TokenStream:
         kept: dict[str, list[str]] = {}
         quoted: set[str] = set()
         for held in ("test", "val", "train"):
@@ -54,10 +55,16 @@ class PythonDocs(TextDataModule):
             documents = [topics[name].split("\n\n") for name in names]
             kept[held] = ["\n\n".join(p for p in d if p.strip() not in quoted) for d in documents]
             quoted |= {p.strip() for d in documents for p in d if len(p.strip()) >= QUOTED}
-        return "\n\n".join(kept[split])
+        *texts, last = kept[split]
+        return in_memory([*(text + "\n\n" for text in texts), last], self.domain)
 
     @cached_property
     def provenance(self) -> dict[str, str]:
         text = "".join(name + topics[name] for name in sorted(topics))
         digest = hashlib.sha256(text.encode()).hexdigest()
-        return {"name": "python_docs", "python": platform.python_version(), "sha256": digest}
+        return {
+            "name": "python_docs",
+            "python": platform.python_version(),
+            "sha256": digest,
+            "protocol": self.protocol,
+        }

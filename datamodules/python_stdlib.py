@@ -12,11 +12,12 @@ import platform
 import sysconfig
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from arlm.data import Split, TextDataModule, read_text, split_of
-from arlm.domains import TextDomain
-from arlm.domains.text import byte_tokenizer
+from arlm.corpus import TokenStream, in_memory
+from arlm.data import Split, split_of
 from arlm.errors import UserError
+from arlm.text_data import TextDataModule, tokenizer_file
 
 PARTS = 20  # one for validation, one for the test
 SKIPPED = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
@@ -27,25 +28,19 @@ class PythonStdlib(TextDataModule):
 
     Args:
         tokenizer: "byte", or the path of a tokenizer's JSON from tools/train_tokenizer.py.
-        length, stride, batch_size, seed, num_workers: as for TextDataModule.
+        length: as for TextDataModule.
+        reading: see TextDataModule: reading, stride, lanes, overlap, apart, batch_size, ...
     """
 
     def __init__(
         self,
         tokenizer: str = "byte",
         length: int = 256,
-        stride: int | None = None,
-        batch_size: int = 16,
-        seed: int = 0,
-        num_workers: int = 0,
+        **reading: Any,
     ) -> None:
-        super().__init__(length, stride, batch_size, seed, num_workers)
+        super().__init__(length, **reading)
         self.tokenizer = tokenizer
-        self.domain = TextDomain(
-            byte_tokenizer()
-            if tokenizer == "byte"
-            else read_text(Path(tokenizer), "data.tokenizer")
-        )
+        self.domain = tokenizer_file(tokenizer)
 
     @cached_property
     def files(self) -> dict[str, str]:
@@ -61,12 +56,16 @@ class PythonStdlib(TextDataModule):
             )
         return texts
 
-    def text(self, split: Split) -> str:
-        return "\n".join(
-            text for name, text in self.files.items() if split_of(name, PARTS) == split
-        )
+    def read(self, split: Split) -> TokenStream:
+        *texts, last = (t for name, t in self.files.items() if split_of(name, PARTS) == split)
+        return in_memory([*(text + "\n" for text in texts), last], self.domain)
 
     @cached_property
     def provenance(self) -> dict[str, str]:
         digest = hashlib.sha256("".join(self.files.values()).encode()).hexdigest()
-        return {"name": "python_stdlib", "python": platform.python_version(), "sha256": digest}
+        return {
+            "name": "python_stdlib",
+            "python": platform.python_version(),
+            "sha256": digest,
+            "protocol": self.protocol,
+        }

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from functools import cached_property
-from pathlib import Path
+from typing import Any
 
-from arlm.data import Split, TextDataModule, data_folder, read_text
+from arlm.corpus import Piece, texts
+from arlm.data import Split
 from arlm.domains import TextDomain
-from arlm.domains.text import byte_tokenizer, character_tokenizer
+from arlm.domains.text import character_tokenizer
 from arlm.errors import UserError, require
+from arlm.text_data import FilesDataModule, find_file, tokenizer_file
 
 
-class TextFile(TextDataModule):
+class TextFile(FilesDataModule):
     """Files read one after the other, then cut: the first part for training, the end held out.
 
-    The held-out part is halved into validation and test, or serves as both.
+    The held-out part is halved into validation and test, or serves as both. The tokens are prepared once,
+    in the user's cache, and are read from there: the text may be larger than memory.
 
     Args:
         path: file or files; relative ones are looked for in the working folder, then in `data_dir`.
         tokenizer: "byte"; "character" (the alphabet is that of the files); or the path of a
             tokenizer's JSON from tools/train_tokenizer.py.
-        held_out: fraction of the characters that is not trained on, in (0, 1).
+        held_out: fraction of the bytes that is not trained on, in (0, 1).
         one_held_out: validation and test are the same text, as in nanoGPT's split of Tiny Shakespeare.
+        separator: text behind which a document ends; without one, a file is a document.
         data_dir: folder of data sets; by default ARLM_DATA_DIR or the user's cache.
-        length, stride, batch_size, seed, num_workers: as for TextDataModule.
+        reading: see TextDataModule: length, reading, stride, lanes, overlap, apart, batch_size, ...
     """
+
+    name = "text_file"
 
     def __init__(
         self,
@@ -34,57 +38,53 @@ class TextFile(TextDataModule):
         tokenizer: str = "byte",
         held_out: float = 0.1,
         one_held_out: bool = False,
+        separator: str | None = None,
         data_dir: str | None = None,
-        length: int = 256,
-        stride: int | None = None,
-        batch_size: int = 16,
-        seed: int = 0,
-        num_workers: int = 0,
+        **reading: Any,
     ) -> None:
-        super().__init__(length, stride, batch_size, seed, num_workers)
+        super().__init__(**reading)
         require(0 < held_out < 1, "data.held_out", held_out, "choose between 0 and 1")
         self.path = path if isinstance(path, str) else list(path)
         self.tokenizer, self.held_out, self.one_held_out = tokenizer, held_out, one_held_out
-        self.data_dir = data_dir
-        if tokenizer == "byte":
-            self.domain = TextDomain(byte_tokenizer())
-        elif tokenizer == "character":
-            self.domain = TextDomain(character_tokenizer(self.whole))
+        self.separator, self.data_dir = separator, data_dir
+        names = [path] if isinstance(path, str) else path
+        self.files = [find_file(name, data_dir) for name in names]
+        self.size = sum(file.stat().st_size for file in self.files)
+        if self.size < 2:
+            raise UserError(f"data.path: {path!r} has {self.size} bytes; give a text of at least 2")
+        if tokenizer == "character":
+            self.domain = TextDomain(character_tokenizer(set().union(*texts(self.files, False))))
         else:
-            self.domain = TextDomain(read_text(Path(tokenizer), "data.tokenizer"))
+            self.domain = tokenizer_file(tokenizer)
 
-    @cached_property
-    def whole(self) -> str:
-        """The files, one after the other."""
-        paths = [self.path] if isinstance(self.path, str) else self.path
-        folders = (Path(), data_folder(self.data_dir))
-        texts = []
-        for path in paths:
-            found = [f / path for f in folders if (f / path).exists()]
-            if not found:
-                raise UserError(
-                    f"data.path: '{path}' is neither in '{folders[0].resolve()}' nor in "
-                    f"'{folders[1]}'; put it there, or set ARLM_DATA_DIR"
-                )
-            texts.append(read_text(found[0], "data.path"))
-        text = "".join(texts)
-        if len(text) < 2:
-            raise UserError(
-                f"data.path: {self.path!r} has {len(text)} characters; give a text of at least 2"
-            )
-        return text
+    def pieces(self, split: Split) -> list[Piece]:
+        cut = self._whole_character(int(self.size * (1 - self.held_out)))
+        middle = self._whole_character(cut + (self.size - cut) // 2)
+        begin, end = {
+            "train": (0, cut),
+            "val": (cut, self.size if self.one_held_out else middle),
+            "test": (cut if self.one_held_out else middle, self.size),
+        }[split]
+        return list(self._between(begin, end))
 
-    def text(self, split: Split) -> str:
-        cut = int(len(self.whole) * (1 - self.held_out))
-        held = self.whole[cut:]
-        if split == "train":
-            return self.whole[:cut]
-        if self.one_held_out:
-            return held
-        middle = len(held) // 2
-        return held[:middle] if split == "val" else held[middle:]
+    def _between(self, begin: int, end: int) -> list[Piece]:
+        """Bytes `begin` to `end` of all files side by side."""
+        pieces, first = [], 0
+        for file in self.files:
+            size = file.stat().st_size
+            inside = Piece(file, max(begin - first, 0), min(end - first, size))
+            if inside.begin < inside.end:
+                pieces.append(inside)
+            first += size
+        return pieces
 
-    @cached_property
-    def provenance(self) -> dict[str, str]:
-        digest = hashlib.sha256(self.whole.encode()).hexdigest()
-        return {"name": "text_file", "path": str(self.path), "sha256": digest}
+    def _whole_character(self, place: int) -> int:
+        """The next byte that begins a character of UTF-8."""
+        for piece in self._between(place, min(place + 4, self.size)):
+            with piece.path.open("rb") as file:
+                file.seek(piece.begin)
+                for byte in file.read(piece.end - piece.begin):
+                    if byte & 0xC0 != 0x80:
+                        return place
+                    place += 1
+        return place

@@ -17,6 +17,12 @@ torch.set_num_threads(1)
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prepared corpora of tests are nobody else's."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture
 def data_dir() -> Path:
     """The folder of real data sets, or a skip."""
@@ -58,4 +64,23 @@ def cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(
         kind, "meta", {"filename": "batches.meta", "key": "label_names", "md5": None}
     )
+    return tmp_path
+
+
+@pytest.fixture
+def corpora(tmp_path: Path) -> Path:
+    """A folder laid out as the published text corpora are, each a few kilobytes long."""
+    noise = np.random.default_rng(0)
+    words = [f"{a}{b}" for a in "bdfgklmnprst" for b in ("an", "el", "io", "or")]
+    lines = (" " + " ".join(noise.choice(words, 18)) + " \n" for _ in range(6000))
+    text = "".join(lines)
+    names = [f"ptb/ptb.{split}.txt" for split in ("train", "valid", "test")]
+    for corpus in ("wikitext-2", "wikitext-103"):
+        for split in ("train", "valid", "test"):
+            names += [f"{corpus}/wiki.{split}.tokens", f"{corpus}-raw/wiki.{split}.raw"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "enwik8").write_text(text)
+    (tmp_path / "text8").write_text(text.replace("\n", ""))
     return tmp_path

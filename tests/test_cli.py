@@ -321,9 +321,39 @@ def test_text_that_is_too_short_is_one_line(arlm) -> None:
     for text in ("", "a"):
         Path("t.txt").write_text(text)
         said = arlm("fit", *docs, "--data.path", "t.txt").error()
-        assert f"data.path: 't.txt' has {len(text)} characters; give a text of at least 2" in said
+        assert f"data.path: 't.txt' has {len(text)} bytes; give a text of at least 2" in said
     Path("t.txt").write_text("abc")
-    assert "has 2 tokens" in arlm("fit", *docs, "--data.path", "t.txt").error()
+    assert "a split has no text; give more" in arlm("fit", *docs, "--data.path", "t.txt").error()
+    Path("t.txt").write_text("abc" * 10)
+    assert "has 27 tokens" in arlm("fit", *docs, "--data.path", "t.txt").error()
+
+
+def test_bad_texts_and_readings_are_one_line(arlm, runs: Path) -> None:
+    docs = ["--config", ROOT / "configs/docs_transformer.yaml"]
+    file = ["--data", "datamodules.text_file.TextFile", "--data.path", "t.txt"]
+    splits = ["--data", "datamodules.text_splits.TextSplits", "--data.train", "t.txt"]
+    splits += ["--data.val", "t.txt", "--data.test", "t.txt"]
+    said = arlm("fit", *docs, "--data.reading", "lanes", "--trainer.max_steps", 1).error()
+    assert "data.reading: TransformerLanguageModel cannot carry its state" in said
+    Path("t.txt").write_bytes(b"text " * 500 + b"\0" + b"text " * 500)
+    assert "'t.txt' is binary (a zero at byte 2500)" in arlm("fit", *docs, *file).error()
+    assert "'t.txt' is binary" in arlm("fit", *docs, *splits).error()
+    Path("t.txt").write_bytes("häuser ".encode() * 99 + "häuser".encode("latin-1") * 99)
+    assert "is not UTF-8 text (byte 793)" in arlm("fit", *docs, *file).error()
+    Path("t.txt").write_text(" \n" * 500)
+    assert "holds no words" in arlm("fit", *docs, *splits).error()
+    Path("t.txt").write_text("x" * 6_000_000)  # a line without an end
+    assert "has a word of over 1048576 bytes" in arlm("fit", *docs, *splits).error()
+    cache = Path(os.environ["XDG_CACHE_HOME"])
+    assert not list(cache.rglob("corpus.json"))
+    fox = runs / "fox" / "version_0" / "checkpoints" / "best.ckpt"
+    Path("t.txt").write_text("the quick brown fox " * 400)
+    config = torch.load(fox, weights_only=True)["arlm"]["config"]
+    Path("fox.yaml").write_text(config)
+    other = [*file, "--data.tokenizer", "byte", "--data.one_held_out", "false"]
+    told = arlm("fit", "--config", "fox.yaml", *other, "--ckpt_path", fox).error()
+    assert "ckpt_path: the checkpoint knows" in told
+    assert "the data has 256; give the tokenizer" in told
 
 
 def test_the_console_script_is_the_same() -> None:

@@ -83,7 +83,7 @@ def test_ngram_beats_the_unigram_on_english_and_not_by_cheating() -> None:
     data = PythonDocs()
     models = baselines(data)
     assert list(models) == ["uniform", "unigram", "5-gram"]
-    test = data.tokens("test")[None]
+    test = data.stream("test").whole()[None]
     bits = {k: -(m(test).mean() / math.log(2)).item() for k, m in models.items()}
     assert bits["uniform"] == pytest.approx(math.log2(97))
     assert 1.7 < bits["5-gram"] < 2.4 < 4.5 < bits["unigram"] < 5

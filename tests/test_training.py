@@ -17,7 +17,7 @@ from conftest import ROOT
 
 import arlm
 from arlm import checkpoint
-from arlm.callbacks import AtomicCheckpointIO, WriteSamples
+from arlm.callbacks import AtomicCheckpointIO, AverageOncePlateaued, WriteSamples
 from arlm.core import Autoregressor, Spec
 from arlm.errors import UserError
 from arlm.models.pixelcnn import PixelCNN
@@ -89,22 +89,31 @@ def test_a_network_learns_and_writes_samples(tmp_path: Path) -> None:
     assert "train/bits_per_dim" in (log / "metrics.csv").read_text()
 
 
-def lstm_run(folder: Path, steps: int, *callbacks: pl.Callback, resume: Path | None = None):
+def lstm_run(
+    folder: Path, steps: int, *callbacks: pl.Callback, resume: Path | None = None, **reading
+):
     text = folder / "text.txt"
     folder.mkdir(exist_ok=True)
     text.write_text("the quick brown fox jumps over the lazy dog. " * 60)
-    data = TextFile(str(text), "character", length=16, batch_size=4)
+    data = TextFile(str(text), "character", length=16, batch_size=4, **reading)
     net = partial(LSTMLanguageModel, width=8, depth=2, dropout=0.3)
     return run(folder, steps, *callbacks, resume=resume, spec=data.spec, net=net, data=data)
 
 
-def test_a_run_killed_in_the_middle_of_an_epoch_resumes_exactly(tmp_path: Path) -> None:
+@pytest.mark.parametrize("reading", ["windows", "lanes"])
+def test_a_run_killed_in_the_middle_of_an_epoch_resumes_exactly(
+    tmp_path: Path, reading: str
+) -> None:
     whole, first, rest = Losses(), Losses(), Losses()
-    reference, _ = lstm_run(tmp_path / "a", 60, whole)
+    reference, _ = lstm_run(tmp_path / "a", 60, whole, reading=reading)
     saved = tmp_path / "half.ckpt"
-    lstm_run(tmp_path / "b", 60, first, StopAt(45, saved))  # an epoch has 37 steps
+    lstm_run(tmp_path / "b", 60, first, StopAt(45, saved), reading=reading)  # an epoch: 37 steps
     torch.manual_seed(99)
-    resumed, _ = lstm_run(tmp_path / "c", 60, rest, resume=saved)
+    resumed, _ = lstm_run(tmp_path / "c", 60, rest, resume=saved, reading=reading)
+    effort = torch.load(saved, weights_only=True)["effort"]
+    assert effort["tokens"] == 45 * 4 * 16
+    assert resumed.effort.tokens == 60 * 4 * 16
+    assert resumed.effort.seconds > effort["seconds"] > 0
     assert len(first.values) == 45
     assert first.values + rest.values == whole.values
     for name, value in reference.net.state_dict().items():
@@ -144,6 +153,38 @@ def test_a_killed_run_with_averaged_weights_resumes_exactly(tmp_path: Path) -> N
     resumed, _ = run(tmp_path / "c", 60, average(), resume=path)
     for before, after in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(before, after)
+
+
+def test_weights_are_averaged_once_validation_stops_improving(tmp_path: Path) -> None:
+    seen: list[tuple[bool, torch.Tensor, torch.Tensor]] = []
+
+    class Look(pl.Callback):
+        def on_train_batch_end(self, trainer, module, *_) -> None:
+            mean = callback._average_model.module.net.first.weight.detach().clone()
+            seen.append((callback.averaging, mean, module.net.first.weight.detach().clone()))
+
+    callback = AverageOncePlateaued(patience=1)
+    callback.history = [0.0, 5.0]  # no validation will be as good as that
+    run(tmp_path, 60, callback, Look(), trainer={"val_check_interval": 20})
+    plain = [torch.equal(mean, now) for averaging, mean, now in seen if not averaging]
+    assert all(plain)
+    assert len(plain) == 20
+    since = torch.stack([now for averaging, _, now in seen if averaging])
+    # the mean holds the last weights before it began too
+    expected = torch.cat([seen[19][2][None], since]).mean(0)
+    assert torch.allclose(seen[-1][1], expected, atol=1e-6)
+
+
+def test_accumulated_gradients_are_those_of_the_larger_batch(tmp_path: Path) -> None:
+    def trained(name: str, batch_size: int, **trainer) -> torch.Tensor:
+        sgd = partial(torch.optim.SGD, lr=0.1)
+        data = Digits(batch_size=batch_size)
+        module, _ = run(tmp_path / name, 2, data=data, optimizer=sgd, trainer=trainer)
+        return module.net.first.weight.detach()
+
+    one = trained("one", 32)
+    two = trained("two", 16, accumulate_grad_batches=2)
+    assert torch.allclose(one, two, atol=1e-6)
 
 
 @pytest.mark.parametrize("fused", [True, False])
@@ -293,10 +334,10 @@ def test_matrices_decay_and_vectors_do_not() -> None:
     module = AutoregressiveModule(Spec(5, (8,)), partial(LSTMLanguageModel, width=4, depth=1))
     module.trainer = type("T", (), {"estimated_stepping_batches": 10})()  # type: ignore[assignment]
     groups = module.configure_optimizers()["optimizer"].param_groups
-    assert all(p.ndim >= 2 for p in groups[0]["params"])
-    assert groups[0]["weight_decay"] > 0
-    assert all(p.ndim < 2 for p in groups[1]["params"])
-    assert groups[1]["weight_decay"] == 0
+    for group in groups:
+        decays = group["kind"] in ("matrix", "head")
+        assert (group["weight_decay"] > 0) == decays
+        assert all((p.ndim >= 2) == (group["kind"] != "vector") for p in group["params"])
     assert sum(len(g["params"]) for g in groups) == len(list(module.net.parameters()))
 
 

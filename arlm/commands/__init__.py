@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from arlm.errors import UserError
 from arlm.messages import nearest
+
+if TYPE_CHECKING:
+    from arlm.checkpoint import Loaded
+    from arlm.data import TokenDataModule
 
 
 class Parser(argparse.ArgumentParser):
@@ -41,3 +45,40 @@ def bar(what: str, unit: str, total: int) -> Any:
     from tqdm import tqdm
 
     return tqdm(total=total, unit=unit, desc=what, disable=not shows_progress())
+
+
+def with_data(path: str, fragment: str | None = None) -> tuple[Loaded, TokenDataModule]:
+    """A checkpoint and its data, ready to be read.
+
+    Args:
+        path: a .ckpt file, or the folder of a run.
+        fragment: a YAML of `configs/data/` to read instead, with the checkpoint's own tokenizer.
+    """
+    import yaml
+
+    from arlm.checkpoint import build, load
+    from arlm.data import read_text
+
+    loaded = load(path)
+    description = {k: v for k, v in loaded.data.items() if k != "provenance"}
+    if fragment is not None:
+        from pathlib import Path
+
+        content = yaml.safe_load(read_text(Path(fragment), "--data"))
+        if not isinstance(content, dict) or "class_path" not in content:
+            raise UserError(
+                f"--data: '{fragment}' names no class_path; give a file like configs/data/"
+            )
+        description = {"init_args": {}} | content
+    module = build(description)
+    if fragment is not None:
+        ours, theirs = type(loaded.domain).__name__, type(module.domain).__name__
+        if ours != theirs:
+            raise UserError(f"--data: '{fragment}' is for {theirs}, but '{path}' is of {ours}")
+        module.domain = loaded.domain
+    module.prepare_data()
+    provenance = loaded.data["provenance"]
+    if fragment is None and module.provenance != provenance:
+        told = f"note: the data differs from that of training, which was {provenance}"
+        print(told, file=sys.stderr)
+    return loaded, module

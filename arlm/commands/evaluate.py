@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from arlm.commands import Parser, shows_progress
@@ -12,17 +12,19 @@ from arlm.commands import Parser, shows_progress
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from arlm.data import ResumableLoader
+    from arlm.core import Batch
     from arlm.evaluation.likelihood import Likelihood
 
-    # tokens (B, T) and context -> nats (B, T)
-    Scorer: TypeAlias = Callable[[Tensor, Tensor | None], Tensor]
+    Scorer: TypeAlias = Callable[[Batch], Tensor]  # nats (B, T)
 
 
 def main(arguments: Sequence[str]) -> None:
     """Run the verb."""
     parser = Parser("evaluate", "Likelihood of a checkpoint on a split, every token scored once.")
     parser.add_argument("checkpoint", help="a .ckpt file, or the folder of a run")
+    parser.add_argument(
+        "--data", help="a file of configs/data/ to read instead of the run's own data"
+    )
     parser.add_argument("--split", default="test", choices=["train", "val", "test"])
     parser.add_argument(
         "--baselines", action="store_true", help="fit simple models to the same training data too"
@@ -30,22 +32,17 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
     options = parser.parse(arguments)
 
-    from arlm.checkpoint import build, load  # Lightning is imported only now
-    from arlm.evaluation.baselines import baselines
+    from arlm.commands import with_data  # Lightning is imported only now
+    from arlm.evaluation.baselines import baselines, readable
+    from arlm.reader import Reader
 
-    net, domain, data, _ = load(options.checkpoint)
-    provenance = data.pop("provenance")
-    module = build(data)
-    module.prepare_data()
-    if module.provenance != provenance:
-        told = f"note: the data differs from that of training, which was {provenance}"
-        print(told, file=sys.stderr)
-
-    scorers: dict[str, Scorer] = {type(net).__name__: net.log_prob}
+    loaded, module = with_data(options.checkpoint, options.data)
+    net, domain, provenance = loaded.net, loaded.domain, module.provenance
+    loader = module.loader(options.split)
+    likelihoods = score({type(net).__name__: Reader(net)}, loader, domain.unit)
     if options.baselines:
-        for name, scorer in baselines(module).items():
-            scorers[name] = without_context(scorer)
-    likelihoods = score(scorers, module.loader(options.split), domain.unit)
+        scorers = {name: without_context(scorer) for name, scorer in baselines(module).items()}
+        likelihoods |= score(scorers, readable(module, options.split), domain.unit)
 
     rows = {
         name: {figure: float(value) for figure, value in likelihood.compute().items()}
@@ -53,6 +50,10 @@ def main(arguments: Sequence[str]) -> None:
     }
     counted = next(iter(likelihoods.values()))
     counts = {"tokens": int(counted.tokens), f"{domain.unit}s": int(counted.units)}
+    if words := module.words(options.split):
+        counts["words"] = words
+        for name, likelihood in likelihoods.items():
+            rows[name]["word_ppl"] = math.exp(min(700, float(likelihood.nats) / words))
     if options.json:
         print(json.dumps({"split": options.split} | counts | {"data": provenance, "models": rows}))
     else:
@@ -64,10 +65,10 @@ def main(arguments: Sequence[str]) -> None:
 
 def without_context(log_prob: Callable[[Tensor], Tensor]) -> Scorer:
     """A baseline looks at the tokens only."""
-    return lambda tokens, _: log_prob(tokens)
+    return lambda batch: log_prob(batch.tokens)
 
 
-def score(scorers: dict[str, Scorer], loader: ResumableLoader, unit: str) -> dict[str, Likelihood]:
+def score(scorers: dict[str, Scorer], loader: Iterable[Batch], unit: str) -> dict[str, Likelihood]:
     """The likelihood of one split under each scorer, from the same batches."""
     import torch
     from tqdm import tqdm
@@ -78,7 +79,7 @@ def score(scorers: dict[str, Scorer], loader: ResumableLoader, unit: str) -> dic
     with torch.inference_mode():
         for batch in tqdm(loader, desc="scoring", disable=not shows_progress()):
             for name, log_prob in scorers.items():
-                likelihoods[name].update(log_prob(batch.tokens, batch.context), batch)
+                likelihoods[name].update(log_prob(batch), batch)
     return likelihoods
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable
+from itertools import chain
 
+import numpy as np
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 
 from arlm.core import Spec
@@ -13,6 +17,13 @@ from arlm.domains.base import Domain
 from arlm.errors import UserError
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
+UNKNOWN_WORD, END_OF_LINE = "<unk>", "<eos>"
+# White space to Python but not to Unicode, or the other way round: left to the library.
+ODD_SPACE = re.compile("[\x1c-\x1f\x85]")
+# Byte-level tokenizers that split words by GPT-2's pattern never join two of these chunks, so each is
+# encoded once and remembered.
+CHUNK = re.compile(r"\s+(?!\S)|\s?\S+")
+REMEMBERED = 2**20  # chunks
 
 
 def byte_tokenizer() -> Tokenizer:
@@ -37,6 +48,21 @@ def character_tokenizer(alphabet: Iterable[str], unknown: bool = False) -> Token
     tokenizer = Tokenizer(models.WordLevel(vocabulary, UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     tokenizer.decoder = decoders.Fuse()
+    return tokenizer
+
+
+def word_tokenizer(words: Iterable[str]) -> Tokenizer:
+    """One token a word between white space, `<eos>` at each end of a line, `<unk>` for all others.
+
+    The published form of Penn Treebank and WikiText. Decoding gives one space before each word.
+    """
+    kept = dict.fromkeys([UNKNOWN_WORD, END_OF_LINE, *words])
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(kept)}, UNKNOWN_WORD))
+    tokenizer.normalizer = normalizers.Replace("\n", f" {END_OF_LINE} ")
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.WordPiece(prefix="\n", cleanup=False), decoders.Replace(END_OF_LINE, "\n")]
+    )
     return tokenizer
 
 
@@ -80,16 +106,23 @@ class TextDomain(Domain):
         self.tokenizer = tokenizer.to_str()
         self._tokenizer = tokenizer
         self.vocab_size = tokenizer.get_vocab_size()
-        vocabulary = tokenizer.get_vocab()
-        self._unknown = vocabulary.get(UNKNOWN)
+        self._vocabulary = vocabulary = tokenizer.get_vocab()
         self._bytes = torch.zeros(self.vocab_size)
         specials = {t.content for t in tokenizer.get_added_tokens_decoder().values() if t.special}
         byte_level = isinstance(tokenizer.decoder, decoders.ByteLevel)
-        single = isinstance(tokenizer.model, models.WordLevel) and not specials
-        self._alphabet = set(vocabulary) - {UNKNOWN} if single and not byte_level else None
-        self._table = _table(vocabulary, byte_level) if single else None
+        lookup = isinstance(tokenizer.model, models.WordLevel) and not specials
+        self._words = lookup and isinstance(tokenizer.pre_tokenizer, pre_tokenizers.WhitespaceSplit)
+        self._unknown = vocabulary.get(UNKNOWN_WORD if self._words else UNKNOWN)
+        #: whether each byte or character is a token, whatever stands beside it
+        self.one_symbol_each = lookup and not self._words
+        characters = self.one_symbol_each and not byte_level
+        self._alphabet = set(vocabulary) - {UNKNOWN} if characters else None
+        self._table = _table(vocabulary, byte_level) if self.one_symbol_each else None
+        self._chunks: dict[str, list[int]] | None = {} if _splits_as_gpt2(self.tokenizer) else None
         for token, index in vocabulary.items():
             worth = len(token) if byte_level else len(token.encode())
+            if self._words:  # with the space before it; the end of a line is one, and the newline
+                worth = 2 if token == END_OF_LINE else worth + 1
             # What the tokenizer does not know is rewritten as one byte before it is modelled.
             self._bytes[index] = 0 if token in specials else 1 if token == UNKNOWN else worth
 
@@ -114,8 +147,27 @@ class TextDomain(Domain):
             )
         if self._table is not None:
             return self._table[_code_points(native, self._alphabet is None, len(self._table))]
-        ids = self._tokenizer.encode(native, add_special_tokens=False).ids
-        return torch.tensor(ids, dtype=torch.long)
+        return torch.from_numpy(np.array(self._ids(native, strict), dtype=np.int64))
+
+    def _ids(self, text: str, strict: bool) -> list[int]:
+        """Token numbers by the library, or the same ones faster."""
+        if self._words:
+            words = text.replace("\n", f" {END_OF_LINE} ").split()
+            lost = [w for w in words if w not in self._vocabulary] if strict else []
+            if lost:
+                raise UserError(f"text: the word {lost[0]!r} is not in the vocabulary; use others")
+            unknown = self._vocabulary[UNKNOWN_WORD]
+            return [self._vocabulary.get(word, unknown) for word in words]
+        if self._chunks is None or ODD_SPACE.search(text):
+            return self._tokenizer.encode(text, add_special_tokens=False).ids
+        chunks = CHUNK.findall(text)
+        new = list(set(chunks) - self._chunks.keys())
+        if len(self._chunks) + len(new) > REMEMBERED:
+            self._chunks = {}
+            new = list(set(chunks))
+        encoded = self._tokenizer.encode_batch_fast(new, add_special_tokens=False)
+        self._chunks |= {chunk: e.ids for chunk, e in zip(new, encoded, strict=True)}
+        return list(chain.from_iterable(map(self._chunks.__getitem__, chunks)))
 
     def decode(self, tokens: Tensor) -> str:
         """Tokens (T,) -> str; bytes that are not UTF-8 become U+FFFD."""
@@ -123,6 +175,15 @@ class TextDomain(Domain):
 
     def units(self, tokens: Tensor) -> Tensor:
         return self._bytes.to(tokens.device)[tokens]
+
+
+def _splits_as_gpt2(tokenizer: str) -> bool:
+    """Whether a tokenizer's JSON is byte pairs within GPT-2's split, and nothing else."""
+    parts = json.loads(tokenizer)
+    split = parts["pre_tokenizer"] or {}
+    plain = not (parts["normalizer"] or parts["post_processor"] or parts["added_tokens"])
+    byte_level = split.get("type") == "ByteLevel" and split["use_regex"]
+    return plain and byte_level and not split["add_prefix_space"] and parts["truncation"] is None
 
 
 def _table(vocabulary: dict[str, int], byte_level: bool) -> Tensor:

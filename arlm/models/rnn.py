@@ -187,9 +187,9 @@ class RecurrentLanguageModel(Autoregressor):
             if hidden is None:
                 zeros = x.new_zeros(1, len(x), layer.hidden_size)
                 hidden = [zeros] * (2 if isinstance(layer, nn.LSTM) else 1)
-            weights = list(layer._parameters.values())
-            weights[1] = F.dropout(layer.weight_hh_l0, self.weight_drop)
-            given = hidden if isinstance(layer, nn.LSTM) else hidden[0]
+            weights: list[Any] = list(layer._parameters.values())
+            weights[1] = F.dropout(weights[1], self.weight_drop)  # the recurrent ones
+            given: Any = hidden if isinstance(layer, nn.LSTM) else hidden[0]
             flags = (
                 True,
                 1,

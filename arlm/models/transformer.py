@@ -124,6 +124,7 @@ class TransformerLanguageModel(Autoregressor):
     uses_context = True
     rotary: Tensor | None
     slopes: Tensor | None
+    embed: nn.Embedding
     blocks: Any  # nn.ModuleList does not tell what it holds
 
     def __init__(
@@ -228,8 +229,8 @@ class TransformerLanguageModel(Autoregressor):
 
     def _begin(self, batch: int, context: Tensor | None) -> Tensor:
         """What position 0 reads, (B, 1, width)."""
-        start = self.start_vector
-        if start is None:
+        start: Any = self.start_vector
+        if self.start_token is not None:
             start = self.embed.weight[self.start_token]
         return (start + self.label.vector(context)).expand(batch, -1)[:, None]
 

@@ -1,0 +1,187 @@
+"""`arlm compare RUN [RUN ...]`: networks on the same tokens, as a table and as one HTML page."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from arlm.commands import Parser, bar, with_data
+from arlm.errors import UserError
+
+if TYPE_CHECKING:
+    from arlm.core import Autoregressor
+    from arlm.data import Split
+    from arlm.evaluation.comparison import Scores
+    from arlm.evaluation.report import Model
+
+SAMPLES = 3
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the verb."""
+    parser = Parser("compare", "Networks on exactly the same tokens: a table and an HTML page.")
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        help="checkpoints or folders of runs; NAME=RUN,RUN,... is one model with several seeds",
+    )
+    parser.add_argument("--data", help="a file of configs/data/ to score instead of the runs' own")
+    parser.add_argument("--split", default="test", choices=["train", "val", "test"])
+    parser.add_argument("--out", default="comparison.html", help="page (default comparison.html)")
+    parser.add_argument("--seed", type=int, default=0, help="of samples and bootstrap (default 0)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    options = parser.parse(arguments)
+    groups = named(options.runs)
+
+    import torch  # only now
+
+    from arlm.evaluation.comparison import check_same, paired_difference
+    from arlm.evaluation.report import markdown, page
+    from arlm.pictures import check_writable
+
+    out = Path(options.out)
+    check_writable(out)
+    models: list[Model] = []
+    every: dict[str, Scores] = {}
+    first: Any = None
+    for name, runs in groups.items():
+        loaded = []
+        for run in runs:
+            checkpoint, module = with_data(run, options.data)
+            scores = score_run(run, checkpoint.net, module, options.split)
+            check_same(every | {run: scores})  # before more work is done
+            every.setdefault(run, scores)
+            loaded.append((run, checkpoint, module, scores))
+            first = first or (checkpoint, module)
+        models.append(summarise(name, loaded, options.seed))
+    best = min(models, key=lambda model: model.scores.likelihood["nll"])
+    for model in models:
+        if model is not best:
+            model.difference = paired_difference(model.scores.nats, best.scores.nats, options.seed)
+
+    checkpoint, module = first
+    words, domain = module.words(options.split), checkpoint.domain
+    rows = [model.row(domain.unit, words) for model in models]
+    frequency = torch.zeros(domain.vocab_size, dtype=torch.long)
+    for batch in module.loader("train"):
+        frequency += batch.tokens.flatten().bincount(minlength=domain.vocab_size)
+    data = ", ".join(module.provenance[k] for k in ("name",) if k in module.provenance)
+    title = f"{data}, {options.split} split"
+    out.write_text(page(title, models, domain, words, frequency), encoding="utf-8")
+    if options.json:
+        print(json.dumps({"title": title, "models": [as_json(model) for model in models]}))
+    else:
+        print(f"{title}: {len(best.scores.tokens)} tokens", markdown(rows), out, sep="\n")
+
+
+def named(runs: Sequence[str]) -> dict[str, list[str]]:
+    """Runs of each model, by the name that it has in the report."""
+    groups: dict[str, list[str]] = {}
+    for run in runs:
+        name, equals, several = run.partition("=")
+        if not equals or Path(run).exists():
+            path = Path(run)
+            name, several = (
+                (path.parent.parent.parent if path.suffix == ".ckpt" else path).name,
+                run,
+            )
+        if name in groups:
+            raise UserError(f"runs: two are called {name!r}; write NAME={run}")
+        groups[name] = [part for part in several.split(",") if part]
+        if not groups[name]:
+            raise UserError(f"runs: {name!r} names no run; write NAME=RUN,RUN")
+    return groups
+
+
+def score_run(run: str, net: Autoregressor, module: Any, split: Split) -> Scores:
+    """Score a split, with a bar."""
+    from arlm.evaluation.comparison import score
+
+    loader = module.loader(split)
+    if net.spec.vocab_size != module.spec.vocab_size:
+        raise UserError(
+            f"--data: it has {module.spec.vocab_size} tokens, but '{run}' knows {net.spec.vocab_size}"
+        )
+    with bar(f"scoring {run}", "batch", len(loader)) as progress:
+
+        def batches() -> Any:
+            for rows in loader.order:
+                yield rows
+                progress.update()
+
+        return score(net, loader.dataset, batches())
+
+
+def summarise(name: str, loaded: list, seed: int) -> Model:
+    """One line of the report from the runs of one model: the mean over its seeds."""
+    import torch
+
+    from arlm import checkpoint
+    from arlm.evaluation.report import Model
+    from arlm.sampling import generate, labels_in_turn, row_seeds
+
+    run, (net, *_), module, scores = loaded[0]
+    kinds = {(type(one.net).__name__, count(one.net)) for _, one, _, _ in loaded}
+    if len(kinds) > 1:
+        raise UserError(f"runs: {name!r} mixes networks: {kinds}; give them names of their own")
+    nats = torch.stack([part.nats for *_, part in loaded])
+    efforts = [checkpoint.read(path).get("effort", {}) for path, *_ in loaded]
+    began = time.perf_counter()
+    context = labels_in_turn(net, SAMPLES)
+    tokens = generate(net, row_seeds(seed, SAMPLES), context=context).tokens
+    return Model(
+        name=name,
+        network=type(net).__name__,
+        protocol=module.protocol,
+        parameters=count(net),
+        seeds=len(loaded),
+        scores=replace(
+            scores, nats=nats.mean(0), seconds=sum(p.seconds for *_, p in loaded) / len(loaded)
+        ),
+        nll_by_seed=nats.mean(1).tolist(),
+        trained_tokens=sum(e.get("tokens", 0) for e in efforts) / len(efforts),
+        trained_seconds=sum(e.get("seconds", 0.0) for e in efforts) / len(efforts),
+        sampling=tokens.numel() / (time.perf_counter() - began),
+        curve=curve(checkpoint.find(run)),
+        samples=tokens,
+    )
+
+
+def count(net: Autoregressor) -> int:
+    """Parameters of a network, shared ones once."""
+    return sum(parameter.numel() for parameter in net.parameters())
+
+
+def curve(path: Path) -> list[tuple[float, float, float]]:
+    """(tokens seen, seconds, nll) at each validation, from the metrics beside a checkpoint."""
+    metrics = path.parent.parent / "metrics.csv"
+    if not metrics.exists():
+        print(f"note: '{metrics}' is missing, so there is no learning curve", file=sys.stderr)
+        return []
+    with metrics.open(newline="") as file:
+        wanted = "tokens_seen", "seconds", "val/nll"
+        rows = [[row.get(name) for name in wanted] for row in csv.DictReader(file)]
+    return [tuple(map(float, row)) for row in rows if all(row)]  # type: ignore[misc, arg-type]
+
+
+def as_json(model: Model) -> dict[str, Any]:
+    """Plain numbers of a model."""
+    return {
+        "name": model.name,
+        "network": model.network,
+        "protocol": model.protocol,
+        "parameters": model.parameters,
+        "seeds": model.seeds,
+        "tokens": len(model.scores.tokens),
+        **model.scores.likelihood,
+        "nll_by_seed": model.nll_by_seed,
+        "trained_tokens": model.trained_tokens,
+        "trained_seconds": model.trained_seconds,
+        "difference": model.difference,
+    }

@@ -1,0 +1,134 @@
+"""Files cut into blocks where a word ends, and each block's tokens in a file of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from arlm.corpus.stream import count_words
+from arlm.domains.text import TextDomain
+from arlm.errors import UserError
+
+BLOCK = 2**22  # bytes of text that are encoded at a time
+LONGEST = 2**20  # bytes in which a word must end
+# Before a space or newline, after anything else: what tokenizers that split words never join.
+WORD_END = re.compile(rb"[!-~\x80-\xff](?<!\xc2\xa0)(?<!\xe3\x80\x80)(?<!\xe2\x80.)(?=[ \n])", re.S)
+
+
+class Piece(NamedTuple):
+    """Bytes `begin` to `end` of a file, which begin a document."""
+
+    path: Path
+    begin: int
+    end: int
+
+
+class Block(NamedTuple):
+    """Bytes of a piece that are encoded together."""
+
+    path: Path
+    begin: int
+    end: int
+    document: bool  # begins one
+    inside: bool  # begins inside a word
+
+
+def cut(piece: Piece, separator: str | None = None, whole_words: bool = True) -> Iterator[Block]:
+    """Blocks of about BLOCK bytes that end behind a separator, else where a word ends.
+
+    Without `whole_words`, a block may end within one that is too long.
+    """
+    mark = (separator or "").encode()
+    if piece.end <= piece.begin:
+        return
+    with (
+        piece.path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text,
+    ):
+        begin, document, inside = piece.begin, True, False
+        while begin < piece.end:
+            end, target = piece.end, begin + BLOCK
+            next_document = next_inside = False
+            if target < piece.end:
+                window = text[target : min(target + LONGEST, piece.end)]
+                found = window.find(mark) if mark else -1
+                ends = WORD_END.search(window)
+                if found >= 0:
+                    end, next_document = target + found + len(mark), True
+                elif ends:
+                    end = target + ends.end()
+                elif not whole_words:
+                    start = next(i for i, b in enumerate(window[:4]) if b & 0xC0 != 0x80)
+                    end, next_inside = target + start, True
+                else:
+                    raise UserError(
+                        f"data: '{piece.path}' has a word of over {LONGEST} bytes at byte {target}; "
+                        "break it up, or choose the byte or character tokenizer"
+                    )
+            yield Block(piece.path, begin, end, document, inside)
+            begin, document, inside = end, next_document, next_inside
+
+
+def decoded(block: Block) -> tuple[bytes, str]:
+    """The bytes of a block, and their text."""
+    with block.path.open("rb") as file:
+        file.seek(block.begin)
+        raw = file.read(block.end - block.begin)
+    if (zero := raw.find(b"\0")) >= 0:
+        raise UserError(
+            f"data: '{block.path}' is binary (a zero at byte {block.begin + zero}); give text"
+        )
+    try:
+        return raw, raw.decode()
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"data: '{block.path}' is not UTF-8 text (byte {block.begin + error.start}); "
+            "convert it to UTF-8"
+        ) from None
+
+
+def texts(files: Iterable[Path], whole_words: bool = True) -> Iterator[str]:
+    """The text of some files, block by block."""
+    for path in files:
+        for block in cut(Piece(path, 0, path.stat().st_size), None, whole_words):
+            yield decoded(block)[1]
+
+
+def encode_block(block: Block, domain: TextDomain, separator: str | None, target: Path) -> None:
+    """Write a block's tokens to `target`, and what they amount to beside it, last."""
+    record = target.with_suffix(".json")
+    if record.exists():
+        return
+    raw, text = decoded(block)
+    documents = re.split(f"(?<={re.escape(separator)})", text) if separator else [text]
+    parts = [domain.encode(part, strict=False).numpy() for part in documents if part]
+    dtype = token_type(domain.vocab_size)
+    replace_file(target, np.concatenate(parts).astype(dtype).tobytes())
+    starts = np.cumsum([0, *map(len, parts[:-1])]).tolist()
+    amount = {
+        "tokens": sum(map(len, parts)),
+        "words": count_words(text) - block.inside,
+        "documents": starts if block.document else starts[1:],
+        "sha256": hashlib.sha256(raw).hexdigest(),
+    }
+    replace_file(record, json.dumps(amount).encode())
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file beside its place and rename it."""
+    temporary = path.with_name(f"{path.name}.tmp{os.getpid()}")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
+def token_type(vocab_size: int) -> str:
+    """The smallest integers that hold the vocabulary."""
+    return "uint8" if vocab_size <= 2**8 else "uint16" if vocab_size <= 2**16 else "uint32"

@@ -1,0 +1,199 @@
+"""A corpus as one memory-mapped file of tokens with an index of its documents, prepared once.
+
+Blocks of text are encoded in parallel, each into a file of its own that is renamed into place, so a
+preparation that was killed goes on where it stood. What is prepared is named by a hash of the files'
+names, sizes and times and of the tokenizer, and used again while they stay the same.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from arlm.corpus.blocks import BLOCK, Block, Piece, cut, encode_block, replace_file, token_type
+from arlm.corpus.stream import TokenStream
+from arlm.domains.text import TextDomain
+from arlm.errors import UserError
+
+FORMAT = 1
+ALONE = 2**24  # bytes of text up to which starting processes does not pay
+VERIFIED = 2**26  # bytes of tokens up to which the checksum is verified whenever they are opened
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a text amounts to."""
+
+    tokens: int
+    words: int  # separated by white space, and one for each end of a line, as word models count
+    sha256: str  # of the blocks' checksums
+
+
+def prepare(
+    pieces: Sequence[Piece],
+    domain: TextDomain,
+    folder: Path,
+    separator: str | None = None,
+    workers: int | None = None,
+) -> tuple[TokenStream, Counts]:
+    """The tokens of some files, one after the other: prepared now, or opened if that was done before.
+
+    Args:
+        pieces: what of which files.
+        domain: whose tokenizer encodes them.
+        folder: of all prepared corpora.
+        separator: text behind which a new document begins; files always begin one.
+        workers: processes; by default one for each core, and none for small texts.
+    """
+    if not pieces:
+        raise UserError("data: a split has no text; give more, or hold out another part")
+    stats = [piece.path.stat() for piece in pieces]
+    files = [
+        (str(p.path.resolve()), p.begin, p.end, s.st_size, s.st_mtime_ns)
+        for p, s in zip(pieces, stats, strict=True)
+    ]
+    key = json.dumps([FORMAT, BLOCK, domain.tokenizer, separator, files])
+    place = folder / hashlib.sha256(key.encode()).hexdigest()[:20]
+    if not (place / "corpus.json").exists():
+        try:
+            _prepare(pieces, domain, place, separator, workers)
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                shutil.rmtree(_unfinished(place), ignore_errors=True)
+            raise UserError(
+                f"data: cannot prepare tokens in '{folder}' ({error.strerror}); "
+                "make room there, or set XDG_CACHE_HOME to another folder"
+            ) from None
+    return _open(place, domain)
+
+
+def _unfinished(place: Path) -> Path:
+    return place.with_name(f"{place.name}.unfinished")
+
+
+def _prepare(
+    pieces: Sequence[Piece],
+    domain: TextDomain,
+    place: Path,
+    separator: str | None,
+    workers: int | None,
+) -> None:
+    work, began = _unfinished(place), time.monotonic()
+    work.mkdir(parents=True, exist_ok=True)
+    size = sum(piece.end - piece.begin for piece in pieces)
+    words = not domain.one_symbol_each
+    blocks = (block for piece in pieces for block in cut(piece, separator, words))
+    if workers is None:
+        workers = (os.cpu_count() or 1) if size > ALONE else 0
+    parts = []
+    with tqdm(total=size, unit="B", unit_scale=True, desc="preparing", disable=None) as bar:
+        for block, part in _encoded(blocks, domain, separator, work, workers):
+            parts.append(part)
+            bar.update(block.end - block.begin)
+    if not parts:
+        raise UserError(f"data: '{pieces[0].path}' is empty; give text")
+    _join(parts, work, domain)
+    try:
+        work.rename(place)
+    except OSError:
+        if not place.exists():  # another process was faster
+            raise
+        shutil.rmtree(work)
+    seconds = time.monotonic() - began
+    if seconds > 5:
+        print(f"prepared {size} bytes in {seconds:.0f} s: '{place}'", file=sys.stderr)
+
+
+def _encoded(
+    blocks: Iterator[Block], domain: TextDomain, separator: str | None, work: Path, workers: int
+) -> Iterator[tuple[Block, Path]]:
+    """Each block and the file of its tokens, in order."""
+    named = ((block, work / f"{index:06}.tokens") for index, block in enumerate(blocks))
+    if not workers:
+        for block, part in named:
+            encode_block(block, domain, separator, part)
+            yield block, part
+        return
+    pool = ProcessPoolExecutor(
+        workers, get_context("spawn"), initializer=_become_worker, initargs=(domain.tokenizer,)
+    )
+    waiting: list = []
+    try:
+        for block, part in named:
+            waiting.append((block, part, pool.submit(_work, block, separator, part)))
+            if len(waiting) > 4 * workers:
+                block, part, done = waiting.pop(0)
+                done.result()
+                yield block, part
+        for block, part, done in waiting:
+            done.result()
+            yield block, part
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_domain: TextDomain  # of a worker process
+
+
+def _become_worker(tokenizer: str) -> None:
+    global _domain
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    torch.set_num_threads(1)
+    _domain = TextDomain(tokenizer)
+
+
+def _work(block: Block, separator: str | None, part: Path) -> None:
+    encode_block(block, _domain, separator, part)
+
+
+def _join(parts: Sequence[Path], work: Path, domain: TextDomain) -> None:
+    """One file of tokens, the index, and the record that says that all is there, last."""
+    amounts = [json.loads(part.with_suffix(".json").read_bytes()) for part in parts]
+    joined = work / "tokens.bin"
+    with joined.open("wb") as target:
+        for part in parts:
+            with part.open("rb") as source:
+                shutil.copyfileobj(source, target)
+        target.flush()
+        os.fsync(target.fileno())
+    firsts = np.cumsum([0, *(amount["tokens"] for amount in amounts)])
+    starts = [np.array(a["documents"], np.int64) + f for a, f in zip(amounts, firsts, strict=False)]
+    np.save(work / "documents.npy", np.concatenate(starts))
+    checksums = "".join(amount["sha256"] for amount in amounts)
+    words = sum(amount["words"] for amount in amounts)
+    counts = Counts(int(firsts[-1]), words, hashlib.sha256(checksums.encode()).hexdigest())
+    with joined.open("rb") as file:
+        tokens_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    record = asdict(counts) | {"tokens_sha256": tokens_sha256, "vocab_size": domain.vocab_size}
+    replace_file(work / "corpus.json", json.dumps(record, indent=2).encode())
+    for part in parts:
+        part.unlink()
+        part.with_suffix(".json").unlink()
+
+
+def _open(place: Path, domain: TextDomain) -> tuple[TokenStream, Counts]:
+    record = json.loads((place / "corpus.json").read_bytes())
+    path = place / "tokens.bin"
+    stream = TokenStream(
+        path, np.load(place / "documents.npy"), token_type(domain.vocab_size), record["words"]
+    )
+    whole = len(stream) == record["tokens"]
+    if whole and path.stat().st_size <= VERIFIED:
+        whole = hashlib.sha256(path.read_bytes()).hexdigest() == record["tokens_sha256"]
+    if not whole:
+        raise UserError(f"data: '{path}' has changed since it was prepared; remove '{place}'")
+    return stream, Counts(record["tokens"], record["words"], record["sha256"])

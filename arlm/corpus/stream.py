@@ -1,0 +1,71 @@
+"""Tokens of a text, in memory or in a file, and where its documents begin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from arlm.domains.text import TextDomain
+
+
+class TokenStream:
+    """Tokens of a text, in memory or in a file, and where its documents begin.
+
+    Args:
+        tokens: (N,) integers, or the file that holds them.
+        documents: (D,) int64, the first token of each document; one document by default.
+        dtype: of the file.
+        words: in the text, as `Counts` has them.
+    """
+
+    def __init__(
+        self,
+        tokens: Tensor | Path,
+        documents: np.ndarray | None = None,
+        dtype: str = "int64",
+        words: int = 0,
+    ) -> None:
+        self._tokens = tokens.numpy() if isinstance(tokens, Tensor) else tokens
+        self.documents = np.zeros(1, np.int64) if documents is None else documents
+        self.dtype, self.words = np.dtype(dtype), words
+        if isinstance(self._tokens, Path):
+            self._size = self._tokens.stat().st_size // self.dtype.itemsize
+        else:
+            self._size = len(self._tokens)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def _array(self) -> np.ndarray:
+        # Mapped anew each time: pages that were read leave the process with the map.
+        return (
+            np.memmap(self._tokens, self.dtype, "r")
+            if isinstance(self._tokens, Path)
+            else self._tokens
+        )
+
+    def read(self, starts: Tensor, length: int) -> Tensor:
+        """Windows of `length` tokens from `starts` (B,) on: (B, length) int64."""
+        where = starts.numpy()[:, None] + np.arange(length)
+        return torch.from_numpy(self._array()[where].astype(np.int64))
+
+    def whole(self) -> Tensor:
+        """All tokens, (N,) int64, in memory."""
+        return torch.from_numpy(self._array().astype(np.int64))
+
+
+def in_memory(documents: Sequence[str], domain: TextDomain) -> TokenStream:
+    """Documents that are strings already."""
+    parts = [domain.encode(text, strict=False) for text in documents]
+    starts = np.cumsum([0, *(len(part) for part in parts[:-1])])
+    words = sum(count_words(text) for text in documents)
+    return TokenStream(torch.cat(parts), starts, words=words)
+
+
+def count_words(text: str) -> int:
+    """Words between white space, and one for each end of a line."""
+    return len(text.split()) + text.count("\n")

@@ -1,0 +1,207 @@
+"""A comparison as one self-contained HTML page: table, curves, samples, text coloured by surprise."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import matplotlib
+from torch import Tensor
+
+from arlm.domains import Domain, ImageDomain
+from arlm.evaluation.comparison import Interval, Scores, by_bins
+from arlm.pictures import png
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+SHOWN = 1500  # tokens of text coloured by surprise
+WORST = 8  # bits that are full red
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+table { border-collapse: collapse } th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid #ddd }
+th:first-child, td:first-child { text-align: left } .best { font-weight: 600 }
+.samples { display: flex; flex-wrap: wrap; gap: 1rem } .samples > div { flex: 1 1 20rem; min-width: 0 }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 13px; background: #f7f7f7; padding: .7rem }
+pre.surprise { background: white; border: 1px solid #ddd } figure { margin: 1rem 0 } svg { max-width: 100%; height: auto }
+"""
+
+
+@dataclass
+class Model:
+    """One line of the comparison: one run, or the mean of several seeds.
+
+    Args:
+        name: on the page.
+        network: its class.
+        protocol: how much context a scored token has.
+        parameters: how many.
+        seeds: runs.
+        scores: of the split; nats are the mean over the seeds.
+        nll_by_seed: nats per token of each.
+        trained_tokens, trained_seconds: what went into it, the mean over the seeds.
+        sampling: tokens per second.
+        curve: (tokens seen, seconds, nll) at each validation of the first seed.
+        samples: (B, T) tokens.
+    """
+
+    name: str
+    network: str
+    protocol: str
+    parameters: int
+    seeds: int
+    scores: Scores
+    nll_by_seed: list[float]
+    trained_tokens: float
+    trained_seconds: float
+    sampling: float
+    curve: list[tuple[float, float, float]]
+    samples: Tensor
+    difference: Interval | None = field(default=None)  # to the best, in nats per token
+
+    def row(self, unit: str, words: int) -> dict[str, str]:
+        """Figures of the table, by heading."""
+        likelihood = self.scores.likelihood
+        spread = ""
+        if self.seeds > 1:
+            mean = sum(self.nll_by_seed) / self.seeds
+            variance = sum((nll - mean) ** 2 for nll in self.nll_by_seed) / (self.seeds - 1)
+            spread = f" ± {math.sqrt(variance):.4f}"
+        row = {
+            "model": self.name,
+            "network": self.network,
+            "context": self.protocol,
+            "parameters": f"{self.parameters:,}",
+            "seeds": str(self.seeds),
+            "trained tokens": f"{self.trained_tokens:,.0f}",
+            "wall time": f"{self.trained_seconds:.0f} s",
+            "nll": f"{likelihood['nll']:.4f}{spread}",
+            "ppl": f"{likelihood['ppl']:.3f}",
+            f"bits/{unit}": f"{likelihood['bits']:.4f}",
+        }
+        if words:
+            row["word ppl"] = f"{math.exp(min(700, float(self.scores.nats.sum()) / words)):,.1f}"
+        row["nats above the best"] = "best"
+        if self.difference:
+            mean, low, high = self.difference
+            row["nats above the best"] = f"{mean:.4f} [{low:.4f}, {high:.4f}]"
+        seconds = max(self.trained_seconds, 1e-9), max(self.scores.seconds, 1e-9)
+        row["train tok/s"] = f"{self.trained_tokens / seconds[0]:,.0f}"
+        row["score tok/s"] = f"{len(self.scores.tokens) / seconds[1]:,.0f}"
+        row["sample tok/s"] = f"{self.sampling:,.0f}"
+        return row
+
+
+def table(rows: Sequence[dict[str, str]]) -> str:
+    """Rows as an HTML table; the best in bold."""
+    heads = "".join(f"<th>{html.escape(name)}</th>" for name in rows[0])
+    lines = []
+    for row in rows:
+        best = ' class="best"' if row["nats above the best"] == "best" else ""
+        cells = "".join(f"<td>{html.escape(value)}</td>" for value in row.values())
+        lines.append(f"<tr{best}>{cells}</tr>")
+    return f"<table><tr>{heads}</tr>{''.join(lines)}</table>"
+
+
+def markdown(rows: Sequence[dict[str, str]]) -> str:
+    """The same for a terminal or a document."""
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def figures(models: Sequence[Model], frequency: Tensor) -> str:
+    """Learning curves over tokens and over time, loss by context and by the token's frequency, as SVG."""
+    figure, panels = plt.subplots(2, 2, figsize=(11, 7.5))
+    (tokens, seconds), (context, rarity) = panels
+    reach = max(int(model.scores.context.max()) for model in models)
+    steps = [0, *(2**i for i in range(max(1, reach.bit_length())))]
+    decades = [0, *(10**i for i in range(len(str(int(frequency.max())))))]
+    for model in models:
+        if model.curve:
+            seen, wall, nll = zip(*model.curve, strict=True)
+            tokens.plot(seen, nll, marker="o", markersize=3, label=model.name)
+            seconds.plot(wall, nll, marker="o", markersize=3, label=model.name)
+        scores = model.scores
+        for panel, keys, edges in (
+            (context, scores.context, steps),
+            (rarity, frequency[scores.tokens], decades),
+        ):
+            places, means, _ = zip(*by_bins(scores.nats, keys, edges), strict=True)
+            style = {"marker": "o", "markersize": 3, "label": model.name}
+            panel.plot([max(place, 0.5) for place in places], means, **style)
+            panel.set_xscale("log")
+    tokens.set(xlabel="training tokens", ylabel="validation nats per token")
+    seconds.set(xlabel="seconds of training", ylabel="validation nats per token")
+    context.set(xlabel="tokens read before", ylabel="nats per token")
+    rarity.set(xlabel="occurrences of the token in training", ylabel="nats per token")
+    for panel in panels.flat:
+        panel.legend(fontsize="small")
+    figure.tight_layout()
+    drawn = io.StringIO()
+    figure.savefig(drawn, format="svg", metadata={"Date": None})
+    plt.close(figure)
+    return drawn.getvalue()[drawn.getvalue().index("<svg") :]
+
+
+def surprise(domain: Domain, scores: Scores) -> str:
+    """Text whose background says how many bits each token took."""
+    spans = []
+    for token, nats in zip(scores.tokens[:SHOWN], scores.nats[:SHOWN].tolist(), strict=True):
+        bits = nats / math.log(2)
+        shade = min(1.0, bits / WORST)
+        text = html.escape(domain.decode(token[None]))
+        spans.append(
+            f'<span style="background:rgba(220,50,30,{shade:.2f})" title="{bits:.1f} bits">{text}</span>'
+        )
+    return f'<pre class="surprise">{"".join(spans)}</pre>'
+
+
+def samples(domain: Domain, tokens: Tensor) -> str:
+    """Rows of text, or a grid of images."""
+    if isinstance(domain, ImageDomain):
+        picture = base64.b64encode(png(domain.decode(tokens))).decode()
+        return f'<img alt="samples" src="data:image/png;base64,{picture}">'
+    return "".join(f"<pre>{html.escape(domain.decode(row))}</pre>" for row in tokens)
+
+
+def page(title: str, models: Sequence[Model], domain: Domain, words: int, frequency: Tensor) -> str:
+    """The whole report.
+
+    Args:
+        title: what was scored.
+        models: what is compared, the best among them without a `difference`.
+        domain: of the data.
+        words: in the split; 0 where it has none.
+        frequency: (V,) of each token in the training data of the first model.
+    """
+    rows = [model.row(domain.unit, words) for model in models]
+    count = len(models[0].scores.tokens)
+    parts = [
+        f"<h1>{html.escape(title)}</h1>",
+        f"<p>{count:,} tokens, each scored once by every model. The interval is the middle 95 % of a "
+        "paired block bootstrap of nats per token.</p>",
+        table(rows),
+        f"<figure>{figures(models, frequency)}</figure>",
+        "<h2>Samples from the same seeds</h2>",
+        '<div class="samples">',
+        *(
+            f"<div><h3>{html.escape(model.name)}</h3>{samples(domain, model.samples)}</div>"
+            for model in models
+        ),
+        "</div>",
+    ]
+    if not isinstance(domain, ImageDomain):
+        parts.append("<h2>What surprises them</h2>")
+        parts += [
+            f"<h3>{html.escape(model.name)}</h3>{surprise(domain, model.scores)}"
+            for model in models
+        ]
+    body = "\n".join(parts)
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f"<style>{STYLE}</style><body>{body}</body></html>\n"
+    )

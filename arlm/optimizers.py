@@ -1,0 +1,107 @@
+"""Muon for matrices, AdamW for everything else, as one optimizer."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import AdamW
+
+from arlm.errors import require
+
+
+class Muon(AdamW):
+    """W <- (1 - lr wd) W - lr 0.2 sqrt(max(rows, columns)) O, where O is the momentum made orthogonal.
+
+    That is for groups whose "kind" is "matrix"; embeddings, heads and vectors are left to AdamW. The
+    factor gives a step the size that AdamW's has (Liu et al., 2025).
+
+    Args:
+        params: groups as AutoregressiveModule gives them, with a "kind" each.
+        lr: of matrices.
+        adam_lr: of the others.
+        momentum: Nesterov's, of matrices.
+        weight_decay: of both.
+        betas: of AdamW.
+
+    References:
+        | Muon: An optimizer for hidden layers in neural networks (Jordan et al., 2024)
+        | https://kellerjordan.github.io/posts/muon/
+        | Muon is Scalable for LLM Training (Liu et al., 2025) | https://arxiv.org/abs/2502.16982
+    """
+
+    def __init__(
+        self,
+        params: Iterable[dict[str, Any]],
+        lr: float = 0.02,
+        adam_lr: float = 0.005,
+        momentum: float = 0.95,
+        weight_decay: float = 0.1,
+        betas: tuple[float, float] = (0.9, 0.95),
+    ) -> None:
+        require(0 <= momentum < 1, "model.optimizer.momentum", momentum, "choose from 0 to below 1")
+        groups = [
+            {"lr": lr if group.get("kind") == "matrix" else adam_lr} | group for group in params
+        ]
+        self.momentum = momentum
+        super().__init__(groups, adam_lr, betas, weight_decay=weight_decay, fused=True)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step; the closure, if any, is evaluated with gradients first."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        every = self.param_groups
+        for group in every:
+            if group.get("kind") == "matrix":
+                self._turn(group)
+        self.param_groups = [group for group in every if group.get("kind") != "matrix"]
+        try:
+            super().step()
+        finally:
+            self.param_groups = every
+        return loss
+
+    def _turn(self, group: dict[str, Any]) -> None:
+        same: dict[tuple[int, ...], list[Tensor]] = defaultdict(list)
+        for weight in group["params"]:
+            if weight.grad is not None:
+                same[weight.shape].append(weight)
+        for (rows, columns), weights in same.items():
+            gradients: list[Tensor] = [weight.grad for weight in weights]  # type: ignore[misc]
+            moments = [self._momentum(weight) for weight in weights]
+            torch._foreach_lerp_(moments, gradients, 1 - self.momentum)
+            ahead = torch._foreach_lerp(gradients, moments, self.momentum)
+            steps = orthogonal(torch.stack(ahead)).to(weights[0].dtype)
+            torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+            size = group["lr"] * 0.2 * math.sqrt(max(rows, columns))
+            torch._foreach_add_(weights, list(steps.unbind()), alpha=-size)
+
+    def _momentum(self, weight: Tensor) -> Tensor:
+        state = self.state[weight]
+        if not state:  # AdamW looks for a step in every state that it loads
+            state |= {"step": torch.zeros(()), "momentum": torch.zeros_like(weight)}
+        return state["momentum"]
+
+
+def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
+    """U V^T of each U S V^T, nearly: singular values end between 0.7 and 1.2.
+
+    Args:
+        matrices: (N, rows, columns).
+        steps: of a Newton-Schulz iteration of degree 5, in bfloat16.
+    """
+    x = matrices.bfloat16()
+    tall = x.shape[1] > x.shape[2]
+    x = x.mT if tall else x
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        square = x @ x.mT
+        x = 3.4445 * x + (-4.775 * square + 2.0315 * square @ square) @ x
+    return x.mT if tall else x

@@ -1,0 +1,99 @@
+"""Text whose splits are files: Penn Treebank, WikiText, or one's own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from arlm.corpus import Piece, replace_file, texts
+from arlm.data import Split
+from arlm.domains import TextDomain
+from arlm.domains.text import character_tokenizer, word_tokenizer
+from arlm.errors import UserError
+from arlm.text_data import FilesDataModule, find_file, prepared_folder, tokenizer_file
+
+Files = str | list[str]
+
+
+class TextSplits(FilesDataModule):
+    """One file or several for each split. The tokens are prepared once, in the user's cache.
+
+    Args:
+        train, val, test: file or files; relative ones are looked for in the working folder, then in
+            `data_dir`.
+        tokenizer: "word": what stands between white space, `<eos>` for the end of a line, and `<unk>` for
+            words outside the vocabulary, as Penn Treebank and WikiText are published; "byte";
+            "character"; or the path of a tokenizer's JSON from tools/train_tokenizer.py.
+        words_from: whose words or characters the vocabulary holds; "all" as pytorch/examples does.
+        separator: text behind which a document ends; without one, a file is a document.
+        data_dir: folder of data sets; by default ARLM_DATA_DIR or the user's cache.
+        reading: see TextDataModule: length, reading, stride, lanes, overlap, apart, batch_size, ...
+
+    References:
+        | Building a Large Annotated Corpus of English: The Penn Treebank (Marcus et al., 1993), in
+        | Mikolov's form | https://aclanthology.org/J93-2004
+        | Pointer Sentinel Mixture Models (Merity et al., 2017), WikiText
+        | https://arxiv.org/abs/1609.07843
+    """
+
+    name = "text_splits"
+
+    def __init__(
+        self,
+        train: Files,
+        val: Files,
+        test: Files,
+        tokenizer: str = "word",
+        words_from: Literal["train", "all"] = "train",
+        separator: str | None = None,
+        data_dir: str | None = None,
+        **reading: Any,
+    ) -> None:
+        super().__init__(**reading)
+        self.train, self.val, self.test = train, val, test
+        self.tokenizer, self.words_from = tokenizer, words_from
+        self.separator, self.data_dir = separator, data_dir
+        splits: dict[Split, Files] = {"train": train, "val": val, "test": test}
+        self.files = {split: self._find(split, files) for split, files in splits.items()}
+        every = [file for files in self.files.values() for file in files]
+        known = self.files["train"] if words_from == "train" else every
+        if tokenizer == "word":
+            self.domain = TextDomain(word_tokenizer(vocabulary(known)))
+        elif tokenizer == "character":
+            self.domain = TextDomain(
+                character_tokenizer(set().union(*texts(known, False)), words_from == "train")
+            )
+        else:
+            self.domain = tokenizer_file(tokenizer)
+
+    def _find(self, split: Split, files: Files) -> list[Path]:
+        names = [files] if isinstance(files, str) else files
+        return [find_file(name, self.data_dir, f"data.{split}") for name in names]
+
+    def pieces(self, split: Split) -> list[Piece]:
+        return [Piece(path, 0, path.stat().st_size) for path in self.files[split]]
+
+
+def vocabulary(files: Sequence[Path]) -> list[str]:
+    """Words of some files, the most frequent first; counted once and kept beside the prepared corpora."""
+    stats = [path.stat() for path in files]
+    key = json.dumps(
+        [(str(p.resolve()), s.st_size, s.st_mtime_ns) for p, s in zip(files, stats, strict=True)]
+    )
+    name = hashlib.sha256(key.encode()).hexdigest()[:20]
+    kept = prepared_folder() / f"{name}.words.json"
+    if kept.exists():
+        return json.loads(kept.read_bytes())
+    counts: Counter[str] = Counter()
+    for text in texts(files):
+        counts.update(text.split())
+    words = [word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+    if not words:
+        raise UserError(f"data: '{files[0]}' holds no words; give text")
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(kept, json.dumps(words).encode())
+    return words

@@ -1,0 +1,100 @@
+"""RNN or transformer? An LSTM and a GPT of equal size on the same text, for equal tokens and for equal time.
+
+python examples/rnn_vs_transformer.py --out study [--corpora shakespeare docs] [--seeds 3] [--steps 800]
+
+Trains the transformer (`configs/study_transformer.yaml`) and the LSTM (`configs/study_lstm.yaml`) for the
+same number of tokens, then the LSTM once more for as long as the transformer took, each with several
+seeds, one after the other, so that wall times can be compared. `arlm compare` then scores all of them on
+the same test tokens and writes a report for each corpus. A run that is there already is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from arlm import checkpoint
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+TRANSFORMER, LSTM = "study_transformer", "study_lstm"
+DATA = {"shakespeare": "shakespeare", "docs": "python_docs"}
+
+
+def arlm(arguments: str) -> None:
+    """Print and run one command; stop the study if it fails."""
+    print(f"\n$ python -m arlm {arguments}", flush=True)
+    done = subprocess.run([sys.executable, "-m", "arlm", *shlex.split(arguments)])
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+def train(config: str, data: str, steps: int, seed: int, out: Path, name: str) -> Path:
+    """One run, unless it was made before; its folder."""
+    run = out / "runs" / name
+    if not list(run.rglob("finished")):
+        data_file = CONFIGS / "data" / f"{data}.yaml"
+        reading = "--data.reading lanes --data.length 64 --data.batch_size 32"
+        arlm(
+            f"fit --config {CONFIGS / config}.yaml --data {data_file} "
+            f"{reading if config == LSTM else '--data.length 128 --data.batch_size 16'} "
+            f"--seed_everything {seed} --data.seed {seed} --trainer.max_steps {steps} "
+            f"--trainer.val_check_interval {steps // 4} "
+            f"--trainer.logger.save_dir {run.parent} --trainer.logger.name {run.name}"
+        )
+        (run / "finished").touch()
+    return run
+
+
+def seconds(runs: list[Path]) -> float:
+    """Median wall time of some runs."""
+    return statistics.median(checkpoint.read(last(run))["effort"]["seconds"] for run in runs)
+
+
+def last(run: Path) -> Path:
+    """The checkpoint at the end of a run."""
+    return next(run.rglob("last.ckpt"))
+
+
+def main() -> None:
+    """Train, compare, and say where to look."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--out", type=Path, default=Path("study"))
+    parser.add_argument("--corpora", nargs="+", default=list(DATA), choices=list(DATA))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=800, help="of 2,048 tokens; a multiple of 4")
+    options = parser.parse_args()
+    seeds = range(options.seeds)
+    for corpus in options.corpora:
+        data, out = DATA[corpus], options.out
+        given = {"data": data, "out": out}
+        gpts = [
+            train(
+                TRANSFORMER, steps=options.steps, seed=s, name=f"{corpus}_transformer_{s}", **given
+            )
+            for s in seeds
+        ]
+        lstms = [
+            train(LSTM, steps=options.steps, seed=s, name=f"{corpus}_lstm_tokens_{s}", **given)
+            for s in seeds
+        ]
+        more = 4 * max(1, round(options.steps / 4 * seconds(gpts) / seconds(lstms)))
+        longer = [
+            train(LSTM, steps=more, seed=s, name=f"{corpus}_lstm_time_{s}", **given) for s in seeds
+        ]
+        groups = {"transformer": gpts, "lstm_same_tokens": lstms, "lstm_same_time": longer}
+        named = " ".join(
+            f"{name}={','.join(str(last(run)) for run in runs)}" for name, runs in groups.items()
+        )
+        arlm(f"compare {named} --out {out / corpus}.html")
+        (out / f"{corpus}.json").write_text(
+            json.dumps({"steps": options.steps, "steps_same_time": more}) + "\n"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""`arlm compare`: the same tokens or none, paired intervals that cover, one page that needs nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+
+from arlm.evaluation.comparison import by_bins, paired_difference
+
+SHORT = [
+    *("--trainer.max_epochs", "-1", "--trainer.check_val_every_n_epoch", "null"),
+    *("--trainer.max_steps", "4", "--trainer.val_check_interval", "2", "--samples.n", "1"),
+]
+
+
+def arlm(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "arlm", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=200)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of a transformer in windows, an LSTM in lanes, two seeds, another text, and one of images."""
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "other.txt").write_text("an entirely different text. " * 200)
+    lanes = ["--data.reading", "lanes"]
+    other = ["--data", "datamodules.text_file.TextFile", "--data.path", "other.txt"]
+    wanted = {
+        "gpt": ["docs_transformer"],
+        "lstm": ["docs_lstm", *lanes],
+        "lstm1": ["docs_lstm", *lanes, "--seed_everything", "1"],
+        "other": ["docs_lstm", *other, "--data.length", "32"],
+        "digits": ["digits_pixelcnn"],
+    }
+    for name, (config, *more) in wanted.items():
+        path = str(ROOT / "configs" / f"{config}.yaml")
+        logger = ["--trainer.logger.init_args.name", name]
+        done = arlm("fit", "--config", path, *more, *SHORT, *logger, cwd=folder)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_table_and_page(runs: Path) -> None:
+    names = ["runs/gpt", "lstm=runs/lstm,runs/lstm1"]
+    done = arlm("compare", *names, "--out", "page.html", cwd=runs)
+    assert done.returncode == 0, done.stderr
+    lines = [line.split("|")[1:-1] for line in done.stdout.splitlines() if line.startswith("|")]
+    heads, _, *rows = [[cell.strip() for cell in line] for line in lines]
+    assert [row[0] for row in rows] == ["gpt", "lstm"]
+    table = [dict(zip(heads, row, strict=True)) for row in rows]
+    assert {row["context"] for row in table} == {
+        "windows of 128, stride 64",
+        "carried state, 8 lanes, overlap 256",
+    }
+    assert [row["seeds"] for row in table] == ["1", "2"]
+    assert table[0]["trained tokens"] == "4,096"
+    assert sorted(row["nats above the best"] == "best" for row in table) == [False, True]
+    page = (runs / "page.html").read_text()
+    assert "<svg" in page
+    assert page.count("background:rgba") == 2 * 1500
+    assert not re.search(r'(src|href)="(?!data:|#)', page), "the page must need nothing else"
+    assert not re.search(r"url\((?!#)", page)
+
+
+def test_figures_are_those_of_evaluate(runs: Path) -> None:
+    for run in ("gpt", "lstm"):
+        alone = json.loads(arlm("evaluate", f"runs/{run}", "--json", cwd=runs).stdout)
+        (figures,) = alone["models"].values()
+        done = arlm("compare", f"runs/{run}", "--json", cwd=runs)
+        (model,) = json.loads(done.stdout)["models"]
+        assert model["tokens"] == alone["tokens"]
+        assert model["nll"] == pytest.approx(figures["nll"], abs=1e-6)
+        assert model["bits"] == pytest.approx(figures["bits_per_byte"], abs=1e-6)
+
+
+def test_other_data_for_all(runs: Path) -> None:
+    data = str(ROOT / "configs" / "data" / "python_docs.yaml")
+    done = arlm("compare", "runs/gpt", "runs/lstm", "--data", data, "--split", "val", cwd=runs)
+    assert done.returncode == 0, done.stderr
+    assert "windows of 128, stride 64" in done.stdout
+
+
+def test_images(runs: Path) -> None:
+    done = arlm("compare", "runs/digits", "--out", "digits.html", cwd=runs)
+    assert done.returncode == 0, done.stderr
+    assert "bits/dim" in done.stdout
+    assert 'src="data:image/png;base64' in (runs / "digits.html").read_text()
+
+
+def test_page_in_a_browser_is_well_formed(runs: Path) -> None:
+    from html.parser import HTMLParser
+
+    arlm("compare", "runs/gpt", "--out", "one.html", cwd=runs)
+    stack: list[str] = []
+
+    class Balanced(HTMLParser):
+        def handle_starttag(self, tag: str, attrs) -> None:
+            if tag not in ("meta", "img", "path", "use", "rect", "br"):
+                stack.append(tag)
+
+        def handle_endtag(self, tag: str) -> None:
+            if stack and tag == stack[-1]:
+                stack.pop()
+            elif tag in stack:
+                raise AssertionError(f"{tag} closes before {stack[-1]}")
+
+    Balanced().feed((runs / "one.html").read_text())
+    assert stack == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["runs/gpt", "runs/other"], "'runs/gpt' and 'runs/other' cannot be compared: they score"),
+        (["runs/gpt", "runs/digits"], "cannot be compared"),
+        (["runs/gpt", "runs/gpt"], "runs: two are called 'gpt'; write NAME=runs/gpt"),
+        (["both=runs/gpt,runs/lstm"], "'both' mixes networks"),
+        (["none="], "'none' names no run"),
+        (["runs/missing"], "does not exist"),
+        (["runs/gpt", "--data", "nothing.yaml"], "--data: cannot read 'nothing.yaml'"),
+        (["runs/gpt", "--data", "other.txt"], "names no class_path"),
+        (["runs/gpt", "--out", "other.txt/page.html"], "other.txt"),
+    ],
+)
+def test_bad_input_is_one_line(runs: Path, arguments: list[str], said: str) -> None:
+    done = arlm("compare", *arguments, cwd=runs)
+    assert done.returncode == 2, done.stdout
+    lines = [line for line in done.stderr.splitlines() if line.startswith("arlm: error:")]
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert "Traceback" not in done.stderr
+
+
+def test_runs_whose_data_changed_are_refused_with_the_place(runs: Path) -> None:
+    copy = runs / "changed"
+    shutil.copytree(runs / "runs" / "other", copy)
+    text = (runs / "other.txt").read_text()
+    for path in copy.rglob("best.ckpt"):
+        contents = torch.load(path, weights_only=True)
+        (runs / "twin.txt").write_text(
+            text[:-30] + text[-30:].upper().lower().replace("text", "tent")
+        )
+        contents["arlm"]["data"] = contents["arlm"]["data"].replace("other.txt", "twin.txt")
+        torch.save(contents, path)
+    done = arlm("compare", "runs/other", "changed", cwd=runs)
+    assert done.returncode == 2
+    assert re.search(r"at \d+ they read the token \d+ and \d+", done.stderr), done.stderr
+
+
+def test_intervals_cover_the_truth() -> None:
+    random = np.random.default_rng(0)
+    inside = 0
+    for trial in range(100):
+        steps = random.normal(0.1, 1, 4000).reshape(-1, 4).repeat(4, axis=0).flatten()
+        difference = torch.from_numpy(steps)  # neighbours depend on one another
+        mean, low, high = paired_difference(difference, torch.zeros(len(difference)), seed=trial)
+        assert low < mean < high
+        inside += low <= 0.1 <= high
+    assert 88 <= inside <= 100
+
+
+def test_identical_nats_differ_by_nothing() -> None:
+    nats = torch.rand(1000).double()
+    assert paired_difference(nats, nats) == (0, 0, 0)
+
+
+def test_bins() -> None:
+    values, keys = torch.tensor([1.0, 2.0, 3.0, 5.0]), torch.tensor([0, 1, 1, 7])
+    assert by_bins(values, keys, [0, 1, 2, 4]) == [(0, 1.0, 0.25), (1, 2.5, 0.5), (4, 5.0, 0.25)]

@@ -1,0 +1,151 @@
+"""Preparing a corpus and reading it: speed beside the tokenizers library, memory, share of a training step.
+
+python -m tools.bench.corpus speed
+python -m tools.bench.corpus memory --gigabytes 5 --folder FOLDER
+python -m tools.bench.corpus loading
+
+`speed`: megabytes per second and core of our encoding and of the library's own batch encoding, of the
+standard library's sources with byte pairs trained on a part of them. `memory`: a synthetic corpus is
+written, prepared and read in random windows; the largest resident size is printed along the way. `loading`:
+what drawing windows costs, beside a step of the demo's transformer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import time
+from pathlib import Path
+
+os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one core each; before the library is imported
+
+import torch
+
+from arlm.core import Spec
+from arlm.corpus import Piece, prepare
+from arlm.datasets import Rows
+from arlm.domains import TextDomain
+from arlm.domains.text import bpe_tokenizer, byte_tokenizer
+from arlm.models.transformer import TransformerLanguageModel
+from arlm.readings import TextWindows
+from datamodules.python_stdlib import PythonStdlib
+from tools.bench.timing import interleaved, machine, median
+
+
+def speed() -> None:
+    """Encoding of about 10 MB by one core."""
+    text = "\n".join(PythonStdlib().files.values())
+    tokenizer = bpe_tokenizer([text[: 2**21]], 4096)
+    lines, blocks = text.splitlines(keepends=True), _split(text, 2**22)
+
+    def ours() -> None:
+        domain = TextDomain(tokenizer)  # remembers nothing yet
+        for block in blocks:
+            domain.encode(block)
+
+    byte = TextDomain(byte_tokenizer())
+    timed = interleaved(
+        {
+            "tokenizers, encode_batch": lambda: tokenizer.encode_batch(lines),
+            "tokenizers, encode_batch_fast": lambda: tokenizer.encode_batch_fast(lines),
+            "arlm, byte pairs": ours,
+            "arlm, bytes": lambda: [byte.encode(block) for block in blocks],
+        },
+        3,
+    )
+    base = median(next(iter(timed.values())))
+    for name, seconds in timed.items():
+        middle = median(seconds)
+        size = len(text.encode()) / 1e6
+        print(f"{name:30} {size / middle:8.2f} MB/s, {base / middle:.2f} times the first")
+
+
+def _split(text: str, size: int) -> list[str]:
+    return [text[i : i + size] for i in range(0, len(text), size)]
+
+
+def resident() -> dict[str, int]:
+    """MB in memory now: all, and what is no page of a file."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    found = {line.split(":")[0]: line.split()[1] for line in lines if line.startswith("Rss")}
+    return {name: int(value) // 1024 for name, value in found.items()} | {
+        "VmRSS": sum(int(v) for v in found.values()) // 1024
+    }
+
+
+def memory(gigabytes: float, folder: Path) -> None:
+    """Write, prepare and read a corpus that is larger than one would load."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file, noise = folder / "synthetic.txt", random.Random(0)
+    words = ["".join(noise.choices("etaoinshrdlu", k=noise.randint(2, 9))) for _ in range(5000)]
+    size = int(gigabytes * 1e9)
+    if not file.exists() or file.stat().st_size < size:
+        paragraphs = [(" ".join(noise.choices(words, k=200)) + "\n").encode() for _ in range(5000)]
+        with file.open("wb") as out:
+            while out.tell() < size:
+                out.write(b"".join(noise.choices(paragraphs, k=1000)))
+    print("before:", resident(), flush=True)
+    began = time.perf_counter()
+    domain = TextDomain(byte_tokenizer())
+    stream, _ = prepare([Piece(file, 0, size)], domain, folder / "prepared")
+    seconds = time.perf_counter() - began
+    print(
+        f"prepared {len(stream) / 1e9:.2f} G tokens, {size / seconds / 1e6:.0f} MB/s:", resident()
+    )
+    dataset = TextWindows(stream, domain, 256)
+    order = torch.randint(len(dataset), (20, 500, 16))
+    for part in order:
+        for rows in part:
+            dataset[Rows(0, rows)]
+        print(f"{part.numel()} more windows:", resident(), flush=True)
+
+
+def loading() -> None:
+    """Drawing a batch, beside a training step on it."""
+    length, rows = 128, 16
+    folder = Path(os.environ.get("TMPDIR", "/tmp")) / "arlm-bench"
+    folder.mkdir(exist_ok=True)
+    file = folder / "text"
+    file.write_text("\n".join(PythonStdlib().files.values()))
+    domain = TextDomain(byte_tokenizer())
+    stream, _ = prepare([Piece(file, 0, file.stat().st_size)], domain, folder)
+    dataset = TextWindows(stream, domain, length)
+    net = TransformerLanguageModel(Spec(256, (length,)), width=128, depth=4)
+    optimizer = torch.optim.AdamW(net.parameters(), fused=True)
+    chosen = torch.randint(len(dataset), (200, rows))
+
+    def load() -> None:
+        for part in chosen:
+            dataset[Rows(0, part)]
+
+    def train() -> None:
+        batch = dataset[Rows(0, chosen[0])]
+        for _ in range(10):
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = -net.log_prob(batch.tokens).mean()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    timed = interleaved({"load": load, "train": train}, 5)
+    load_ms, train_ms = median(timed["load"]) / 200 * 1e3, median(timed["train"]) / 10 * 1e3
+    print(f"a batch {load_ms:.3f} ms, a step {train_ms:.1f} ms: {load_ms / train_ms:.2%}")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("what", choices=["speed", "memory", "loading"])
+    parser.add_argument("--gigabytes", type=float, default=5.0)
+    parser.add_argument("--folder", type=Path, default=Path("corpus"))
+    options = parser.parse_args()
+    print(machine())
+    if options.what == "memory":
+        memory(options.gigabytes, options.folder)
+    else:
+        {"speed": speed, "loading": loading}[options.what]()
+
+
+if __name__ == "__main__":
+    main()
