@@ -161,6 +161,12 @@ def load(path: str | Path, trusted: Sequence[str] = ()) -> Loaded:
             f"checkpoint: the weights in '{path}' do not fit the network that it names ({reason}); "
             "use the version of arlm that wrote it"
         ) from None
+    wrong = [name for name, weight in weights.items() if not bool(weight.isfinite().all())]
+    if wrong:
+        raise UserError(
+            f"checkpoint: '{path}' holds nan or inf in {wrong[0]}: its training diverged; "
+            "train with a lower learning rate"
+        )
     domain = build(json.loads(entry["domain"]), trusted=trusted)
     return Loaded(net.eval(), domain, json.loads(entry["data"]), entry["config"])
 

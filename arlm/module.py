@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.precision import MixedPrecision, Precision
 from pytorch_lightning.utilities import GradClipAlgorithmType
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from arlm import checkpoint
 from arlm.core import Autoregressor, Batch, Spec
 from arlm.errors import UserError
 from arlm.evaluation.likelihood import Likelihood
+from arlm.memory import keep_freed_memory
 from arlm.reader import Reader
 from arlm.sampling import Sampler
 from arlm.schedule import WarmupCosine
@@ -79,7 +81,8 @@ class AutoregressiveModule(LightningModule):
     Args:
         spec: of the data; linked from the data module on the command line.
         net: builds the network from the spec.
-        optimizer: builds the optimizer from parameter groups; matrices decay, vectors do not.
+        optimizer: builds the optimizer from parameter groups; matrices decay, vectors do not. None is
+            AdamW (a class as the default would lend its weight decay to whatever replaces it).
         scheduler: builds the learning-rate schedule from the optimizer and the number of steps.
         sampler: draws samples in `predict` and at validation.
         compile: compile what scores a training batch; keys and other passes stay as they are.
@@ -89,14 +92,15 @@ class AutoregressiveModule(LightningModule):
         self,
         spec: Spec,
         net: Callable[[Spec], Autoregressor],
-        optimizer: Callable[[list[dict[str, Any]]], Optimizer] = AdamW,
+        optimizer: Callable[[list[dict[str, Any]]], Optimizer] | None = None,
         scheduler: Callable[[Optimizer, int], LRScheduler] = WarmupCosine,
         sampler: Sampler = Sampler(),  # noqa: B008  (frozen)
         compile: bool = False,
     ) -> None:
         super().__init__()
         self.net = net(spec)
-        self.optimizer_factory, self.scheduler_factory = optimizer, scheduler
+        self.optimizer_factory = AdamW if optimizer is None else optimizer
+        self.scheduler_factory = scheduler
         self.sampler, self.compile_forward = sampler, compile
         self.random_state: Tensor | None = None
         self.run_config = ""  # YAML of the resolved run; the command line fills it in
@@ -110,6 +114,10 @@ class AutoregressiveModule(LightningModule):
     def setup(self, stage: str) -> None:
         self._reader = Reader(self.net, self.compile_forward)
 
+    def on_fit_start(self) -> None:
+        if self.device.type == "cpu":
+            keep_freed_memory()
+
     def training_step(self, batch: Batch, _: int) -> Tensor:
         log_prob = self._reader(batch)
         self.effort.tokens += batch.tokens.numel()
@@ -117,10 +125,26 @@ class AutoregressiveModule(LightningModule):
         loss = nats / batch.scored.sum()
         trainer: Any = self.trainer
         if self.global_step % trainer.log_every_n_steps == 0:  # a logged scalar costs 0.3 ms
+            self._refuse_divergence([loss])
             bits = nats.detach() / ((batch.units * batch.scored).sum() * math.log(2))
             self.log("train/nll", loss.detach())
             self.log(f"train/bits_per_{self.net.spec.unit}", bits, prog_bar=True)
         return loss
+
+    def on_validation_start(self) -> None:
+        self._refuse_divergence(self.net.parameters())
+
+    def _refuse_divergence(self, values: Iterable[Tensor]) -> None:
+        """Stop at nan or inf, and let the last good checkpoint stand."""
+        if all(bool(value.isfinite().all()) for value in values):
+            return
+        for callback in self.trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint):
+                callback.save_on_exception = False
+        raise UserError(
+            f"model.optimizer: training diverged: nan or inf at step {self.global_step}; "
+            "lower its lr, or gradients with trainer.gradient_clip_val"
+        )
 
     def on_validation_epoch_start(self) -> None:
         self._scorer = Reader(self.net)
@@ -213,6 +237,13 @@ class AutoregressiveModule(LightningModule):
                 f"ckpt_path: the checkpoint knows {theirs} tokens, the data has "
                 f"{self.net.spec.vocab_size}; give the tokenizer that it was trained with"
             )
+        mine = {f"net.{name}": value.shape for name, value in self.net.state_dict().items()}
+        for name, value in contents["state_dict"].items():
+            if name in mine and mine[name] != value.shape:
+                raise UserError(
+                    f"ckpt_path: {name} is {tuple(value.shape)} in the checkpoint and "
+                    f"{tuple(mine[name])} for this data; give the data.length of its training"
+                )
         self.random_state = contents.get("random_state")
         effort = contents.get("effort", {})
         self.effort = Effort(

@@ -30,8 +30,6 @@ class TextFile(FilesDataModule):
         reading: see TextDataModule: length, reading, stride, lanes, overlap, apart, batch_size, ...
     """
 
-    name = "text_file"
-
     def __init__(
         self,
         path: str | Sequence[str],
@@ -48,6 +46,7 @@ class TextFile(FilesDataModule):
         self.tokenizer, self.held_out, self.one_held_out = tokenizer, held_out, one_held_out
         self.separator, self.data_dir = separator, data_dir
         names = [path] if isinstance(path, str) else path
+        self.name = ", ".join(names)
         self.files = [find_file(name, data_dir) for name in names]
         self.size = sum(file.stat().st_size for file in self.files)
         if self.size < 2:

@@ -40,8 +40,6 @@ class TextSplits(FilesDataModule):
         | https://arxiv.org/abs/1609.07843
     """
 
-    name = "text_splits"
-
     def __init__(
         self,
         train: Files,
@@ -58,6 +56,7 @@ class TextSplits(FilesDataModule):
         self.tokenizer, self.words_from = tokenizer, words_from
         self.separator, self.data_dir = separator, data_dir
         splits: dict[Split, Files] = {"train": train, "val": val, "test": test}
+        self.name = train if isinstance(train, str) else ", ".join(train)
         self.files = {split: self._find(split, files) for split, files in splits.items()}
         every = [file for files in self.files.values() for file in files]
         known = self.files["train"] if words_from == "train" else every

@@ -354,6 +354,20 @@ def test_bad_texts_and_readings_are_one_line(arlm, runs: Path) -> None:
     told = arlm("fit", "--config", "fox.yaml", *other, "--ckpt_path", fox).error()
     assert "ckpt_path: the checkpoint knows" in told
     assert "the data has 256; give the tokenizer" in told
+    learned = [
+        *file,
+        "--model.net.positions",
+        "learned",
+        "--trainer.max_steps",
+        2,
+        "--samples.n",
+        0,
+    ]
+    assert arlm("fit", *docs, *learned, "--trainer.logger.name", "short").code == 0
+    path = next(Path("runs/short").rglob("last.ckpt"))
+    longer = [*learned, "--data.length", 160, "--ckpt_path", path]
+    told = arlm("fit", *docs, *longer).error()
+    assert "ckpt_path: net.position_vectors is (128, 128) in the checkpoint and (160, 128)" in told
 
 
 def test_the_console_script_is_the_same() -> None:

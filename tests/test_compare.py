@@ -15,6 +15,7 @@ import torch
 from conftest import ROOT
 
 from arlm.evaluation.comparison import by_bins, paired_difference
+from arlm.evaluation.report import SHOWN
 
 SHORT = [
     *("--trainer.max_epochs", "-1", "--trainer.check_val_every_n_epoch", "null"),
@@ -66,7 +67,7 @@ def test_table_and_page(runs: Path) -> None:
     assert sorted(row["nats above the best"] == "best" for row in table) == [False, True]
     page = (runs / "page.html").read_text()
     assert "<svg" in page
-    assert page.count("background:rgba") == 2 * 1500
+    assert page.count("background:rgba") == 2 * SHOWN
     assert not re.search(r'(src|href)="(?!data:|#)', page), "the page must need nothing else"
     assert not re.search(r"url\((?!#)", page)
 
@@ -87,6 +88,7 @@ def test_other_data_for_all(runs: Path) -> None:
     done = arlm("compare", "runs/gpt", "runs/lstm", "--data", data, "--split", "val", cwd=runs)
     assert done.returncode == 0, done.stderr
     assert "windows of 128, stride 64" in done.stdout
+    assert "carried state, 8 lanes" in done.stdout  # each goes on reading as it did
 
 
 def test_images(runs: Path) -> None:

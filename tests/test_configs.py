@@ -104,5 +104,26 @@ def test_every_rule_has_a_fragment() -> None:
         assert rule(torch.zeros(1, 3), torch.zeros(1, 0)).shape == (1, 3)
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("ptb_lstm_small", {"lr": 1.0, "weight_decay": 0.0}),
+        ("study_transformer", {"lr": 0.02, "weight_decay": 0.1, "betas": [0.9, 0.95]}),
+    ],
+)
+def test_an_optimizer_takes_nothing_over_from_the_default(
+    name: str, expected: dict, monkeypatch, capsys
+) -> None:
+    # jsonargparse keeps the arguments of the class before, if the new class has them too
+    from arlm.__main__ import main
+
+    config = str(CONFIGS / f"{name}.yaml")
+    monkeypatch.setattr(sys, "argv", ["arlm", "fit", "--config", config, "--print_config"])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    resolved = yaml.safe_load(capsys.readouterr().out)["model"]["optimizer"]["init_args"]
+    assert {key: resolved[key] for key in expected} == expected
+
+
 def test_trainer_defaults_do_not_lean_on_extras() -> None:
     assert TRAINER_DEFAULTS["logger"]["class_path"].endswith("CSVLogger")

@@ -90,3 +90,54 @@ def test_fixed_points_are_counted(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "64 tokens in" in done.stdout
     assert "100 % of rows the same" in done.stdout
+
+
+def test_the_study_compares_three_ways_from_one_command(tmp_path: Path) -> None:
+    study = ["--out", tmp_path, "--corpora", "docs", "--seeds", 1, "--steps", 4]
+    done = run(ROOT / "examples/rnn_vs_transformer.py", *study, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("|")[1].strip() for line in done.stdout.splitlines() if line[:1] == "|"]
+    assert rows[2:] == ["transformer", "lstm_same_tokens", "lstm_same_time"]
+    assert "<svg" in (tmp_path / "docs.html").read_text()
+    again = run(ROOT / "examples/rnn_vs_transformer.py", *study, folder=tmp_path)
+    assert "arlm fit" not in again.stdout  # runs that are there are not made again
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["recipes", "gpt: nanoGPT's recipe", "lstm 1 x 392, carried", "--seconds", 1], "carried "),
+        (["corpus", "memory", "--gigabytes", 0.02, "--folder", "FOLDER"], "G tokens"),
+        (["corpus", "loading"], "a batch"),
+    ],
+    ids=lambda value: value[0] + value[1] if isinstance(value, list) else None,
+)
+def test_benches_of_text_run(
+    arguments: list, said: str, tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    name, *options = [tmp_path if a == "FOLDER" else a for a in arguments]
+    done = run("-m", f"tools.bench.{name}", *options)
+    assert done.returncode == 0, done.stderr
+    assert said in done.stdout
+
+
+def test_the_bench_of_language_models_runs_beside_a_peer(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text(
+        "from torch import nn\n"
+        "class RNNModel(nn.Module):\n"
+        "    def __init__(self, kind, vocab, size, width, depth, dropout):\n"
+        "        super().__init__()\n"
+        "        self.width, self.depth, self.table = width, depth, nn.Embedding(vocab, size)\n"
+        "        self.cell, self.out = nn.LSTM(size, width, depth), nn.Linear(width, vocab)\n"
+        "    def init_hidden(self, rows):\n"
+        "        return (self.out.weight.new_zeros(self.depth, rows, self.width),) * 2\n"
+        "    def forward(self, tokens, hidden):\n"
+        "        outputs, hidden = self.cell(self.table(tokens), hidden)\n"
+        "        return self.out(outputs).flatten(0, 1).log_softmax(-1), hidden\n"
+    )
+    short = ["--width", 16, "--repeats", 1, "--threads", 1, "--eager"]
+    done = run("-m", "tools.bench.language_models", "words", tmp_path, *short)
+    assert done.returncode == 0, done.stderr
+    assert "1.00 times the peer" in done.stdout
+    assert "arlm, bf16" in done.stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import subprocess
 import sys
 import warnings
@@ -175,6 +176,23 @@ def test_weights_are_averaged_once_validation_stops_improving(tmp_path: Path) ->
     assert torch.allclose(seen[-1][1], expected, atol=1e-6)
 
 
+def test_a_run_that_diverges_stops_and_keeps_its_last_good_checkpoint(tmp_path: Path) -> None:
+    class Explode(pl.Callback):
+        def on_train_batch_start(self, trainer, module, *_) -> None:
+            if trainer.global_step == 45:  # after an epoch of 37
+                next(module.net.parameters()).data.fill_(math.nan)
+
+    keep = pl.callbacks.ModelCheckpoint(
+        tmp_path, "best", save_last=True, save_on_exception=True, enable_version_counter=False
+    )
+    with pytest.raises(UserError, match="training diverged: nan or inf at step 45; lower its lr"):
+        lstm_run(tmp_path / "run", 60, keep, Explode())
+    for name in ("best", "last"):
+        contents = torch.load(tmp_path / f"{name}.ckpt", weights_only=True)
+        assert contents["global_step"] == 37
+        assert all(bool(weight.isfinite().all()) for weight in contents["state_dict"].values())
+
+
 def test_accumulated_gradients_are_those_of_the_larger_batch(tmp_path: Path) -> None:
     def trained(name: str, batch_size: int, **trainer) -> torch.Tensor:
         sgd = partial(torch.optim.SGD, lr=0.1)
@@ -254,6 +272,11 @@ def test_bad_checkpoints_are_refused(trained: Path, tmp_path: Path) -> None:
     untrusted = edited(
         trained, tmp_path / "evil.ckpt", arlm=lambda a: a | {"network": json.dumps(evil)}
     )
+    diverged = edited(
+        trained,
+        tmp_path / "diverged.ckpt",
+        state_dict=lambda weights: {key: weight * math.inf for key, weight in weights.items()},
+    )
     for path, said in [
         (tmp_path / "missing.ckpt", "does not exist; give"),
         (tmp_path, "holds no best.ckpt"),
@@ -265,6 +288,7 @@ def test_bad_checkpoints_are_refused(trained: Path, tmp_path: Path) -> None:
         (newer, "has format 99"),
         (swapped, "do not fit the network"),
         (untrusted, "os.system, which is not arlm's"),
+        (diverged, "holds nan or inf in "),
     ]:
         folder = tmp_path / "nothing" if path == tmp_path else path
         folder.mkdir() if path == tmp_path else None

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from arlm.errors import UserError
 from arlm.messages import nearest
 
+READING = ("length", "reading", "stride", "lanes", "overlap")  # of TextDataModule
+
 if TYPE_CHECKING:
     from arlm.checkpoint import Loaded
     from arlm.data import TokenDataModule
@@ -52,7 +54,8 @@ def with_data(path: str, fragment: str | None = None) -> tuple[Loaded, TokenData
 
     Args:
         path: a .ckpt file, or the folder of a run.
-        fragment: a YAML of `configs/data/` to read instead, with the checkpoint's own tokenizer.
+        fragment: a YAML of `configs/data/` to read instead, with the checkpoint's own tokenizer and
+            its way of reading.
     """
     import yaml
 
@@ -69,13 +72,21 @@ def with_data(path: str, fragment: str | None = None) -> tuple[Loaded, TokenData
             raise UserError(
                 f"--data: '{fragment}' names no class_path; give a file like configs/data/"
             )
-        description = {"init_args": {}} | content
+        ours = description["init_args"]
+        description = {"init_args": {}, **content}
+        if "reading" in ours:  # the network goes on reading as it did
+            description["init_args"] |= {name: ours[name] for name in READING}
     module = build(description)
     if fragment is not None:
         ours, theirs = type(loaded.domain).__name__, type(module.domain).__name__
         if ours != theirs:
             raise UserError(f"--data: '{fragment}' is for {theirs}, but '{path}' is of {ours}")
         module.domain = loaded.domain
+    longest, length = loaded.net.max_length, module.spec.length
+    if longest is not None and length > longest:
+        raise UserError(
+            f"data.length: rows of {length} tokens do not fit '{path}', whose network holds {longest}"
+        )
     module.prepare_data()
     provenance = loaded.data["provenance"]
     if fragment is None and module.provenance != provenance:

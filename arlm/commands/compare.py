@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from arlm.evaluation.report import Model
 
 SAMPLES = 3
+LONGEST = 256  # tokens of a sample, where networks have no limit
+ENOUGH = 2**17  # tokens that show loss by context
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -47,7 +49,7 @@ def main(arguments: Sequence[str]) -> None:
 
     out = Path(options.out)
     check_writable(out)
-    models: list[Model] = []
+    groups_loaded: dict[str, list] = {}
     every: dict[str, Scores] = {}
     first: Any = None
     for name, runs in groups.items():
@@ -59,7 +61,12 @@ def main(arguments: Sequence[str]) -> None:
             every.setdefault(run, scores)
             loaded.append((run, checkpoint, module, scores))
             first = first or (checkpoint, module)
-        models.append(summarise(name, loaded, options.seed))
+        groups_loaded[name] = loaded
+    longest = [one.net.max_length for group in groups_loaded.values() for _, one, _, _ in group]
+    length = min(LONGEST if limit is None else limit for limit in longest)
+    models = [
+        summarise(*group, options.split, length, options.seed) for group in groups_loaded.items()
+    ]
     best = min(models, key=lambda model: model.scores.likelihood["nll"])
     for model in models:
         if model is not best:
@@ -118,8 +125,13 @@ def score_run(run: str, net: Autoregressor, module: Any, split: Split) -> Scores
         return score(net, loader.dataset, batches())
 
 
-def summarise(name: str, loaded: list, seed: int) -> Model:
-    """One line of the report from the runs of one model: the mean over its seeds."""
+def summarise(name: str, loaded: list, split: Split, length: int, seed: int) -> Model:
+    """One line of the report from the runs of one model: the mean over its seeds.
+
+    Args:
+        loaded: (run, checkpoint, data, scores) of each seed.
+        length: of samples and of the windows in which loss is shown by context.
+    """
     import torch
 
     from arlm import checkpoint
@@ -134,7 +146,7 @@ def summarise(name: str, loaded: list, seed: int) -> Model:
     efforts = [checkpoint.read(path).get("effort", {}) for path, *_ in loaded]
     began = time.perf_counter()
     context = labels_in_turn(net, SAMPLES)
-    tokens = generate(net, row_seeds(seed, SAMPLES), context=context).tokens
+    tokens = generate(net, row_seeds(seed, SAMPLES), length, context=context).tokens
     return Model(
         name=name,
         network=type(net).__name__,
@@ -148,9 +160,29 @@ def summarise(name: str, loaded: list, seed: int) -> Model:
         trained_tokens=sum(e.get("tokens", 0) for e in efforts) / len(efforts),
         trained_seconds=sum(e.get("seconds", 0.0) for e in efforts) / len(efforts),
         sampling=tokens.numel() / (time.perf_counter() - began),
+        by_context=by_context(net, module, split, length),
         curve=curve(checkpoint.find(run)),
         samples=tokens,
     )
+
+
+def by_context(
+    net: Autoregressor, module: Any, split: Split, length: int
+) -> list[tuple[float, float]]:
+    """(tokens read before, mean nats) in disjoint windows, in steps of a power of two."""
+    import torch
+
+    from arlm.datasets import Rows
+    from arlm.evaluation.comparison import by_bins, score
+    from arlm.readings import TextReading, TextWindows
+
+    if not isinstance(module.dataset(split), TextReading):
+        return []
+    windows = TextWindows(module.stream(split), module.domain, length, length, apart=module.apart)
+    chosen = torch.arange(min(len(windows), max(1, ENOUGH // length)))
+    scores = score(net, windows, [Rows(0, part) for part in chosen.split(16)])
+    edges = [0, *(2**i for i in range(length.bit_length()))]
+    return [(edge, mean) for edge, mean, _ in by_bins(scores.nats, scores.context, edges)]
 
 
 def count(net: Autoregressor) -> int:

@@ -53,7 +53,11 @@ def main(arguments: Sequence[str]) -> None:
     if words := module.words(options.split):
         counts["words"] = words
         for name, likelihood in likelihoods.items():
-            rows[name]["word_ppl"] = math.exp(min(700, float(likelihood.nats) / words))
+            nats = float(likelihood.nats) / words
+            rows[name] |= {
+                "bits_per_word": nats / math.log(2),
+                "word_ppl": math.exp(min(700, nats)),
+            }
     if options.json:
         print(json.dumps({"split": options.split} | counts | {"data": provenance, "models": rows}))
     else:

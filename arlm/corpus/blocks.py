@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import mmap
 import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from arlm.domains.text import TextDomain
 from arlm.errors import UserError
 
 BLOCK = 2**22  # bytes of text that are encoded at a time
+NEAR = 2**14  # bytes in which words usually end
 LONGEST = 2**20  # bytes in which a word must end
 # Before a space or newline, after anything else: what tokenizers that split words never join.
 WORD_END = re.compile(rb"[!-~\x80-\xff](?<!\xc2\xa0)(?<!\xe3\x80\x80)(?<!\xe2\x80.)(?=[ \n])", re.S)
@@ -47,20 +47,18 @@ def cut(piece: Piece, separator: str | None = None, whole_words: bool = True) ->
     Without `whole_words`, a block may end within one that is too long.
     """
     mark = (separator or "").encode()
-    if piece.end <= piece.begin:
-        return
-    with (
-        piece.path.open("rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text,
-    ):
-        begin, document, inside = piece.begin, True, False
+    begin, document, inside = piece.begin, True, False
+    with piece.path.open("rb") as file:
         while begin < piece.end:
-            end, target = piece.end, begin + BLOCK
-            next_document = next_inside = False
+            end, next_document, next_inside = piece.end, False, False
+            target = begin + BLOCK
             if target < piece.end:
-                window = text[target : min(target + LONGEST, piece.end)]
-                found = window.find(mark) if mark else -1
+                window = _read(file, target, min(LONGEST if mark else NEAR, piece.end - target))
                 ends = WORD_END.search(window)
+                if not ends:
+                    window = _read(file, target, min(LONGEST, piece.end - target))
+                    ends = WORD_END.search(window)
+                found = window.find(mark) if mark else -1
                 if found >= 0:
                     end, next_document = target + found + len(mark), True
                 elif ends:
@@ -75,6 +73,11 @@ def cut(piece: Piece, separator: str | None = None, whole_words: bool = True) ->
                     )
             yield Block(piece.path, begin, end, document, inside)
             begin, document, inside = end, next_document, next_inside
+
+
+def _read(file: BinaryIO, begin: int, size: int) -> bytes:
+    file.seek(begin)
+    return file.read(size)
 
 
 def decoded(block: Block) -> tuple[bytes, str]:

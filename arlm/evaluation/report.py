@@ -19,7 +19,7 @@ from arlm.pictures import png
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-SHOWN = 1500  # tokens of text coloured by surprise
+SHOWN = 1000  # tokens of text coloured by surprise
 WORST = 8  # bits that are full red
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
@@ -45,6 +45,7 @@ class Model:
         nll_by_seed: nats per token of each.
         trained_tokens, trained_seconds: what went into it, the mean over the seeds.
         sampling: tokens per second.
+        by_context: (tokens read before, nats), read anew at each window; empty for images.
         curve: (tokens seen, seconds, nll) at each validation of the first seed.
         samples: (B, T) tokens.
     """
@@ -59,6 +60,7 @@ class Model:
     trained_tokens: float
     trained_seconds: float
     sampling: float
+    by_context: list[tuple[float, float]]
     curve: list[tuple[float, float, float]]
     samples: Tensor
     difference: Interval | None = field(default=None)  # to the best, in nats per token
@@ -97,14 +99,16 @@ class Model:
 
 
 def table(rows: Sequence[dict[str, str]]) -> str:
-    """Rows as an HTML table; the best in bold."""
-    heads = "".join(f"<th>{html.escape(name)}</th>" for name in rows[0])
+    """An HTML table with a column for each model; the best in bold."""
     lines = []
-    for row in rows:
-        best = ' class="best"' if row["nats above the best"] == "best" else ""
-        cells = "".join(f"<td>{html.escape(value)}</td>" for value in row.values())
-        lines.append(f"<tr{best}>{cells}</tr>")
-    return f"<table><tr>{heads}</tr>{''.join(lines)}</table>"
+    for name in rows[0]:
+        kind = "th" if name == "model" else "td"
+        cells = ""
+        for row in rows:
+            best = ' class="best"' if row["nats above the best"] == "best" else ""
+            cells += f"<{kind}{best}>{html.escape(row[name])}</{kind}>"
+        lines.append(f"<tr><th>{html.escape(name)}</th>{cells}</tr>")
+    return f"<table>{''.join(lines)}</table>"
 
 
 def markdown(rows: Sequence[dict[str, str]]) -> str:
@@ -117,8 +121,6 @@ def figures(models: Sequence[Model], frequency: Tensor) -> str:
     """Learning curves over tokens and over time, loss by context and by the token's frequency, as SVG."""
     figure, panels = plt.subplots(2, 2, figsize=(11, 7.5))
     (tokens, seconds), (context, rarity) = panels
-    reach = max(int(model.scores.context.max()) for model in models)
-    steps = [0, *(2**i for i in range(max(1, reach.bit_length())))]
     decades = [0, *(10**i for i in range(len(str(int(frequency.max())))))]
     for model in models:
         if model.curve:
@@ -126,20 +128,20 @@ def figures(models: Sequence[Model], frequency: Tensor) -> str:
             tokens.plot(seen, nll, marker="o", markersize=3, label=model.name)
             seconds.plot(wall, nll, marker="o", markersize=3, label=model.name)
         scores = model.scores
-        for panel, keys, edges in (
-            (context, scores.context, steps),
-            (rarity, frequency[scores.tokens], decades),
-        ):
-            places, means, _ = zip(*by_bins(scores.nats, keys, edges), strict=True)
-            style = {"marker": "o", "markersize": 3, "label": model.name}
-            panel.plot([max(place, 0.5) for place in places], means, **style)
-            panel.set_xscale("log")
+        rare = [bins[:2] for bins in by_bins(scores.nats, frequency[scores.tokens], decades)]
+        for panel, points in ((context, model.by_context), (rarity, rare)):
+            if points:
+                places, means = zip(*points, strict=True)
+                style = {"marker": "o", "markersize": 3, "label": model.name}
+                panel.plot([max(place, 0.5) for place in places], means, **style)
+                panel.set_xscale("log")
     tokens.set(xlabel="training tokens", ylabel="validation nats per token")
     seconds.set(xlabel="seconds of training", ylabel="validation nats per token")
-    context.set(xlabel="tokens read before", ylabel="nats per token")
+    context.set(xlabel="tokens read before, in disjoint windows", ylabel="nats per token")
     rarity.set(xlabel="occurrences of the token in training", ylabel="nats per token")
     for panel in panels.flat:
-        panel.legend(fontsize="small")
+        if panel.lines:
+            panel.legend(fontsize="small")
     figure.tight_layout()
     drawn = io.StringIO()
     figure.savefig(drawn, format="svg", metadata={"Date": None})

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from arlm.core import Autoregressor, Batch, Spec
+from arlm.memory import keep_freed_memory
 from arlm.models.rnn import LSTMLanguageModel
 from arlm.models.transformer import TransformerLanguageModel
 from arlm.module import parameter_groups
@@ -147,11 +148,19 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=200, help="of `words`")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=15, help="of four steps each")
+    parser.add_argument("--eager", action="store_true", help="leave out what is compiled")
+    parser.add_argument(
+        "--keep-memory", action="store_true", help="for both, as `fit` does for itself"
+    )
     options = parser.parse_args()
+    if options.keep_memory:
+        keep_freed_memory()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     folder = options.folder
     steps, tokens = nanogpt(folder) if options.what == "nanogpt" else words(folder, options.width)
+    if options.eager:
+        steps = {name: step for name, step in steps.items() if "compiled" not in name}
     print(machine())
     for name, step in steps.items():
         began = time.perf_counter()
