@@ -4,8 +4,13 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported; subprocesses inherit it
 
+import io
 import pickle
+import sys
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -15,6 +20,36 @@ from PIL import Image
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).parents[1]
+
+
+@dataclass
+class Told:
+    """What a command said and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def error(self) -> str:
+        """The one line of a refusal."""
+        assert self.code == 2, self.err
+        assert "Traceback" not in self.out + self.err
+        lines = [line for line in self.err.splitlines() if "error" in line]
+        assert len(lines) == 1, self.err
+        assert lines[0].startswith("arlm: error: ")
+        assert self.err.splitlines()[-1] == lines[0]
+        return lines[0]
+
+
+def run_arlm(*arguments: object, folder: Path = Path()) -> Told:
+    """Run the command line in this process, which saves its imports."""
+    from arlm.__main__ import main
+
+    out, err = io.StringIO(), io.StringIO()
+    argv = patch.object(sys, "argv", ["arlm", *map(str, arguments)])
+    with argv, chdir(folder), redirect_stdout(out), redirect_stderr(err):
+        code = main()
+    return Told(code, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(autouse=True)

@@ -8,49 +8,27 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, Told, run_arlm
 from PIL import Image
 
-from arlm.__main__ import entry, main
+from arlm.__main__ import entry
 from arlm.domains import ImageDomain
 
 DIGITS = ["--config", str(ROOT / "configs/digits_pixelcnn.yaml")]
 TINY = ["--model.net.width", "4", "--model.net.depth", "1", "--trainer.accelerator", "cpu"]
 
 
-class Told:
-    """What a command said and how it ended."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-    def error(self) -> str:
-        """The one line of a refusal."""
-        assert self.code == 2, self.err
-        assert "Traceback" not in self.out + self.err
-        lines = [line for line in self.err.splitlines() if "error" in line]
-        assert len(lines) == 1, self.err
-        assert lines[0].startswith("arlm: error: ")
-        assert self.err.splitlines()[-1] == lines[0]
-        return lines[0]
-
-
 @pytest.fixture
-def arlm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path):
-    """Run the command line in this process, in an empty folder."""
+def arlm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Told]:
+    """Run the command line in an empty folder."""
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> Told:
-        monkeypatch.setattr(sys, "argv", ["arlm", *map(str, arguments)])
-        code = main()
-        return Told(code, *capsys.readouterr())
-
-    return run
+    return run_arlm
 
 
 @pytest.fixture(scope="module")

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, run_arlm
 
 from arlm.evaluation.comparison import by_bins, paired_difference
 from arlm.evaluation.report import SHOWN
@@ -21,11 +19,6 @@ SHORT = [
     *("--trainer.max_epochs", "-1", "--trainer.check_val_every_n_epoch", "null"),
     *("--trainer.max_steps", "4", "--trainer.val_check_interval", "2", "--samples.n", "1"),
 ]
-
-
-def arlm(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "arlm", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=200)
 
 
 @pytest.fixture(scope="module")
@@ -45,16 +38,16 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, (config, *more) in wanted.items():
         path = str(ROOT / "configs" / f"{config}.yaml")
         logger = ["--trainer.logger.init_args.name", name]
-        done = arlm("fit", "--config", path, *more, *SHORT, *logger, cwd=folder)
-        assert done.returncode == 0, done.stderr
+        done = run_arlm("fit", "--config", path, *more, *SHORT, *logger, folder=folder)
+        assert done.code == 0, done.err
     return folder
 
 
 def test_table_and_page(runs: Path) -> None:
     names = ["runs/gpt", "lstm=runs/lstm,runs/lstm1"]
-    done = arlm("compare", *names, "--out", "page.html", cwd=runs)
-    assert done.returncode == 0, done.stderr
-    lines = [line.split("|")[1:-1] for line in done.stdout.splitlines() if line.startswith("|")]
+    done = run_arlm("compare", *names, "--out", "page.html", folder=runs)
+    assert done.code == 0, done.err
+    lines = [line.split("|")[1:-1] for line in done.out.splitlines() if line.startswith("|")]
     heads, _, *rows = [[cell.strip() for cell in line] for line in lines]
     assert [row[0] for row in rows] == ["gpt", "lstm"]
     table = [dict(zip(heads, row, strict=True)) for row in rows]
@@ -74,10 +67,10 @@ def test_table_and_page(runs: Path) -> None:
 
 def test_figures_are_those_of_evaluate(runs: Path) -> None:
     for run in ("gpt", "lstm"):
-        alone = json.loads(arlm("evaluate", f"runs/{run}", "--json", cwd=runs).stdout)
+        alone = json.loads(run_arlm("evaluate", f"runs/{run}", "--json", folder=runs).out)
         (figures,) = alone["models"].values()
-        done = arlm("compare", f"runs/{run}", "--json", cwd=runs)
-        (model,) = json.loads(done.stdout)["models"]
+        done = run_arlm("compare", f"runs/{run}", "--json", folder=runs)
+        (model,) = json.loads(done.out)["models"]
         assert model["tokens"] == alone["tokens"]
         assert model["nll"] == pytest.approx(figures["nll"], abs=1e-6)
         assert model["bits"] == pytest.approx(figures["bits_per_byte"], abs=1e-6)
@@ -85,23 +78,25 @@ def test_figures_are_those_of_evaluate(runs: Path) -> None:
 
 def test_other_data_for_all(runs: Path) -> None:
     data = str(ROOT / "configs" / "data" / "python_docs.yaml")
-    done = arlm("compare", "runs/gpt", "runs/lstm", "--data", data, "--split", "val", cwd=runs)
-    assert done.returncode == 0, done.stderr
-    assert "windows of 128, stride 64" in done.stdout
-    assert "carried state, 8 lanes" in done.stdout  # each goes on reading as it did
+    done = run_arlm(
+        "compare", "runs/gpt", "runs/lstm", "--data", data, "--split", "val", folder=runs
+    )
+    assert done.code == 0, done.err
+    assert "windows of 128, stride 64" in done.out
+    assert "carried state, 8 lanes" in done.out  # each goes on reading as it did
 
 
 def test_images(runs: Path) -> None:
-    done = arlm("compare", "runs/digits", "--out", "digits.html", cwd=runs)
-    assert done.returncode == 0, done.stderr
-    assert "bits/dim" in done.stdout
+    done = run_arlm("compare", "runs/digits", "--out", "digits.html", folder=runs)
+    assert done.code == 0, done.err
+    assert "bits/dim" in done.out
     assert 'src="data:image/png;base64' in (runs / "digits.html").read_text()
 
 
 def test_page_in_a_browser_is_well_formed(runs: Path) -> None:
     from html.parser import HTMLParser
 
-    arlm("compare", "runs/gpt", "--out", "one.html", cwd=runs)
+    run_arlm("compare", "runs/gpt", "--out", "one.html", folder=runs)
     stack: list[str] = []
 
     class Balanced(HTMLParser):
@@ -134,12 +129,8 @@ def test_page_in_a_browser_is_well_formed(runs: Path) -> None:
     ],
 )
 def test_bad_input_is_one_line(runs: Path, arguments: list[str], said: str) -> None:
-    done = arlm("compare", *arguments, cwd=runs)
-    assert done.returncode == 2, done.stdout
-    lines = [line for line in done.stderr.splitlines() if line.startswith("arlm: error:")]
-    assert len(lines) == 1
-    assert said in lines[0]
-    assert "Traceback" not in done.stderr
+    done = run_arlm("compare", *arguments, folder=runs)
+    assert said in done.error()
 
 
 def test_runs_whose_data_changed_are_refused_with_the_place(runs: Path) -> None:
@@ -153,9 +144,8 @@ def test_runs_whose_data_changed_are_refused_with_the_place(runs: Path) -> None:
         )
         contents["arlm"]["data"] = contents["arlm"]["data"].replace("other.txt", "twin.txt")
         torch.save(contents, path)
-    done = arlm("compare", "runs/other", "changed", cwd=runs)
-    assert done.returncode == 2
-    assert re.search(r"at \d+ they read the token \d+ and \d+", done.stderr), done.stderr
+    done = run_arlm("compare", "runs/other", "changed", folder=runs)
+    assert re.search(r"at \d+ they read the token \d+ and \d+", done.error())
 
 
 def test_intervals_cover_the_truth() -> None:

@@ -6,6 +6,9 @@ import json
 import os
 import shutil
 import subprocess
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +102,7 @@ def test_what_has_not_changed_is_not_prepared_again(tmp_path: Path, monkeypatch)
     assert torch.equal(first.whole(), again.whole())
     file.write_text(TEXT + "More.")
     assert len(prepare(piece(file), DOMAINS["byte"], folder)[0]) == len(first) + 5
-    assert len(list(folder.glob("*"))) == 2
+    assert len(list(folder.glob("*/corpus.json"))) == 2
 
 
 def test_a_killed_preparation_goes_on_where_it_stood(
@@ -128,6 +131,29 @@ def test_a_killed_preparation_goes_on_where_it_stood(
     )
     stream, _ = prepare(piece(file), DOMAINS["byte"], folder)
     assert DOMAINS["byte"].decode(stream.whole()) == TEXT
+
+
+def test_of_two_that_start_together_one_prepares(
+    tmp_path: Path, small_blocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, folder = tmp_path / "text.txt", tmp_path / "prepared"
+    file.write_text(TEXT)
+    real, both, encoded = blocks.encode_block, threading.Barrier(2), []
+
+    def slow(*arguments) -> None:
+        encoded.append(arguments[3])
+        time.sleep(0.005)
+        real(*arguments)
+
+    def prepare_at_once() -> int:
+        both.wait()
+        return len(prepare(piece(file), DOMAINS["byte"], folder)[0])
+
+    monkeypatch.setattr("arlm.corpus.preparation.encode_block", slow)
+    with ThreadPoolExecutor() as pool:
+        sizes = [pool.submit(prepare_at_once) for _ in range(2)]
+    assert [size.result() for size in sizes] == [len(TEXT)] * 2
+    assert len(encoded) == len(set(encoded)) > 20
 
 
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
@@ -189,7 +215,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
         file.write_text(TEXT * 100)
         with pytest.raises(UserError, match=r"No space left on device.*make room"):
             prepare(piece(file), DOMAINS["byte"], small)
-        assert not list(small.iterdir())
+        assert {path.suffix for path in small.iterdir()} == {".lock"}
     finally:
         subprocess.run(["umount", str(small)], check=True)
 

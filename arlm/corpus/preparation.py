@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from tqdm import tqdm
 
 from arlm.corpus.blocks import BLOCK, Block, Piece, cut, encode_block, replace_file, token_type
@@ -70,7 +71,10 @@ def prepare(
     place = folder / hashlib.sha256(key.encode()).hexdigest()[:20]
     if not (place / "corpus.json").exists():
         try:
-            _prepare(pieces, domain, place, separator, workers)
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / f"{place.name}.lock"):  # of runs that start together, one works
+                if not (place / "corpus.json").exists():
+                    _prepare(pieces, domain, place, separator, workers)
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 shutil.rmtree(_unfinished(place), ignore_errors=True)
@@ -107,12 +111,7 @@ def _prepare(
     if not parts:
         raise UserError(f"data: '{pieces[0].path}' is empty; give text")
     _join(parts, work, domain)
-    try:
-        work.rename(place)
-    except OSError:
-        if not place.exists():  # another process was faster
-            raise
-        shutil.rmtree(work)
+    work.rename(place)
     seconds = time.monotonic() - began
     if seconds > 5:
         print(f"prepared {size} bytes in {seconds:.0f} s: '{place}'", file=sys.stderr)

@@ -6,7 +6,8 @@ python -m tools.bench.language_models words PEER_FOLDER [--width 650]
 `nanogpt`: its model.py at its documented setting for a CPU (4 layers, 4 heads, 128 wide, rows of 64, batch
 12), its optimizer and clipping, against the same network here. `words`: the model.py of pytorch/examples'
 word_language_model (2 layers, batch 20 x 35, 10,000 words), its SGD and clipping, against the same network.
-PEER_FOLDER holds the peer's model.py.
+Each is a process of its own, for `fit` sets how its process keeps memory. PEER_FOLDER holds the peer's
+model.py.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import ModuleType
 
@@ -140,6 +144,27 @@ def words(folder: Path, width: int) -> tuple[dict[str, Step], int]:
     return steps, rows * length
 
 
+def serve(options: argparse.Namespace, name: str, connection: Connection) -> None:
+    """One of the steps in a process of its own: so many of them for each number that comes, and the seconds."""
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    step = every(options)[0][name]
+    if name.startswith("arlm"):
+        keep_freed_memory()  # as `fit` does, for the whole process
+    for times in iter(connection.recv, 0):
+        began = time.perf_counter()
+        for _ in range(times):
+            step()
+        connection.send(time.perf_counter() - began)
+
+
+def every(options: argparse.Namespace) -> tuple[dict[str, Step], int]:
+    """Steps by name, and the tokens of each."""
+    if options.what == "nanogpt":
+        return nanogpt(options.folder)
+    return words(options.folder, options.width)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
@@ -149,29 +174,28 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=15, help="of four steps each")
     parser.add_argument("--eager", action="store_true", help="leave out what is compiled")
-    parser.add_argument(
-        "--keep-memory", action="store_true", help="for both, as `fit` does for itself"
-    )
     options = parser.parse_args()
-    if options.keep_memory:
-        keep_freed_memory()
     torch.set_num_threads(options.threads)
-    torch.manual_seed(0)
-    folder = options.folder
-    steps, tokens = nanogpt(folder) if options.what == "nanogpt" else words(folder, options.width)
-    if options.eager:
-        steps = {name: step for name, step in steps.items() if "compiled" not in name}
+    steps, tokens = every(options)
+    names = [name for name in steps if not (options.eager and "compiled" in name)]
     print(machine())
-    for name, step in steps.items():
-        began = time.perf_counter()
-        step()
+    processes = get_context("spawn")
+    connections: dict[str, Connection] = {}
+    for name in names:
+        connections[name], theirs = processes.Pipe()
+        processes.Process(target=serve, args=(options, name, theirs), daemon=True).start()
+
+    def run(name: str, times: int) -> float:
+        connections[name].send(times)
+        return connections[name].recv()
+
+    for name in names:
+        seconds = run(name, 1)
         if "compiled" in name:
-            print(f"{name}: first step {time.perf_counter() - began:.1f} s")
-
-    def four(step: Step) -> Step:
-        return lambda: [step() for _ in range(4)]
-
-    timed = interleaved({name: four(step) for name, step in steps.items()}, options.repeats)
+            print(f"{name}: first step {seconds:.1f} s")
+    timed = interleaved({name: partial(run, name, 4) for name in names}, options.repeats)
+    for connection in connections.values():
+        connection.send(0)
     base = median(next(iter(timed.values())))
     for name, runs in timed.items():
         middle = median(runs)
