@@ -9,6 +9,7 @@ from torch import nn
 from arlm.core import Spec
 from arlm.errors import UserError
 from arlm.layers.attention import alibi_slopes, attention_bias
+from arlm.layers.lstm import lstm
 from arlm.models.neural_ngram import NeuralNGram
 from arlm.models.rnn import GRULanguageModel, LSTMLanguageModel, RNNLanguageModel
 from arlm.models.transformer import TransformerLanguageModel
@@ -224,3 +225,53 @@ def test_hold_then_decay() -> None:
     assert rates[19] == 1
     with pytest.raises(UserError, match=r"model.scheduler.hold: 6"):
         HoldThenDecay(optimizer, 50, epochs=5, hold=6, factor=0.5)
+
+
+def test_the_layer_for_wide_lstms_is_torchs() -> None:
+    torch.manual_seed(0)
+    theirs = torch.nn.LSTM(3, 5, batch_first=True, dtype=torch.float64)
+    weights = [parameter.detach().clone() for parameter in theirs._parameters.values()]
+    x, hidden, cell = (torch.randn(*shape).double() for shape in ((2, 4, 3), (2, 5), (2, 5)))
+    outputs, (last, memory) = theirs(x, (hidden[None], cell[None]))
+    found = lstm(x, hidden, cell, weights, torch.float64)
+    for mine, expected in zip(found, (outputs, last[0], memory[0]), strict=True):
+        assert torch.allclose(mine, expected, atol=1e-12)
+    everything = [part.requires_grad_() for part in (x, hidden, cell, *weights)]
+    assert torch.autograd.gradcheck(
+        lambda x, h, c, *w: lstm(x, h, c, w, torch.float64), tuple(everything)
+    )
+
+
+@pytest.mark.parametrize("weight_drop", [0.0, 0.5])
+def test_wide_lstms_train_alike_by_either_layer(
+    weight_drop: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def counted(*arguments):
+        calls.append(1)
+        return lstm(*arguments)
+
+    monkeypatch.setattr("arlm.models.rnn.lstm", counted)
+    torch.manual_seed(0)
+    net = LSTMLanguageModel(Spec(11, (6,)), width=32, depth=2, weight_drop=weight_drop)
+    tokens = torch.randint(11, (4, 6))
+    found = {}
+    for wide in (10**9, 32):
+        monkeypatch.setattr("arlm.layers.lstm.WIDE", wide)
+        torch.manual_seed(1)
+        net.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            first, carried = net.carry_on(tokens)
+            second, _ = net.carry_on(tokens, carried)
+        (-first - second).mean().backward()
+        gradient = torch.cat([p.grad.flatten() for p in net.parameters()])
+        found[wide] = torch.cat([first, second]).detach(), gradient
+    assert len(calls) == 4
+    assert torch.allclose(found[32][0], found[10**9][0], atol=0.02)
+    difference = found[32][1] - found[10**9][1]
+    assert float(difference.norm() / found[10**9][1].norm()) < 0.02
+    assert not torch.equal(found[32][1], found[10**9][1])
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        net.log_prob(tokens)
+    assert len(calls) == 4, "without gradients, torch's layer is faster"

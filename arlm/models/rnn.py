@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from arlm.core import Autoregressor, Carried, Spec, State, check_sizes, token_log_prob
 from arlm.errors import require
+from arlm.layers.lstm import lstm, pays
 
 
 @dataclass(frozen=True)
@@ -182,27 +183,24 @@ class RecurrentLanguageModel(Autoregressor):
     def _layer(
         self, layer: nn.RNNBase, x: Tensor, before: tuple[Tensor, ...] | None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        hidden = None if before is None else [part[None].to(x.dtype) for part in before]
-        if self.training and self.weight_drop:
-            if hidden is None:
-                zeros = x.new_zeros(1, len(x), layer.hidden_size)
-                hidden = [zeros] * (2 if isinstance(layer, nn.LSTM) else 1)
-            weights: list[Any] = list(layer._parameters.values())
+        zeros = x.new_zeros(len(x), layer.hidden_size)
+        hidden = [zeros] * (2 if isinstance(layer, nn.LSTM) else 1)
+        hidden = hidden if before is None else [part.to(x.dtype) for part in before]
+        weights: list[Any] = list(layer._parameters.values())
+        dropped = self.training and self.weight_drop
+        if dropped:
             weights[1] = F.dropout(weights[1], self.weight_drop)  # the recurrent ones
-            given: Any = hidden if isinstance(layer, nn.LSTM) else hidden[0]
-            flags = (
-                True,
-                1,
-                0.0,
-                True,
-                False,
-                True,
-            )  # biases, layers, dropout, train, both ways, batch first
-            outputs, *memory = type(self).run(x, given, weights, *flags)
+        if isinstance(layer, nn.LSTM) and pays(x, layer.hidden_size):
+            outputs, *memory = lstm(x, *hidden, weights, torch.get_autocast_dtype("cpu"))
+            return outputs, tuple(memory)
+        several = [part[None] for part in hidden]
+        given: Any = tuple(several) if isinstance(layer, nn.LSTM) else several[0]
+        if dropped:
+            # biases, layers, dropout, training, both ways, batch first
+            outputs, *memory = type(self).run(x, given, weights, True, 1, 0.0, True, False, True)
         else:
-            given = None if hidden is None else hidden if len(hidden) == 2 else hidden[0]
-            outputs, memory = layer(x, tuple(given) if isinstance(given, list) else given)
-            memory = memory if isinstance(memory, tuple) else (memory,)
+            outputs, last = layer(x, given)
+            memory = list(last) if isinstance(last, tuple) else [last]
         return outputs, tuple(part[0] for part in memory)
 
     def _score(
