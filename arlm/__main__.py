@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 
@@ -20,6 +21,7 @@ COMMANDS = {
     "sample": "draw samples from a checkpoint",
     "evaluate": "likelihood of a checkpoint, beside baselines",
     "score": "likelihood of images, and where they surprise the network",
+    "translate": "a file, line by line, by beam search",
     "compare": "networks on the same tokens: table and HTML page",
 }
 HELP = f"""usage: arlm VERB [options]          ({__version__})
@@ -36,7 +38,7 @@ Use a checkpoint:
 
 
 def main() -> int:
-    """Run one verb; returns the exit code: 2 for bad input, 130 and 143 when interrupted."""
+    """Run one verb; returns the exit code: 2 for bad input, 130, 141 and 143 when interrupted."""
     verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if verb in ("-h", "--help", "help"):
         print(HELP, end="")
@@ -54,6 +56,9 @@ def main() -> int:
             importlib.import_module("arlm.cli").main()
     except UserError as error:
         return fail(str(error))
+    except BrokenPipeError:  # whoever read our output, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     return 0

@@ -9,25 +9,33 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric.utilities.types import _PATH
+from PIL import Image
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.cli import SaveConfigCallback
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from arlm.domains import Domain
+from arlm.attention_map import write_maps
+from arlm.domains import Domain, TranslationDomain
 from arlm.errors import require
-from arlm.pictures import write_samples
+from arlm.pairs import Sentences
+from arlm.pictures import write_samples, write_text
 from arlm.sampling import row_seeds
+from arlm.translator import Translator
+
+MAPS = 4  # attention maps in a picture
 
 
 class WriteSamples(Callback):
     """Draws the same seeds at each validation, so that one can watch the network learn.
 
     A PNG grid or a text file goes to `samples/` in the run's folder, and to the logger if it takes
-    images and text (TensorBoard does).
+    images and text (TensorBoard does). Translators translate the first sentences of the validation split
+    instead, and draw their attention.
 
     Args:
         n: rows to draw; 0 draws none.
@@ -45,6 +53,10 @@ class WriteSamples(Callback):
             return
         folder = trainer.log_dir  # asked by every process: it is a broadcast
         if trainer.is_global_zero:
+            domain = trainer.datamodule.domain  # type: ignore[attr-defined]
+            if isinstance(domain, TranslationDomain):
+                self._translate(trainer, module.net, folder)
+                return
             tokens = module.sampler(module.net, row_seeds(self.seed, self.n)).tokens
             self._write(trainer, tokens, folder)
 
@@ -56,6 +68,28 @@ class WriteSamples(Callback):
         if trainer.is_global_zero:
             self._write(trainer, torch.cat(self._predicted), folder)
         self._predicted = []
+
+    def _translate(self, trainer: Trainer, net: Any, folder: str | None) -> None:
+        """The first sentences of the validation split, greedily, and where the network looked."""
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        translator = Translator(net, data.domain, beam=1)
+        pairs = Sentences(*(side[: self.n] for side in data.sentences("val")))
+        sources = [translator.encode(line, "data.val") for line in pairs.source]
+        found = [each[0] for each in translator(sources)]
+        lines = zip(*pairs, (one.text for one in found), strict=True)
+        stem = Path(folder or ".") / "samples" / f"step-{trainer.global_step:07d}"
+        text = "".join(f"{source}\n  = {target}\n  > {ours}\n" for source, target, ours in lines)
+        path = write_text(text, stem.with_suffix(".txt"))
+        bar: Any = trainer.progress_bar_callback
+        (bar.print if bar is not None else print)(f"samples: {path}")
+        shown = list(zip(sources, found, strict=True))[:MAPS]
+        picture = write_maps(net, data.domain, shown, stem.with_suffix(".png"))
+        board: Any = getattr(trainer.logger, "experiment", None)
+        if hasattr(board, "add_text"):
+            board.add_text("samples", text, trainer.global_step)
+            if picture is not None:
+                pixels = np.array(Image.open(picture).convert("RGB"))
+                board.add_image("attention", pixels, trainer.global_step, dataformats="HWC")
 
     def _write(self, trainer: Trainer, tokens: torch.Tensor, folder: str | None) -> None:
         domain: Domain = trainer.datamodule.domain  # type: ignore[attr-defined]

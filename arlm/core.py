@@ -202,6 +202,10 @@ class Autoregressor(nn.Module, ABC):
             logits, state = self.advance(before, carried.state)
         return token_log_prob(logits, tokens), Carried(tokens[:, -1:], state)
 
+    def attention_weights(self, tokens: Tensor, context: Tensor | None = None) -> Tensor | None:
+        """Where each token's score looks in the context, (B, T, S), rows summing to 1; None if nowhere."""
+        return None
+
     def roll_out(
         self,
         noise: Tensor,

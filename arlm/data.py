@@ -193,6 +193,10 @@ class TokenDataModule(LightningDataModule, ABC):
 
     def loader(self, split: Split) -> ResumableLoader:
         """Batches of one split, this process's share of them."""
+        return ResumableLoader(self.dataset(split), self.order(split), self.num_workers)
+
+    def order(self, split: Split) -> BatchOrder:
+        """Which rows of a split make which batch of this process."""
         rank, world_size = self.processes
         dataset, training = self.dataset(split), split == "train"
         if training and self.batch_size * world_size > len(dataset):
@@ -200,11 +204,10 @@ class TokenDataModule(LightningDataModule, ABC):
                 f"data.batch_size: {self.batch_size * world_size} is larger than the training split "
                 f"of {len(dataset)} rows; choose at most {len(dataset) // world_size}"
             )
-        order = BatchOrder(
+        return BatchOrder(
             *(len(dataset), self.batch_size, training, self.seed, rank, world_size),
             lanes=dataset.lanes,
         )
-        return ResumableLoader(dataset, order, self.num_workers)
 
     def train_dataloader(self) -> ResumableLoader:
         return self.loader("train")

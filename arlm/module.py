@@ -28,19 +28,29 @@ from arlm.schedule import WarmupCosine
 
 
 class Effort:
-    """What went into a network: tokens of this process, and seconds since training began, all told.
+    """What went into a network: scored tokens of this process, and seconds since training began, all told.
 
     Args:
         tokens, before: of the run that is resumed.
     """
 
     def __init__(self, tokens: int = 0, before: float = 0.0) -> None:
-        self.tokens, self._before = tokens, before
+        self._tokens: Tensor | int = tokens
+        self._before = before
         self._began: float | None = None
 
     def begin(self) -> None:
         """Training begins now."""
         self._began = time.monotonic()
+
+    def count(self, scored: Tensor) -> None:
+        """Scored tokens (B, T) of a batch; added where they are, without waiting for the device."""
+        self._tokens = self._tokens + scored.sum()
+
+    @property
+    def tokens(self) -> int:
+        """So far."""
+        return int(self._tokens)
 
     @property
     def seconds(self) -> float:
@@ -86,6 +96,8 @@ class AutoregressiveModule(LightningModule):
         scheduler: builds the learning-rate schedule from the optimizer and the number of steps.
         sampler: draws samples in `predict` and at validation.
         compile: compile what scores a training batch; keys and other passes stay as they are.
+        label_smoothing: share of the probability that training gives to all tokens alike, in [0, 1);
+            every figure is without it.
     """
 
     def __init__(
@@ -96,23 +108,25 @@ class AutoregressiveModule(LightningModule):
         scheduler: Callable[[Optimizer, int], LRScheduler] = WarmupCosine,
         sampler: Sampler = Sampler(),  # noqa: B008  (frozen)
         compile: bool = False,
+        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         self.net = net(spec)
         self.optimizer_factory = AdamW if optimizer is None else optimizer
         self.scheduler_factory = scheduler
         self.sampler, self.compile_forward = sampler, compile
+        self.label_smoothing = label_smoothing
         self.random_state: Tensor | None = None
         self.run_config = ""  # YAML of the resolved run; the command line fills it in
         self.val_likelihood = Likelihood(spec.unit)
         self.test_likelihood = Likelihood(spec.unit)
         self.effort = Effort()
         self._carried: list[Tensor] = []  # of a run that is resumed
-        self._reader = Reader(self.net)
+        self._reader = Reader(self.net, smoothing=label_smoothing)
         self._scorer = Reader(self.net)  # of validation and test
 
     def setup(self, stage: str) -> None:
-        self._reader = Reader(self.net, self.compile_forward)
+        self._reader = Reader(self.net, self.compile_forward, self.label_smoothing)
 
     def on_fit_start(self) -> None:
         if self.device.type == "cpu":
@@ -120,7 +134,7 @@ class AutoregressiveModule(LightningModule):
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         log_prob = self._reader(batch)
-        self.effort.tokens += batch.tokens.numel()
+        self.effort.count(batch.scored)
         nats = -(log_prob * batch.scored).sum()
         loss = nats / batch.scored.sum()
         trainer: Any = self.trainer

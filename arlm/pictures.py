@@ -131,6 +131,12 @@ def write_text(text: str, path: Path) -> Path:
     return path
 
 
+def write_bytes(content: bytes, path: Path) -> Path:
+    """Write a picture that is encoded already."""
+    _write(path, lambda: path.write_bytes(content))
+    return path
+
+
 def check_writable(path: Path) -> None:
     """Refuse a path that cannot be written, before hours of work and not after."""
 

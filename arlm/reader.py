@@ -1,14 +1,15 @@
-"""Scores batches in their order, carrying the state of rows that go on from one batch to the next."""
+"""Scores batches in their order: state carried from one to the next, labels smoothed in training."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from arlm.core import Autoregressor, Batch, Carried
-from arlm.errors import UserError
+from arlm.errors import UserError, require
 
 
 class Reader:
@@ -19,12 +20,24 @@ class Reader:
     Args:
         net: the network.
         compile: compile what scores a batch; the network's parameters and keys stay as they are.
+        smoothing: share of the probability that labels give to all tokens alike, in [0, 1); it enters the
+            gradient, never the value.
     """
 
-    def __init__(self, net: Autoregressor, compile: bool = False) -> None:
+    def __init__(self, net: Autoregressor, compile: bool = False, smoothing: float = 0.0) -> None:
+        require(0 <= smoothing < 1, "model.label_smoothing", smoothing, "choose from 0 to below 1")
+        if smoothing and type(net).log_prob is not Autoregressor.log_prob:
+            raise UserError(
+                f"model.label_smoothing: {type(net).__name__} scores tokens in a way of its own; choose 0"
+            )
         wrap: Callable = torch.compile if compile else lambda function: function
+
+        def smoothed(tokens: Tensor, context: Tensor | None) -> Tensor:
+            return smoothed_log_prob(net(tokens, context), tokens, smoothing)
+
         self.net = net
-        self._log_prob, self._carry_on = wrap(net.log_prob), wrap(net.carry_on)
+        self._log_prob = wrap(smoothed if smoothing else net.log_prob)
+        self._carry_on = wrap(net.carry_on)
         self.carried: Carried | None = None
 
     def __call__(self, batch: Batch) -> Tensor:
@@ -64,3 +77,36 @@ class Reader:
             last, *leaves = saved
             _, state = self.net.start(len(last), 1)
             self.carried = Carried(last, state.filled(iter(leaves)))
+
+
+def smoothed_log_prob(logits: Tensor, tokens: Tensor, smoothing: float) -> Tensor:
+    """Nats of `tokens` (...) under `logits` (..., V), with the gradient of smoothed labels.
+
+    The gradient is that of (1 - smoothing) log p(x) + smoothing * mean over v of log p(v).
+
+    References:
+        | Rethinking the Inception Architecture for Computer Vision (Szegedy et al., 2016), section 7
+        | https://arxiv.org/abs/1512.00567
+    """
+    return _Smoothed.apply(logits, tokens, smoothing)
+
+
+class _Smoothed(torch.autograd.Function):
+    """One pass over the logits forward and one back, where the composition of torch's takes five."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, tokens: Tensor, smoothing: float) -> Tensor:
+        fine = torch.promote_types(logits.dtype, torch.float32)
+        total = logits.to(fine).logsumexp(-1, keepdim=True)
+        ctx.save_for_backward(logits, tokens, total)
+        ctx.smoothing = smoothing
+        return (logits.gather(-1, tokens.unsqueeze(-1)).to(fine) - total).squeeze(-1)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        logits, tokens, total = ctx.saved_tensors
+        slope = slope.unsqueeze(-1)
+        share = ctx.smoothing / logits.shape[-1]
+        result = (logits - total).exp_().neg_().add_(share).mul_(slope)
+        result.scatter_add_(-1, tokens.unsqueeze(-1), slope * (1 - ctx.smoothing))
+        return result.to(logits.dtype), None, None

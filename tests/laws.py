@@ -21,6 +21,7 @@ from torch import Tensor
 import arlm.models
 from arlm import checkpoint
 from arlm.core import Autoregressor, Spec
+from arlm.datasets import generator
 from arlm.errors import UserError
 from arlm.sampling import fixed_point, generate
 
@@ -51,6 +52,18 @@ SMALL: dict[str, list[dict]] = {
         {"width": 8, "depth": 2, "heads": 2, "band": 2, "tied": True, "start_token": 1},
         LLAMA,
     ],
+    "LSTMSeq2Seq": [
+        {"width": 6, "embedding": 5, "attention": "none", "bidirectional": False, "reverse": True},
+        {"width": 6, "embedding": 5, "attention": "additive", "depth": 2},
+        {"width": 6, "embedding": 5, "attention": "dot"},
+        {"width": 6, "embedding": 6, "attention": "general", "tied": False, "encoder_width": 4},
+        {"width": 6, "embedding": 5, "attention": "general", "depth": 2, "feeding": True},
+    ],
+    "TransformerSeq2Seq": [
+        {"width": 8, "depth": 2, "heads": 2},
+        {"width": 8, "depth": 1, "heads": 2, "norm_first": False, "positions": "learned"},
+        {"width": 8, "depth": 1, "heads": 2, "tied": False, "mlp": "swiglu"},
+    ],
     "PixelCNN": [{"width": 12, "depth": 2, "head_width": 12}],
     "RowLSTM": [{"width": 12, "depth": 2, "head_width": 12}],
     "DiagonalBiLSTM": [
@@ -71,9 +84,15 @@ SPECS = {  # V ** T sequences are enumerated
     "text": Spec(3, (5,)),
     "grey": Spec(2, (3, 4, 1)),
     "rgb": Spec(2, (2, 2, 3)),
+    "pairs": Spec(3, (5,), context=Spec(4, (4,), pad_id=3)),
 }
 LABEL = Spec(3, (1,))
-WIDE = {"text": Spec(5, (9,)), "grey": Spec(5, (4, 11, 1)), "rgb": Spec(5, (3, 11, 3))}
+WIDE = {
+    "text": Spec(5, (9,)),
+    "grey": Spec(5, (4, 11, 1)),
+    "rgb": Spec(5, (3, 11, 3)),
+    "pairs": Spec(5, (9,), context=Spec(6, (7,), pad_id=5)),
+}
 
 
 def networks() -> list[type[Autoregressor]]:
@@ -135,15 +154,19 @@ def cases() -> Iterator[Case]:
 
 def rows(net: Autoregressor, count: int = 6, seed: int = 1) -> Tensor:
     """Random tokens (count, T)."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(net.spec.vocab_size, (count, net.spec.length), generator=generator)
+    return torch.randint(net.spec.vocab_size, (count, net.spec.length), generator=generator(seed))
 
 
-def labels(net: Autoregressor, count: int = 6) -> Tensor | None:
-    """A class label for each row (count, 1), if the data has one."""
-    if net.spec.context is None:
+def contexts(net: Autoregressor, count: int = 6) -> Tensor | None:
+    """A class label (count, 1) or a source sentence (count, S) for each row, if the data has them."""
+    context = net.spec.context
+    if context is None:
         return None
-    return torch.arange(count)[:, None] % net.spec.context.vocab_size
+    if context.pad_id is None:
+        return torch.arange(count)[:, None] % context.vocab_size
+    sources = torch.randint(context.pad_id, (count, context.length), generator=generator(2))
+    lengths = 1 + torch.arange(count) % context.length
+    return sources.masked_fill(torch.arange(context.length) >= lengths[:, None], context.pad_id)
 
 
 # Each law takes a builder `build(specs)` and raises AssertionError.
@@ -153,11 +176,11 @@ def law_causal_by_perturbation(build: Callable) -> None:
     """Changing x_t leaves the logits of x_0 .. x_t bit-equal and moves just those that should see it."""
     net = build(WIDE)
     tokens, reach = rows(net), reach_of(net)
-    before = net(tokens, labels(net))
+    before = net(tokens, contexts(net))
     for t in range(net.spec.length):
         changed = tokens.clone()
         changed[:, t] = (tokens[:, t] + 1 + torch.arange(len(tokens)) % 4) % net.spec.vocab_size
-        moved = (net(changed, labels(net)) != before).any(-1).any(0)
+        moved = (net(changed, contexts(net)) != before).any(-1).any(0)
         wrong = (moved != reach[:, t]).nonzero().flatten().tolist()
         assert not wrong, f"token {t} reaches, or fails to reach, the logits {wrong}"
 
@@ -172,7 +195,7 @@ def law_causal_by_gradient(build: Callable) -> None:
         return seen[-1]
 
     handle = net.embed.register_forward_hook(keep)
-    logits = net(rows(net), labels(net))
+    logits = net(rows(net), contexts(net))
     handle.remove()
     reach = reach_of(net)
     weights = torch.randn(logits.shape[-1], dtype=logits.dtype)
@@ -190,9 +213,9 @@ def law_normalised(build: Callable) -> None:
     net = build(SPECS)
     values = [range(net.spec.vocab_size)] * net.spec.length
     everything = torch.tensor(list(itertools.product(*values)))
-    context = labels(net)
+    context = contexts(net)
     if context is not None:
-        context = context[1:2].expand(len(everything), 1)
+        context = context[1:2].expand(len(everything), -1)
     log_prob = net.log_prob(everything, context)
     assert log_prob.shape == everything.shape
     total = log_prob.sum(-1).exp().sum()
@@ -203,7 +226,7 @@ def law_incremental_is_parallel(build: Callable) -> None:
     """start and advance give the logits of forward: one by one, in chunks, by the oracle, reordered."""
     net = build(SPECS)
     tokens, length = rows(net), net.spec.length
-    context = labels(net)
+    context = contexts(net)
     with torch.no_grad():
         parallel = net(tokens, context)
     scored = generate(net, range(len(tokens)), forced=tokens, context=context).log_prob
@@ -238,7 +261,7 @@ def law_incremental_is_parallel(build: Callable) -> None:
 def law_batch_invariant(build: Callable) -> None:
     """A row's log-probabilities depend neither on its neighbours nor on what follows."""
     net = build(SPECS)
-    tokens, context = rows(net), labels(net)
+    tokens, context = rows(net), contexts(net)
     together = net.log_prob(tokens, context)
     for i in range(len(tokens)):
         alone = net.log_prob(tokens[i : i + 1], context if context is None else context[i : i + 1])
@@ -250,13 +273,13 @@ def law_batch_invariant(build: Callable) -> None:
 def law_stable(build: Callable) -> None:
     """The state dict keeps its keys; weights survive a file; every parameter learns."""
     net = build(SPECS)
-    keys, tokens, context = list(net.state_dict()), rows(net), labels(net)
+    keys, tokens, context = list(net.state_dict()), rows(net), contexts(net)
     before = net.log_prob(tokens, context)
     (before * torch.randn_like(before)).sum().backward()
     for name, parameter in net.named_parameters():
         learns = parameter.grad is not None and parameter.grad.abs().sum() > 0
         assert learns, f"{name} gets no gradient"
-    generate(net, [0, 1], context=labels(net, 2))
+    generate(net, [0, 1], context=contexts(net, 2))
     net.compile(backend="eager")
     net.log_prob(tokens, context)
     assert list(net.state_dict()) == keys, "use changed the keys of the state dict"
@@ -275,7 +298,7 @@ def law_deterministic(build: Callable) -> None:
     """One seed, one sample, whatever the batch or the strategy; the global random state is left alone."""
     net = build(SPECS)
     state = torch.get_rng_state()
-    context = labels(net, 3)
+    context = contexts(net, 3)
     tokens, log_prob = generate(net, [7, 8, 9], context=context)
     assert torch.equal(torch.get_rng_state(), state), "sampling moved the global random state"
     alone = generate(net, [8], context=context if context is None else context[1:2])
@@ -287,25 +310,50 @@ def law_deterministic(build: Callable) -> None:
     assert torch.equal(parallel.tokens, tokens), "fixed-point decoding draws other tokens"
     assert (parallel.log_prob - log_prob).abs().max() < 1e-10, "fixed points are scored wrongly"
     assert parallel.passes <= net.spec.length + 1
-    many = generate(net, range(64), context=labels(net, 64)).tokens
+    many = generate(net, range(64), context=contexts(net, 64)).tokens
     assert len(many.unique(dim=0)) > 8, "seeds do not matter"
 
 
 def law_conditional(build: Callable) -> None:
-    """Another label changes a row's log-probabilities and no other row's; without one, a clear refusal."""
+    """Another context changes a row's log-probabilities and no other row's; without one, a clear refusal."""
     net = build(SPECS)
-    tokens, context = rows(net), labels(net)
+    tokens, context = rows(net), contexts(net)
     if context is None:
         return
     before, changed = net.log_prob(tokens, context), context.clone()
-    changed[2] = (changed[2] + 1) % 3
+    changed[2, 0] = (changed[2, 0] + 1) % 3
     moved = (net.log_prob(tokens, changed) != before).any(1).tolist()
-    assert moved == [i == 2 for i in range(len(tokens))], f"a label moved the rows {moved}"
+    assert moved == [i == 2 for i in range(len(tokens))], f"a context moved the rows {moved}"
     try:
         net.log_prob(tokens)
     except UserError:
         return
-    raise AssertionError("a missing label is not refused")
+    raise AssertionError("a missing context is not refused")
+
+
+def law_source(build: Callable) -> None:
+    """Padding of the source changes nothing; attention sums to 1 over real tokens; the source is read once."""
+    net = build(SPECS)
+    spec, tokens, context = net.spec.context, rows(net), contexts(net)
+    if spec is None or spec.pad_id is None:
+        return
+    padded = torch.nn.functional.pad(context, (0, 1), value=spec.pad_id)
+    gap = (net.log_prob(tokens, padded) - net.log_prob(tokens, context)).abs().max()
+    assert gap < 1e-12, f"padding of the source moves log-probabilities by {gap}"
+    weights = net.attention_weights(tokens, padded)
+    if weights is not None:
+        assert weights.shape == (*tokens.shape, padded.shape[1])
+        assert (weights.sum(-1) - 1).abs().max() < 1e-12, "attention does not sum to 1"
+        outside = weights.masked_select((padded == spec.pad_id)[:, None])
+        assert not outside.any(), "attention falls on padding"
+    reads = []
+    handle = net.embed_source.register_forward_hook(lambda *_: reads.append(1))
+    with torch.no_grad():
+        _, state = net.start(len(tokens), net.spec.length, context)
+        for t in range(net.spec.length - 1):
+            _, state = net.advance(tokens[:, t : t + 1], state)
+    handle.remove()
+    assert len(reads) == 1, f"decoding reads the source {len(reads)} times"
 
 
 LAWS: list[Callable[[Callable], None]] = [
@@ -317,14 +365,15 @@ LAWS: list[Callable[[Callable], None]] = [
     law_stable,
     law_deterministic,
     law_conditional,
+    law_source,
 ]
 
 
 def assert_caught(mutant: type[Autoregressor], data: str, law: Callable) -> None:
-    """A network with one fault, small as the network that it is made of, breaks a law."""
-    arguments = dict(SMALL[mutant.__bases__[0].__name__][0])
-    try:
-        law(Case(mutant, arguments, data).build)
-    except AssertionError:
-        return
+    """A network with one fault, small as one of those that it is made of, breaks a law."""
+    for arguments in SMALL[mutant.__bases__[0].__name__]:
+        try:
+            law(Case(mutant, dict(arguments), data).build)
+        except AssertionError:
+            return
     raise AssertionError(f"{law.__name__} does not catch {mutant.__name__}")

@@ -48,7 +48,7 @@ def one_batch(
             stem.startswith("wikitext") and ("valtest" not in stem)
         ):
             monkeypatch.setenv("ARLM_DATA_DIR", str(request.getfixturevalue("corpora")))
-        elif "mnist" in stem or stem.startswith(("shakespeare", "wikitext", "study")):
+        elif "mnist" in stem or stem.startswith(("shakespeare", "wikitext", "study", "multi30k")):
             monkeypatch.setenv("ARLM_DATA_DIR", str(request.getfixturevalue("data_dir")))
     monkeypatch.chdir(tmp_path)
     fast = ["--trainer.fast_dev_run", "1", "--trainer.accelerator", "cpu", "--samples.n", "1"]
@@ -76,9 +76,12 @@ def test_fragment(path: Path, monkeypatch, tmp_path, request) -> None:
     text |= any(kind in content for kind in ("RNN", "GRU", "LSTM", "NGram", "Transformer"))
     text &= "RowLSTM" not in content
     text &= "imagegpt" not in path.stem
-    base = "docs_lstm" if text else "digits_pixelcnn"
+    pairs = any(kind in content for kind in ("Seq2Seq", "multi30k", "dates"))
+    base = "dates_attention" if pairs else "docs_lstm" if text else "digits_pixelcnn"
     config = str(CONFIGS / f"{base}.yaml")
-    small = LARGE if not text or path.stem == "gpt2" else []
+    small = LARGE if not (text or pairs) or path.stem == "gpt2" else []
+    if "shared: true" in content:
+        options += ["--model.net.shared", "false"]  # the dates have two tokenizers
     if path.stem in ("cifar10", "cifar10_labels", "image_folder"):
         small = LARGE + RGB
     one_batch(monkeypatch, tmp_path, request, "--config", config, *options, *small)

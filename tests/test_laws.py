@@ -10,9 +10,12 @@ from torch import Tensor
 
 from arlm.core import token_log_prob
 from arlm.layers.masked_conv import MaskedConv2d
+from arlm.layers.source import LSTMEncoder
+from arlm.models.lstm_seq2seq import LSTMSeq2Seq
 from arlm.models.pixelcnn import PixelCNN
 from arlm.models.rnn import LSTMLanguageModel
 from arlm.models.transformer import TransformerLanguageModel, TransformerState
+from arlm.models.transformer_seq2seq import EncoderBlock, TransformerSeq2Seq
 
 CASES = list(laws.cases())
 
@@ -182,6 +185,65 @@ class NoisyEval(LSTMLanguageModel):
         return super().forward(tokens) * (1 + 0.1 * torch.rand(()))
 
 
+class SeesPadding(LSTMSeq2Seq):
+    """Attention falls on the source's padding."""
+
+    def _encode(self, context):
+        state = super()._encode(context)
+        *rest, bias = state.sources
+        return dataclasses.replace(state, sources=(*rest, torch.zeros_like(bias)))
+
+
+class UnpackedEncoder(LSTMSeq2Seq):
+    """The way back begins at the padding."""
+
+    def _encode(self, context):
+        self.encoder.forward = lambda x, lengths: LSTMEncoder.forward(
+            self.encoder, x, torch.full_like(lengths, x.shape[1])
+        )
+        return super()._encode(context)
+
+
+class EncodesPadding(TransformerSeq2Seq):
+    """The source's tokens attend to its padding."""
+
+    def _encode(self, context):
+        for block in self.encoder:
+            block.forward = lambda x, bias, block=block: EncoderBlock.forward(
+                block, x, torch.zeros_like(bias)
+            )
+        return super()._encode(context)
+
+
+class ReadsAgain(TransformerSeq2Seq):
+    """The source is read anew at every step."""
+
+    def advance(self, tokens, state):
+        self._encode(torch.zeros(len(tokens), 1, dtype=torch.long))
+        return super().advance(tokens, state)
+
+
+class Deaf(LSTMSeq2Seq):
+    """The source does not matter."""
+
+    def _encode(self, context):
+        return super()._encode(torch.zeros_like(context))
+
+
+class SeesAhead(LSTMSeq2Seq):
+    """The token itself is fed, not the one before."""
+
+    def _inputs(self, tokens):
+        return self.embed(tokens)
+
+
+class ForgetsWhatWasFed(LSTMSeq2Seq):
+    """Input feeding that is lost between steps."""
+
+    def advance(self, tokens, state):
+        return super().advance(tokens, dataclasses.replace(state, fed=torch.zeros_like(state.fed)))
+
+
 MUTANTS = [
     (LeakingMask, "grey", laws.law_causal_by_perturbation),
     (LeakingMask, "grey", laws.law_causal_by_gradient),
@@ -203,6 +265,13 @@ MUTANTS = [
     (GrowingKeys, "text", laws.law_stable),
     (ForgetsArgument, "text", laws.law_stable),
     (NoisyEval, "text", laws.law_deterministic),
+    (SeesPadding, "pairs", laws.law_source),
+    (UnpackedEncoder, "pairs", laws.law_source),
+    (EncodesPadding, "pairs", laws.law_source),
+    (ReadsAgain, "pairs", laws.law_source),
+    (Deaf, "pairs", laws.law_conditional),
+    (SeesAhead, "pairs", laws.law_causal_by_gradient),
+    (ForgetsWhatWasFed, "pairs", laws.law_incremental_is_parallel),
 ]
 
 

@@ -25,7 +25,7 @@ SPECS |= {f"{k}+label": Spec(4, SPECS[k].shape, context=laws.LABEL) for k in ("g
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_agrees_with_torch(case: laws.Case, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     net = case.build(SPECS).float()
-    context, drawn = laws.labels(net, batch), {}
+    context, drawn = laws.contexts(net, batch), {}
     for native in ("1", "0"):
         monkeypatch.setenv("ARLM_NATIVE", native)
         drawn[native] = generate(net, range(batch), context=context)
@@ -40,7 +40,7 @@ def test_agrees_with_torch(case: laws.Case, batch: int, monkeypatch: pytest.Monk
 def test_step_by_step_and_reordered(case: laws.Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rules and beams take the steps one by one."""
     net = case.build(SPECS).float()
-    tokens, context = laws.rows(net, 6), laws.labels(net, 6)
+    tokens, context = laws.rows(net, 6), laws.contexts(net, 6)
     monkeypatch.setenv("ARLM_NATIVE", "1")
     with torch.no_grad():
         parallel = net(tokens, context)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from conftest import ROOT, run_arlm
@@ -51,17 +53,25 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_commands(folder: Path) -> None:
     ran = 0
     Image.effect_noise((8, 8), 60).save(folder / "digit.png")
+    for language, words in (("de", "ein Hund läuft"), ("en", "a dog runs")):
+        lines = (f"{words} {i} mal ." for i in range(200))
+        (folder / f"small.{language}").write_text("\n".join(lines) + "\n")
     for command in commands():
         words = shlex.split(command)
         if words[0] in ("git", "cd", "make", "pip") or words[:3] == ["python", "-m", "venv"]:
             continue
         if words[0] == "ARLM_DATA_DIR=../shared/data" or "mnist" in command:
             continue  # needs data that a clone does not have; tests/test_configs.py runs one batch
+        given = b""
+        if words[0] == "echo":
+            given = f"{words[1]}\n".encode()
+            words = words[words.index("|") + 1 :]
         assert words[0] == "python", command
         if words[1:4] == ["-m", "arlm", "fit"]:
             words += SHORT
         if words[1:3] == ["-m", "arlm"]:
-            told = run_arlm(*words[3:], folder=folder)
+            with patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(given))):
+                told = run_arlm(*words[3:], folder=folder)
             assert told.code == 0, f"{command}\n{told.err}"
         else:
             python = [sys.executable, *words[1:]]

@@ -9,6 +9,7 @@ from torch import nn
 from arlm.core import Spec
 from arlm.errors import UserError
 from arlm.layers.attention import alibi_slopes, attention_bias
+from arlm.layers.head import score
 from arlm.layers.lstm import lstm
 from arlm.models.neural_ngram import NeuralNGram
 from arlm.models.rnn import GRULanguageModel, LSTMLanguageModel, RNNLanguageModel
@@ -275,3 +276,14 @@ def test_wide_lstms_train_alike_by_either_layer(
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         net.log_prob(tokens)
     assert len(calls) == 4, "without gradients, torch's layer is faster"
+
+
+@pytest.mark.parametrize("size", [1000, 1024, 1025, 1039])
+def test_a_rounded_up_head_scores_alike(size: int) -> None:
+    torch.manual_seed(0)
+    for bias in (True, False):
+        head, x = torch.nn.Linear(8, size, bias=bias), torch.randn(3, 5, 8)
+        with torch.no_grad():
+            ours = score(head, x)
+        assert ours.shape == (3, 5, size)
+        assert torch.allclose(ours, head(x), atol=1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from functools import partial
@@ -141,3 +142,61 @@ def test_the_bench_of_language_models_runs_beside_a_peer(tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     assert "1.00 times the peer" in done.stdout
     assert "arlm, bf16" in done.stdout
+
+
+def test_bleu_of_the_tutorial(tmp_path: Path) -> None:
+    pytest.importorskip("spacy", reason="needs the extra `bench`")
+    (tmp_path / "ours.txt").write_text(
+        "A dog runs around the big house.\nTwo men are talking now.\n"
+    )
+    (tmp_path / "theirs.txt").write_text(
+        "a dog runs around the big house.\ntwo men are talking now.\n"
+    )
+    done = run("-m", "tools.bench.tutorial_bleu", tmp_path / "ours.txt", tmp_path / "theirs.txt")
+    assert done.stdout.startswith("BLEU = 100.00"), done.stderr
+    done = run("-m", "tools.bench.tutorial_bleu", tmp_path / "ours.txt", "nothing")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+ATTENTION = """
+class Encoder(nn.Module):
+    def __init__(self, words, *sizes):
+        super().__init__()
+class Attention(Encoder): pass
+class Decoder(Encoder): pass
+class Seq2Seq(nn.Module):
+    def __init__(self, encoder, decoder, pad, device):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+    def forward(self, source, lengths, target):
+        assert source.shape[1] == target.shape[1] == len(lengths)
+        assert (lengths.diff() <= 0).all()
+        return self.weight * torch.ones(*target.shape, 40)
+"""
+TRANSFORMER = (
+    ATTENTION.replace("pad, device", "pad, filling, device")
+    .replace("def forward(self, source, lengths, target):", "def forward(self, source, target):")
+    .replace("source.shape[1] == target.shape[1] == len(lengths)", "len(source) == len(target)")
+    .replace("        assert (lengths.diff() <= 0).all()\n", "")
+    .replace("torch.ones(*target.shape, 40)", "torch.ones(*target.shape, 40), None")
+)
+
+
+def test_the_bench_of_translation_trains_beside_a_peer(tmp_path: Path) -> None:
+    (tmp_path / "legacy").mkdir()
+    (tmp_path / "multi30k").mkdir()
+    for number, source in ((4, ATTENTION), (6, TRANSFORMER)):
+        cells = [
+            {"cell_type": "code", "source": [f"class {part}"]}
+            for part in source.split("\nclass ")[1:]
+        ]
+        (tmp_path / f"legacy/{number} - x.ipynb").write_text(json.dumps({"cells": cells}))
+    for split in ("train", "val", "test_2016_flickr"):
+        for language in ("de", "en"):
+            lines = (f"{language} {i % 7} {'wort ' * (i % 5)}." for i in range(300))
+            (tmp_path / f"multi30k/{split}.{language}").write_text("\n".join(lines))
+    short = ["--data-dir", tmp_path, "--repeats", 1, "--threads", 1, "--quick"]
+    done = run("-m", "tools.bench.translation", "training", tmp_path, *short)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if "target tokens/s" in line]
+    assert [line.split(",")[0] for line in lines] == ["tutorial", "arlm"] * 2

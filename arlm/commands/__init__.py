@@ -81,7 +81,7 @@ def with_data(path: str, fragment: str | None = None) -> tuple[Loaded, TokenData
         ours, theirs = type(loaded.domain).__name__, type(module.domain).__name__
         if ours != theirs:
             raise UserError(f"--data: '{fragment}' is for {theirs}, but '{path}' is of {ours}")
-        module.domain = loaded.domain
+    module.domain = loaded.domain
     longest, length = loaded.net.max_length, module.spec.length
     if longest is not None and length > longest:
         raise UserError(

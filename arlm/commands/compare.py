@@ -17,10 +17,12 @@ from arlm.errors import UserError
 if TYPE_CHECKING:
     from arlm.core import Autoregressor
     from arlm.data import Split
+    from arlm.domains import Domain
     from arlm.evaluation.comparison import Scores
-    from arlm.evaluation.report import Model
+    from arlm.evaluation.report import Model, Shown
 
 SAMPLES = 3
+SENTENCES = 8  # translated in the report
 LONGEST = 256  # tokens of a sample, where networks have no limit
 ENOUGH = 2**17  # tokens that show loss by context
 
@@ -77,7 +79,7 @@ def main(arguments: Sequence[str]) -> None:
     rows = [model.row(domain.unit, words) for model in models]
     frequency = torch.zeros(domain.vocab_size, dtype=torch.long)
     for batch in module.loader("train"):
-        frequency += batch.tokens.flatten().bincount(minlength=domain.vocab_size)
+        frequency += batch.tokens[batch.scored].bincount(minlength=domain.vocab_size)
     data = ", ".join(module.provenance[k] for k in ("name",) if k in module.provenance)
     title = f"{data}, {options.split} split"
     out.write_text(page(title, models, domain, words, frequency), encoding="utf-8")
@@ -136,17 +138,15 @@ def summarise(name: str, loaded: list, split: Split, length: int, seed: int) -> 
 
     from arlm import checkpoint
     from arlm.evaluation.report import Model
-    from arlm.sampling import generate, labels_in_turn, row_seeds
 
-    run, (net, *_), module, scores = loaded[0]
+    run, (net, domain, *_), module, scores = loaded[0]
     kinds = {(type(one.net).__name__, count(one.net)) for _, one, _, _ in loaded}
     if len(kinds) > 1:
         raise UserError(f"runs: {name!r} mixes networks: {kinds}; give them names of their own")
     nats = torch.stack([part.nats for *_, part in loaded])
     efforts = [checkpoint.read(path).get("effort", {}) for path, *_ in loaded]
     began = time.perf_counter()
-    context = labels_in_turn(net, SAMPLES)
-    tokens = generate(net, row_seeds(seed, SAMPLES), length, context=context).tokens
+    shown = show(net, domain, module, split, length, seed)
     return Model(
         name=name,
         network=type(net).__name__,
@@ -159,11 +159,37 @@ def summarise(name: str, loaded: list, split: Split, length: int, seed: int) -> 
         nll_by_seed=nats.mean(1).tolist(),
         trained_tokens=sum(e.get("tokens", 0) for e in efforts) / len(efforts),
         trained_seconds=sum(e.get("seconds", 0.0) for e in efforts) / len(efforts),
-        sampling=tokens.numel() / (time.perf_counter() - began),
+        sampling=shown.tokens / (time.perf_counter() - began),
         by_context=by_context(net, module, split, length),
         curve=curve(checkpoint.find(run)),
-        samples=tokens,
+        shown=shown,
     )
+
+
+def show(
+    net: Autoregressor, domain: Domain, module: Any, split: Split, length: int, seed: int
+) -> Shown:
+    """Samples of a network; of a translator, the same sentences by all, and where it looked."""
+    from arlm.attention_map import maps
+    from arlm.domains import TranslationDomain
+    from arlm.evaluation.report import Shown
+    from arlm.sampling import generate, labels_in_turn, row_seeds
+    from arlm.translator import Translator
+
+    if not isinstance(domain, TranslationDomain):
+        context = labels_in_turn(net, SAMPLES)
+        tokens = generate(net, row_seeds(seed, SAMPLES), length, context=context).tokens
+        return Shown(tokens.numel(), tokens)
+    translator = Translator(net, domain)
+    pairs = [side[:SENTENCES] for side in module.sentences(split)]
+    sources = [translator.encode(line, "data") for line in pairs[0]]
+    found = [each[0] for each in translator(sources)]
+    texts = [
+        f"{source}\n= {target}\n> {ours.text}"
+        for source, target, ours in zip(*pairs, found, strict=True)
+    ]
+    picture = maps(net, domain, list(zip(sources, found, strict=True))[:SAMPLES])
+    return Shown(sum(len(one.tokens) for one in found), texts=texts, picture=picture)
 
 
 def by_context(

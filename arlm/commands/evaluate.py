@@ -1,18 +1,22 @@
-"""`arlm evaluate CKPT`: likelihood of a checkpoint on a split, beside baselines that know no network."""
+"""`arlm evaluate CKPT`: likelihood of a checkpoint on a split, beside baselines; BLEU of translations."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
-from arlm.commands import Parser, shows_progress
+from arlm.commands import Parser, bar, shows_progress
+from arlm.commands.translate import add_search, check_search
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from arlm.checkpoint import Loaded
     from arlm.core import Batch
+    from arlm.data import TokenDataModule
     from arlm.evaluation.likelihood import Likelihood
 
     Scorer: TypeAlias = Callable[[Batch], Tensor]  # nats (B, T)
@@ -29,10 +33,13 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--baselines", action="store_true", help="fit simple models to the same training data too"
     )
+    add_search(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
     options = parser.parse(arguments)
+    check_search(options)
 
     from arlm.commands import with_data  # Lightning is imported only now
+    from arlm.domains import TranslationDomain
     from arlm.evaluation.baselines import baselines, readable
     from arlm.reader import Reader
 
@@ -58,13 +65,37 @@ def main(arguments: Sequence[str]) -> None:
                 "bits_per_word": nats / math.log(2),
                 "word_ppl": math.exp(min(700, nats)),
             }
+    told = translations(loaded, module, options) if isinstance(domain, TranslationDomain) else {}
     if options.json:
-        print(json.dumps({"split": options.split} | counts | {"data": provenance, "models": rows}))
+        record = {"split": options.split} | counts | {"data": provenance, "models": rows} | told
+        print(json.dumps(record))
     else:
         named = ", ".join(provenance[k] for k in ("name", "protocol") if k in provenance)
-        told = ", ".join(f"{count} {what}" for what, count in counts.items())
-        print(f"{named}, {options.split} split: {told}")
+        counted_as = ", ".join(f"{count} {what}" for what, count in counts.items())
+        print(f"{named}, {options.split} split: {counted_as}")
         print_table(rows)
+        for what, figures in told.items():
+            print(
+                f"{what}:",
+                *(f"{k} {v:.2f}" if isinstance(v, float) else v for k, v in figures.items()),
+            )
+
+
+def translations(
+    loaded: Loaded, module: TokenDataModule, options: argparse.Namespace
+) -> dict[str, dict[str, float | str]]:
+    """BLEU, chrF and exact matches of a split's translations."""
+    from arlm.evaluation.bleu import score_translations
+    from arlm.translator import Translator
+
+    search = {"beam": options.beam, "alpha": options.length_penalty}
+    translator = Translator(loaded.net, loaded.domain, **search)  # type: ignore[arg-type]
+    pairs = module.sentences(options.split)  # type: ignore[attr-defined]
+    sources = [translator.encode(line, "data") for line in pairs.source]
+    with bar("translating", "line", len(sources)) as progress:
+        found = translator(sources, progress.update)
+    scores = score_translations([each[0].text for each in found], pairs.target)
+    return {f"translations, beam {options.beam}": scores._asdict()}
 
 
 def without_context(log_prob: Callable[[Tensor], Tensor]) -> Scorer:

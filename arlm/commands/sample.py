@@ -38,6 +38,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         choices=["steps", "fixed_point"],
         help="token by token, or whole rows until nothing changes: the same samples",
     )
+    parser.add_argument(
+        "--beam", type=int, help="search for the likeliest --n texts instead, with so wide a beam"
+    )
     parser.add_argument("--label", type=int, help="class to draw (default: all in turn)")
     parser.add_argument("--prompt", default="", help="text to go on from")
     parser.add_argument("--length", type=int, help="tokens in a row, prompt included")
@@ -51,6 +54,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     require(options.n >= 1, "--n", options.n, "choose at least 1")
     if options.length is not None:
         require(options.length >= 1, "--length", options.length, "choose at least 1")
+    if options.beam is not None:
+        least = options.n
+        require(options.beam >= least, "--beam", options.beam, f"choose at least --n, {least}")
+        if options.rules or options.sweep or options.decoding != "steps":
+            raise UserError(
+                "--beam: it searches and draws nothing; omit --rules, --sweep, --decoding"
+            )
     if options.sweep and options.gif:
         raise UserError("--gif: it shows one set of samples; omit --sweep")
     return options
@@ -60,7 +70,7 @@ def main(arguments: Sequence[str]) -> None:
     """Run the verb."""
     options = parse(arguments)
     from arlm.checkpoint import load  # torch is imported only now
-    from arlm.domains import ImageDomain
+    from arlm.domains import ImageDomain, TranslationDomain
     from arlm.pictures import check_writable, write_samples
     from arlm.rules import parse_rules
 
@@ -69,6 +79,10 @@ def main(arguments: Sequence[str]) -> None:
     loaded = load(options.checkpoint)
     domain: Any = loaded.domain
     out: Path | None
+    if isinstance(domain, TranslationDomain):
+        raise UserError(
+            f"checkpoint: '{options.checkpoint}' translates; use `arlm translate`, which samples by --rules"
+        )
     if isinstance(domain, ImageDomain):
         refuse_for_images(options)
         out = Path(options.out or "samples.png")
@@ -119,8 +133,12 @@ def main(arguments: Sequence[str]) -> None:
 
 def draw(options, net: Autoregressor, length, rules, forced, context, progress) -> Tensor:
     """Rows of tokens (n, T), by the strategy asked for."""
-    from arlm.sampling import fixed_point, generate, row_seeds
+    from arlm.sampling import beam_search, fixed_point, generate, row_seeds
 
+    if options.beam is not None:
+        prompt = None if forced is None else forced[:1]
+        search = {"beam": options.beam, "best": options.n, "prompt": prompt}
+        return beam_search(net, 1, length, context=context, alpha=0.0, **search).tokens[0]
     strategy: Any = fixed_point if options.decoding == "fixed_point" else generate
     result = strategy(
         net,
@@ -143,6 +161,8 @@ def refuse_for_images(options: argparse.Namespace) -> None:
             f"--prompt: {options.prompt!r} given, but the checkpoint draws images; "
             "omit it, or give --complete"
         )
+    if options.beam is not None:
+        raise UserError("--beam: the likeliest image is no sample; omit it")
     if options.length is not None:
         raise UserError("--length: images have a fixed size; omit it")
 

@@ -1,7 +1,8 @@
-"""Domains: what a token is. Text and images to tokens and back, and what each token is worth."""
+"""Domains: what a token is. Text, translations and images to tokens and back, and what each is worth."""
 
 from arlm.domains.base import Domain
 from arlm.domains.image import ImageDomain
 from arlm.domains.text import TextDomain
+from arlm.domains.translation import TranslationDomain
 
-__all__ = ["Domain", "ImageDomain", "TextDomain"]
+__all__ = ["Domain", "ImageDomain", "TextDomain", "TranslationDomain"]

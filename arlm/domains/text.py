@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable
 from itertools import chain
 
@@ -66,6 +67,23 @@ def word_tokenizer(words: Iterable[str]) -> Tokenizer:
     return tokenizer
 
 
+def sentence_tokenizer(lines: Iterable[str], min_count: int = 1) -> Tokenizer:
+    """One token a word or mark that comes `min_count` times in `lines`, and `<unk>` for all others.
+
+    Decoding puts one space before each word and none before most marks.
+    """
+    split = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()]
+    )
+    counts = Counter(word for line in lines for word, _ in split.pre_tokenize_str(line))
+    kept = sorted((w for w, n in counts.items() if n >= min_count), key=lambda w: (-counts[w], w))
+    vocabulary = {w: i for i, w in enumerate(dict.fromkeys([UNKNOWN_WORD, *kept]))}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, UNKNOWN_WORD))
+    tokenizer.pre_tokenizer = split
+    tokenizer.decoder = decoders.WordPiece(prefix="\n")
+    return tokenizer
+
+
 def bpe_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """Byte-level byte pair encoding as in GPT-2, trained on `texts`; encodes any text.
 
@@ -112,9 +130,10 @@ class TextDomain(Domain):
         byte_level = isinstance(tokenizer.decoder, decoders.ByteLevel)
         lookup = isinstance(tokenizer.model, models.WordLevel) and not specials
         self._words = lookup and isinstance(tokenizer.pre_tokenizer, pre_tokenizers.WhitespaceSplit)
-        self._unknown = vocabulary.get(UNKNOWN_WORD if self._words else UNKNOWN)
+        words = any(len(token) > 1 for token in vocabulary)
+        self._unknown = vocabulary.get(UNKNOWN_WORD if words else UNKNOWN)
         #: whether each byte or character is a token, whatever stands beside it
-        self.one_symbol_each = lookup and not self._words
+        self.one_symbol_each = lookup and tokenizer.normalizer is None and not words
         characters = self.one_symbol_each and not byte_level
         self._alphabet = set(vocabulary) - {UNKNOWN} if characters else None
         self._table = _table(vocabulary, byte_level) if self.one_symbol_each else None
@@ -124,7 +143,8 @@ class TextDomain(Domain):
             if self._words:  # with the space before it; the end of a line is one, and the newline
                 worth = 2 if token == END_OF_LINE else worth + 1
             # What the tokenizer does not know is rewritten as one byte before it is modelled.
-            self._bytes[index] = 0 if token in specials else 1 if token == UNKNOWN else worth
+            unknown = token == UNKNOWN or (words and not self._words and token == UNKNOWN_WORD)
+            self._bytes[index] = 0 if token in specials else 1 if unknown else worth
 
     def spec(self, length: int) -> Spec:
         """The data as a network sees it, in rows of `length` tokens."""
@@ -161,7 +181,7 @@ class TextDomain(Domain):
         if self._chunks is None or ODD_SPACE.search(text):
             return self._tokenizer.encode(text, add_special_tokens=False).ids
         chunks = CHUNK.findall(text)
-        new = list(set(chunks) - self._chunks.keys())
+        new = [chunk for chunk in set(chunks) if chunk not in self._chunks]
         if len(self._chunks) + len(new) > REMEMBERED:
             self._chunks = {}
             new = list(set(chunks))

@@ -16,6 +16,7 @@ from torch import Tensor
 from arlm.core import Batch, Spec
 from arlm.datasets import Rows
 from arlm.errors import UserError
+from arlm.pairs import Pairs
 from arlm.readings import TextLanes, TextWindows
 
 if TYPE_CHECKING:
@@ -144,7 +145,8 @@ def baselines(data: TokenDataModule) -> dict[str, Callable[[Tensor], Tensor]]:
     models: dict[str, Uniform | Histogram | NGram] = {"uniform": Uniform(spec)}
     train = data.dataset("train")
     if len(spec.shape) == 1:
-        stream = train.stream.whole()  # type: ignore[attr-defined]
+        pairs = isinstance(train, Pairs)
+        stream = torch.cat(list(train.targets)) if pairs else train.stream.whole()  # type: ignore[attr-defined]
         order = min(5, int(62 / math.log2(spec.vocab_size)))
         models["unigram"] = NGram(stream, 1, spec.vocab_size)
         models[f"{order}-gram"] = NGram(stream, order, spec.vocab_size)

@@ -27,8 +27,38 @@ table { border-collapse: collapse } th, td { padding: .3rem .7rem; text-align: r
 th:first-child, td:first-child { text-align: left } .best { font-weight: 600 }
 .samples { display: flex; flex-wrap: wrap; gap: 1rem } .samples > div { flex: 1 1 20rem; min-width: 0 }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 13px; background: #f7f7f7; padding: .7rem }
-pre.surprise { background: white; border: 1px solid #ddd } figure { margin: 1rem 0 } svg { max-width: 100%; height: auto }
+img { max-width: 100% } pre.surprise { background: white; border: 1px solid #ddd } figure { margin: 1rem 0 } svg { max-width: 100%; height: auto }
 """
+
+
+@dataclass
+class Shown:
+    """What a network makes, to be looked at.
+
+    Args:
+        tokens: how many there are.
+        samples: (B, T) tokens.
+        texts: of a translator: source, reference and translation.
+        picture: where a translator looked, a PNG.
+    """
+
+    tokens: int
+    samples: Tensor | None = None
+    texts: Sequence[str] = ()
+    picture: bytes | None = None
+
+    def html(self, domain: Domain) -> str:
+        """Texts, or a grid of images."""
+        parts = [f"<pre>{html.escape(text)}</pre>" for text in self.texts]
+        picture, name = self.picture, "attention"
+        if isinstance(domain, ImageDomain) and self.samples is not None:
+            picture, name = png(domain.decode(self.samples)), "samples"
+        elif self.samples is not None:
+            parts += [f"<pre>{html.escape(domain.decode(row))}</pre>" for row in self.samples]
+        if picture is not None:
+            data = base64.b64encode(picture).decode()
+            parts.append(f'<img alt="{name}" src="data:image/png;base64,{data}">')
+        return "".join(parts)
 
 
 @dataclass
@@ -47,7 +77,7 @@ class Model:
         sampling: tokens per second.
         by_context: (tokens read before, nats), read anew at each window; empty for images.
         curve: (tokens seen, seconds, nll) at each validation of the first seed.
-        samples: (B, T) tokens.
+        shown: what it makes.
     """
 
     name: str
@@ -62,7 +92,7 @@ class Model:
     sampling: float
     by_context: list[tuple[float, float]]
     curve: list[tuple[float, float, float]]
-    samples: Tensor
+    shown: Shown
     difference: Interval | None = field(default=None)  # to the best, in nats per token
 
     def row(self, unit: str, words: int) -> dict[str, str]:
@@ -155,19 +185,11 @@ def surprise(domain: Domain, scores: Scores) -> str:
     for token, nats in zip(scores.tokens[:SHOWN], scores.nats[:SHOWN].tolist(), strict=True):
         bits = nats / math.log(2)
         shade = min(1.0, bits / WORST)
-        text = html.escape(domain.decode(token[None]))
+        text = html.escape(domain.decode(token[None])) or "\n"  # the end of a sentence
         spans.append(
             f'<span style="background:rgba(220,50,30,{shade:.2f})" title="{bits:.1f} bits">{text}</span>'
         )
     return f'<pre class="surprise">{"".join(spans)}</pre>'
-
-
-def samples(domain: Domain, tokens: Tensor) -> str:
-    """Rows of text, or a grid of images."""
-    if isinstance(domain, ImageDomain):
-        picture = base64.b64encode(png(domain.decode(tokens))).decode()
-        return f'<img alt="samples" src="data:image/png;base64,{picture}">'
-    return "".join(f"<pre>{html.escape(domain.decode(row))}</pre>" for row in tokens)
 
 
 def page(title: str, models: Sequence[Model], domain: Domain, words: int, frequency: Tensor) -> str:
@@ -188,10 +210,12 @@ def page(title: str, models: Sequence[Model], domain: Domain, words: int, freque
         "paired block bootstrap of nats per token.</p>",
         table(rows),
         f"<figure>{figures(models, frequency)}</figure>",
-        "<h2>Samples from the same seeds</h2>",
+        "<h2>Translations of the same sentences</h2>"
+        if models[0].shown.texts
+        else "<h2>Samples from the same seeds</h2>",
         '<div class="samples">',
         *(
-            f"<div><h3>{html.escape(model.name)}</h3>{samples(domain, model.samples)}</div>"
+            f"<div><h3>{html.escape(model.name)}</h3>{model.shown.html(domain)}</div>"
             for model in models
         ),
         "</div>",

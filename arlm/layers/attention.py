@@ -182,3 +182,65 @@ class CausalSelfAttention(nn.Module):
         scores = q @ keys.transpose(-2, -1) * (1 / math.sqrt(q.shape[-1])) + bias
         y = scores.softmax(-1) @ values
         return self.out(rearrange(y, "b kv (g s) d -> b s (kv g d)", s=x.shape[1]))
+
+    def extend(self, x: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
+        """As `step`, with a cache that grows: beams, which copy it at every step, copy no more than it holds.
+
+        Args:
+            x: (B, S, width), the positions after those in the cache.
+            cache: keys and values (B, kv_heads, T, width / heads) of T positions; is not changed.
+
+        Returns: (B, S, width), and the cache of T + S positions.
+        """
+        q, k, v = self._project(x, None)
+        old = cache[0].shape[2]
+        keys, values = torch.cat([cache[0], k], dim=2), torch.cat([cache[1], v], dim=2)
+        scores = q @ keys.mT * (1 / math.sqrt(q.shape[-1]))
+        if x.shape[1] > 1:
+            at = torch.arange(old + x.shape[1], device=x.device)
+            scores = scores + attention_bias(at[old:], at).to(scores.dtype)
+        y = scores.softmax(-1) @ values
+        return self.out(rearrange(y, "b heads s d -> b s (heads d)")), (keys, values)
+
+
+class MultiHeadAttention(nn.Module):
+    """softmax(q k^T / sqrt(d) + bias) v with keys and values of another sequence, or of its own.
+
+    Args:
+        width: features of input and output.
+        heads: number of heads; divides `width`.
+        dropout: probability of zeroing an attention weight in training.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
+
+    def keys(self, memory: Tensor) -> Cache:
+        """Keys and values of (B, S, width), formed once for all that is asked."""
+        key_value = rearrange(
+            self.key_value(memory), "b s (two h d) -> two b h s d", two=2, h=self.heads
+        )
+        keys, values = key_value.contiguous()  # read at every step
+        return keys, values
+
+    def forward(self, x: Tensor, keys: Cache, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Args: x (B, T, width); keys from `keys`; bias (B, S), -inf where nothing is to be read.
+
+        Returns: (B, T, width), and the weights (B, heads, T, S), which sum to 1.
+        """
+        k, v = keys
+        q = rearrange(
+            self.query(x) * (x.shape[-1] / self.heads) ** -0.5, "b t (h d) -> b h t d", h=self.heads
+        )
+        weights = (q @ k.mT + bias[:, None, None].to(q.dtype)).softmax(-1).to(v.dtype)
+        y = F.dropout(weights, self.dropout, self.training) @ v
+        return self.out(rearrange(y, "b heads t d -> b t (heads d)")), weights
+
+
+def sinusoids(length: int, width: int) -> Tensor:
+    """sin and cos of position * 10000**(-2i / width), (length, width): Vaswani's positions."""
+    return torch.cat([*rotary_table(length, width).flip(0)], dim=-1)

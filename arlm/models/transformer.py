@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from arlm.core import Autoregressor, Spec, State, check_sizes, device_of
@@ -31,6 +30,7 @@ from arlm.layers.attention import (
     rotary_table,
 )
 from arlm.layers.label import Label
+from arlm.layers.mlp import MLP
 
 
 @dataclass(frozen=True)
@@ -39,27 +39,6 @@ class TransformerState(State):
 
     caches: tuple[Cache, ...]
     position: Tensor  # (B,) int64
-
-
-class MLP(nn.Module):
-    """out(f(hidden(x))); f is GELU, exact or by tanh, or SwiGLU: silu(a) * b of two halves.
-
-    References:
-        | GLU Variants Improve Transformer (Shazeer, 2020) | https://arxiv.org/abs/2002.05202
-    """
-
-    def __init__(self, width: int, hidden: int, kind: str, bias: bool) -> None:
-        super().__init__()
-        self.kind = kind
-        self.hidden = nn.Linear(width, 2 * hidden if kind == "swiglu" else hidden, bias=bias)
-        self.out = nn.Linear(hidden, width, bias=bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.hidden(x)
-        if self.kind == "swiglu":
-            gate, value = x.chunk(2, dim=-1)
-            return self.out(F.silu(gate) * value)
-        return self.out(F.gelu(x, approximate="tanh" if self.kind == "gelu_tanh" else "none"))
 
 
 class Block(nn.Module):

@@ -15,12 +15,8 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import sys
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import partial
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
 from types import ModuleType
 
@@ -28,13 +24,12 @@ import torch
 from torch import Tensor, nn
 
 from arlm.core import Autoregressor, Batch, Spec
-from arlm.memory import keep_freed_memory
 from arlm.models.rnn import LSTMLanguageModel
 from arlm.models.transformer import TransformerLanguageModel
 from arlm.module import parameter_groups
 from arlm.optimizers import Muon
 from arlm.reader import Reader
-from tools.bench.timing import interleaved, machine, median
+from tools.bench.timing import apart, in_turn, machine, median
 
 Step = Callable[[], object]
 
@@ -144,18 +139,9 @@ def words(folder: Path, width: int) -> tuple[dict[str, Step], int]:
     return steps, rows * length
 
 
-def serve(options: argparse.Namespace, name: str, connection: Connection) -> None:
-    """One of the steps in a process of its own: so many of them for each number that comes, and the seconds."""
-    torch.set_num_threads(options.threads)
-    torch.manual_seed(0)
-    step = every(options)[0][name]
-    if name.startswith("arlm"):
-        keep_freed_memory()  # as `fit` does, for the whole process
-    for times in iter(connection.recv, 0):
-        began = time.perf_counter()
-        for _ in range(times):
-            step()
-        connection.send(time.perf_counter() - began)
+def build(options: argparse.Namespace, name: str) -> Step:
+    """One of the steps."""
+    return every(options)[0][name]
 
 
 def every(options: argparse.Namespace) -> tuple[dict[str, Step], int]:
@@ -179,26 +165,15 @@ def main() -> None:
     steps, tokens = every(options)
     names = [name for name in steps if not (options.eager and "compiled" in name)]
     print(machine())
-    processes = get_context("spawn")
-    connections: dict[str, Connection] = {}
-    for name in names:
-        connections[name], theirs = processes.Pipe()
-        processes.Process(target=serve, args=(options, name, theirs), daemon=True).start()
-
-    def run(name: str, times: int) -> float:
-        connections[name].send(times)
-        return connections[name].recv()
-
-    for name in names:
-        seconds = run(name, 1)
+    runs = apart(build, options, names)
+    for name, run in runs.items():
+        seconds = run(1)
         if "compiled" in name:
             print(f"{name}: first step {seconds:.1f} s")
-    timed = interleaved({name: partial(run, name, 4) for name in names}, options.repeats)
-    for connection in connections.values():
-        connection.send(0)
+    timed = in_turn(runs, 4, options.repeats)
     base = median(next(iter(timed.values())))
-    for name, runs in timed.items():
-        middle = median(runs)
+    for name, times in timed.items():
+        middle = median(times)
         each = f"{middle / 4 * 1e3:6.1f} ms, {4 * tokens / middle:8.0f} tokens/s"
         print(f"{name:32} {each}, {base / middle:.2f} times the peer")
 

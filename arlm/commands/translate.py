@@ -1,0 +1,201 @@
+"""`arlm translate CKPT [FILE]`: a translation for each line, by beam search or by sampling."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from arlm.commands import Parser
+from arlm.errors import UserError, require
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from arlm.translator import Translation, Translator
+
+DRAWN = 6  # attention maps in a picture
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Options of the verb."""
+    parser = Parser("translate", "Translate a file, or standard input, line by line.")
+    parser.add_argument("checkpoint", help="a .ckpt file, or the folder of a run")
+    parser.add_argument(
+        "file", nargs="?", default="-", help="one sentence a line; - is standard input (default)"
+    )
+    add_search(parser)
+    parser.add_argument("--n-best", type=int, default=1, help="of each sentence, with their scores")
+    parser.add_argument(
+        "--rules", help='draw instead of searching, such as "temperature=0.8,top_p=0.9" or "greedy"'
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
+    parser.add_argument(
+        "--batch-size", type=int, default=100, help="lines read before they are translated"
+    )
+    parser.add_argument("--out", help="a file (default: standard output)")
+    parser.add_argument("--reference", help="a file to compare with: BLEU, chrF and exact matches")
+    parser.add_argument(
+        "--attention", help=f"a .png for heat maps of the first {DRAWN} sentences' attention"
+    )
+    options = parser.parse(arguments)
+    require(options.batch_size >= 1, "--batch-size", options.batch_size, "choose at least 1")
+    check_search(options)
+    most = options.beam if options.rules is None else 10**6
+    require(1 <= options.n_best <= most, "--n-best", options.n_best, f"choose 1 to {most}")
+    return options
+
+
+def add_search(parser: Parser) -> None:
+    """Options of beam search."""
+    parser.add_argument("--beam", type=int, default=5, help="width; 1 is greedy (default 5)")
+    parser.add_argument(
+        "--length-penalty", type=float, default=1.0, help="0 favours short ones (default 1)"
+    )
+
+
+def check_search(options: argparse.Namespace) -> None:
+    """Refuse what beam search cannot do."""
+    require(options.beam >= 1, "--beam", options.beam, "choose at least 1")
+    alpha = options.length_penalty
+    require(0 <= alpha < float("inf"), "--length-penalty", alpha, "choose at least 0")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the verb."""
+    options = parse(arguments)
+    from arlm.checkpoint import load  # torch is imported only now
+    from arlm.domains import TranslationDomain
+    from arlm.memory import keep_freed_memory
+    from arlm.pairs import lines_of
+    from arlm.pictures import check_writable
+    from arlm.rules import parse_rules
+    from arlm.translator import Translator
+
+    rules = None if options.rules is None else parse_rules(options.rules)
+    loaded = load(options.checkpoint)
+    if not isinstance(loaded.domain, TranslationDomain):
+        raise UserError(
+            f"checkpoint: '{options.checkpoint}' does not translate; give one that was trained on pairs"
+        )
+    translator = Translator(
+        *(loaded.net, loaded.domain, options.beam, options.n_best, options.length_penalty),
+        *(rules, options.seed),
+    )
+    references = lines_of(Path(options.reference), "--reference") if options.reference else None
+    for path in filter(None, (options.out, options.attention)):
+        check_writable(Path(path))
+    if options.attention:
+        check_attends(loaded.net)
+    keep_freed_memory()
+    with opened(options.file) as given, written(options.out) as out:
+        results, shown = translate(translator, given, options, out)
+    if options.attention:
+        draw(translator, shown, Path(options.attention))
+    if references is not None:
+        compare(results, references, options.reference)
+
+
+def check_attends(net) -> None:
+    """Refuse to draw the attention of a network that has none."""
+    if getattr(net, "attention", None) == "none":
+        raise UserError(f"--attention: {type(net).__name__} was trained without attention; omit it")
+
+
+def translate(
+    translator: Translator, given: IO[bytes], options: argparse.Namespace, out: IO[str]
+) -> tuple[list[str], list[tuple[Tensor, Translation]]]:
+    """Write translations, batch by batch; what stands before a line that is refused is written too.
+
+    Returns: the best translation of each line, and the first lines with theirs, to be drawn.
+    """
+    best: list[str] = []
+    shown: list[tuple[Tensor, Translation]] = []
+    lines = numbered(given, options.file)
+    while True:
+        sources, refused = [], None
+        try:
+            for name, line in islice(lines, options.batch_size):
+                sources.append(translator.encode(line, name))
+        except UserError as error:
+            refused = error
+        for source, found in zip(sources, translator(sources), strict=True):
+            number = len(best)
+            for one in found:
+                if options.n_best == 1:
+                    print(one.text, file=out)
+                else:
+                    print(number + 1, one.text, *(f"{v:.4f}" for v in one[2:]), sep="\t", file=out)
+            best.append(found[0].text)
+            if number < DRAWN:
+                shown.append((source, found[0]))
+        out.flush()
+        if refused is not None:
+            raise refused
+        if len(sources) < options.batch_size:
+            break
+    if not best:
+        raise UserError(f"{options.file}: it is empty; give one sentence a line")
+    return best, shown
+
+
+def numbered(given: IO[bytes], name: str) -> Iterator[tuple[str, str]]:
+    """Each line, and what to call it in errors."""
+    file = "standard input" if name == "-" else f"'{name}'"
+    for number, line in enumerate(given, start=1):
+        where = f"line {number} of {file}"
+        try:
+            yield where, line.decode().removesuffix("\n")
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{where}: byte {error.start + 1} is not UTF-8; convert it to UTF-8"
+            ) from None
+
+
+def opened(name: str) -> IO[bytes]:
+    """A file, plain or gz, or standard input, as bytes."""
+    if name == "-":
+        if sys.stdin is None or sys.stdin.closed:
+            raise UserError("standard input: it is closed; name a file, or pipe text into it")
+        return sys.stdin.buffer
+    try:
+        file = open(name, "rb")  # noqa: SIM115  (closed by the caller)
+        if file.read(2) == b"\x1f\x8b":
+            import gzip
+
+            file.close()
+            return gzip.open(name, "rb")  # type: ignore[return-value]
+        file.seek(0)
+        return file
+    except OSError as error:
+        raise UserError(f"file: cannot read '{name}' ({error.strerror}); check the path") from None
+
+
+def written(name: str | None) -> AbstractContextManager[IO[str]]:
+    """Where translations go."""
+    return nullcontext(sys.stdout) if name is None else open(name, "w", encoding="utf-8")
+
+
+def draw(translator: Translator, shown: Sequence[tuple[Tensor, Translation]], path: Path) -> None:
+    """Heat maps of attention."""
+    from arlm.attention_map import write_maps
+
+    print(write_maps(translator.net, translator.domain, shown, path), file=sys.stderr)
+
+
+def compare(translations: Sequence[str], references: Sequence[str], name: str) -> None:
+    """Print how near they come."""
+    from arlm.evaluation.bleu import score_translations
+
+    if len(translations) != len(references):
+        raise UserError(
+            f"--reference: '{name}' has {len(references)} lines for {len(translations)} translations; "
+            "give one for each"
+        )
+    scores = score_translations(translations, references)
+    told = ", ".join(f"{key} {value:.2f}" for key, value in scores.figures.items())
+    print(told, scores.signature, scores.chrf_signature, sep="\n", file=sys.stderr)

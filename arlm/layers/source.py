@@ -1,0 +1,202 @@
+"""What networks do with a source sentence: mask its padding, read it both ways, attend to it.
+
+References:
+    | Neural Machine Translation by Jointly Learning to Align and Translate (Bahdanau et al., 2015)
+    | https://arxiv.org/abs/1409.0473
+    | Effective Approaches to Attention-based Neural Machine Translation (Luong et al., 2015)
+    | https://arxiv.org/abs/1508.04025
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from arlm.core import Spec, State
+from arlm.errors import UserError
+
+
+def source_spec(spec: Spec) -> Spec:
+    """The spec of the source sentences; refuses data without them."""
+    if spec.context is None or spec.context.pad_id is None:
+        raise UserError(
+            "model.net: it translates, but the data has no source sentences; "
+            "choose data of pairs, such as configs/data/dates.yaml"
+        )
+    return spec.context
+
+
+def source_lengths(context: Tensor | None, pad_id: int) -> Tensor:
+    """Tokens of each source (B, S) before its padding, (B,) int64."""
+    if context is None:
+        raise UserError("context: the network needs source sentences; give one for each row")
+    lengths = (context != pad_id).sum(1)
+    if not bool(lengths.all()):
+        raise UserError("context: a source sentence is empty; give at least one token")
+    return lengths
+
+
+def padding_bias(lengths: Tensor, longest: int) -> Tensor:
+    """(B, longest): 0 at real tokens, -inf at padding, to be added to scores of attention."""
+    inside = torch.arange(longest, device=lengths.device) < lengths[:, None]
+    return torch.zeros((), device=lengths.device).where(inside, -math.inf)
+
+
+def reversed_rows(x: Tensor, lengths: Tensor) -> Tensor:
+    """Each row (B, S) of tokens from its last to its first, the padding where it was."""
+    place = torch.arange(x.shape[1], device=x.device).expand_as(x)
+    turned = lengths[:, None] - 1 - place
+    return x.gather(1, torch.where(turned >= 0, turned, place))
+
+
+def share(source: nn.Embedding, target: nn.Embedding) -> None:
+    """One table for both; refuses tables of different sizes."""
+    if source.weight.shape != target.weight.shape:
+        raise UserError(
+            f"model.net.shared: source and target have {len(source.weight)} and {len(target.weight)} "
+            "tokens; set data.joint true, or model.net.shared false"
+        )
+    source.weight = target.weight
+
+
+def settled(of: Tensor, parts: Any, sentences: int) -> tuple[Tensor, Any]:
+    """Sources for rows whose beams stand side by side: one for so many rows, or else one for each.
+
+    Args:
+        of: (B,) which of the sources each row has.
+        parts: tensors of the sources, (sentences, ...), in nested tuples.
+
+    Returns: `of` and `parts` with row i having source i // (B / sentences).
+    """
+    if len(of) % sentences == 0:
+        turns = torch.arange(sentences, device=of.device)[:, None]
+        if bool((of.view(sentences, -1) == turns).all()):
+            return of, parts
+    return torch.arange(len(of), device=of.device), chosen(parts, of)
+
+
+def chosen(parts: Any, rows: Tensor) -> Any:
+    """`part[rows]` of tensors in nested tuples."""
+    return parts[rows] if isinstance(parts, Tensor) else tuple(chosen(p, rows) for p in parts)
+
+
+@dataclass(frozen=True)
+class SourceState(State):
+    """A state whose sources are kept once a sentence, however many beams it has.
+
+    A subclass names its sources in `shared`, "sources" among them; `of` is reordered in their stead.
+    """
+
+    sources: Any  # tensors of sentences (N, ...), in nested tuples
+    of: Tensor  # (B,) int64: which sentence a row belongs to
+    shared: ClassVar[frozenset[str]] = frozenset({"sources"})
+
+    def __getitem__(self, rows: Tensor | slice) -> State:
+        state: Any = super().__getitem__(rows)
+        kept, of = state.of.unique(return_inverse=True)
+        if len(kept) == self.sentences:
+            return state
+        return replace(state, sources=chosen(self.sources, kept), of=of)  # some have left
+
+    @property
+    def sentences(self) -> int:
+        """N."""
+        part = self.sources
+        while not isinstance(part, Tensor):
+            part = part[0]
+        return len(part)
+
+    def side_by_side(self) -> Any:
+        """This state with the beams of a sentence next to one another, as `by_sentence` needs them."""
+        of, sources = settled(self.of, self.sources, self.sentences)
+        return self if of is self.of else replace(self, sources=sources, of=of)
+
+
+def by_sentence(x: Tensor, sentences: int) -> Tensor:
+    """(B, T, width) -> (sentences, beams * T, width): to attention, beams are more positions."""
+    return x.reshape(sentences, -1, x.shape[-1])
+
+
+class LSTMEncoder(nn.Module):
+    """A packed LSTM: the way back begins at the last real token.
+
+    Args:
+        size: features of the inputs.
+        width: of each direction.
+        depth: layers.
+        bidirectional: read both ways.
+        dropout: between the layers.
+    """
+
+    def __init__(
+        self, size: int, width: int, depth: int, bidirectional: bool, dropout: float
+    ) -> None:
+        super().__init__()
+        self.ways = 2 if bidirectional else 1
+        between = dropout if depth > 1 else 0.0
+        self.lstm = nn.LSTM(
+            *(size, width, depth), batch_first=True, dropout=between, bidirectional=bidirectional
+        )
+
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Args: x (B, S, size), lengths (B,).
+
+        Returns: outputs (B, S, ways * width), zero at padding, and each layer's hidden state and cell at
+        the end of its way, (depth, B, ways * width) both.
+        """
+        packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        packed, last = self.lstm(packed)
+        outputs, _ = pad_packed_sequence(packed, batch_first=True, total_length=x.shape[1])
+        hidden, cell = (
+            part.unflatten(0, (-1, self.ways)).transpose(1, 2).flatten(2) for part in last
+        )
+        return outputs, hidden, cell
+
+
+class SourceAttention(nn.Module):
+    """Each query's mixture of what the encoder remembers, weighted by a softmax of scores.
+
+    dot: q k. general: q W k. additive: v tanh(U q + W k). The keys W k are formed once a sentence.
+
+    Args:
+        kind: of the score.
+        query: features of a query.
+        memory: features that the encoder gives for each source token; "dot" needs both equal.
+    """
+
+    def __init__(self, kind: str, query: int, memory: int) -> None:
+        super().__init__()
+        if kind == "dot" and query != memory:
+            raise UserError(
+                f"model.net.encoder_width: attention by dot needs {query} features from the encoder, "
+                f"but it gives {memory}; choose a matching one, or attention general"
+            )
+        self.kind = kind
+        self.of_memory = nn.Linear(memory, query, bias=False) if kind != "dot" else nn.Identity()
+        if kind == "additive":
+            self.of_query = nn.Linear(query, query)
+            self.score = nn.Linear(query, 1, bias=False)
+
+    def keys(self, memory: Tensor) -> Tensor:
+        """(B, S, memory) -> (B, S, query)."""
+        return self.of_memory(memory)
+
+    def forward(
+        self, queries: Tensor, keys: Tensor, memory: Tensor, bias: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Args: queries (B, T, query), keys (B, S, query), memory (B, S, memory), bias (B, S).
+
+        Returns: what is read (B, T, memory), and the weights (B, T, S).
+        """
+        if self.kind == "additive":
+            both = self.of_query(queries)[:, :, None] + keys[:, None]
+            scores = self.score(both.tanh()).squeeze(-1)
+        else:
+            scores = queries @ keys.mT
+        weights = (scores + bias[:, None].to(scores.dtype)).softmax(-1).to(memory.dtype)
+        return weights @ memory, weights

@@ -1,0 +1,234 @@
+"""LSTM sequence to sequence: without attention, with Bahdanau's, with Luong's.
+
+References:
+    | Sequence to Sequence Learning with Neural Networks (Sutskever et al., 2014), without attention
+    | https://arxiv.org/abs/1409.3215
+    | Neural Machine Translation by Jointly Learning to Align and Translate (Bahdanau et al., 2015), additive
+    | https://arxiv.org/abs/1409.0473
+    | Effective Approaches to Attention-based Neural Machine Translation (Luong et al., 2015), dot, general
+    | https://arxiv.org/abs/1508.04025
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from arlm.core import Autoregressor, Spec, check_sizes
+from arlm.errors import UserError
+from arlm.layers.head import score
+from arlm.layers.source import (
+    LSTMEncoder,
+    SourceAttention,
+    SourceState,
+    by_sentence,
+    padding_bias,
+    reversed_rows,
+    share,
+    source_lengths,
+    source_spec,
+)
+
+Memory = tuple[Tensor, Tensor]  # hidden state and cell of a layer, (B, width) each
+
+
+@dataclass(frozen=True)
+class Seq2SeqState(SourceState):
+    """What the decoder remembers, and what it may attend to.
+
+    The sources are keys (N, S, width), formed once, memory (N, S, encoder's features) and bias (N, S),
+    -inf at padding; S is 0 without attention.
+    """
+
+    layers: tuple[Memory, ...]
+    fed: Tensor  # (B, width or 0): the last readout, where it is fed back
+
+
+class LSTMSeq2Seq(Autoregressor):
+    """An LSTM reads the source, another writes the target from what the first one remembers.
+
+    - none: the decoder begins with the encoder's last states, and nothing else passes.
+    - dot, general: the decoder runs first, then all its states attend at once, c_t = attend(s_t);
+      readout_t = tanh(W [s_t; c_t]). With `feeding` it runs step by step, readout_{t-1} being an input.
+    - additive: s_t = LSTM([y_{t-1}; c_t], s_{t-1}) with c_t = attend(s_{t-1}), step by step;
+      readout_t = tanh(W [s_t; c_t; y_{t-1}]), in place of the paper's maxout.
+
+    Args:
+        spec: what the data is; its context is the source sentences.
+        attention: which score, if any.
+        width: of the decoder's states.
+        depth: layers of encoder and decoder.
+        embedding: size of both embeddings.
+        encoder_width: of each direction; by default both together are `width`.
+        bidirectional: whether the encoder reads both ways.
+        reverse: the encoder reads from the last token to the first (Sutskever).
+        feeding: the last readout is an input of the decoder (Luong's input feeding).
+        dropout: probability of zeroing a feature of embeddings, between layers, of the encoder's outputs
+            and of the readout, in [0, 1).
+        tied: the head's weights are the target's embedding.
+        shared: source and target have one embedding; needs a joint tokenizer.
+
+    Shapes: tokens (B, T), context (B, S) -> logits (B, T, V).
+    """
+
+    uses_context = True
+    layers: Any
+
+    def __init__(
+        self,
+        spec: Spec,
+        attention: Literal["none", "additive", "dot", "general"] = "general",
+        width: int = 512,
+        depth: int = 1,
+        embedding: int = 256,
+        encoder_width: int | None = None,
+        bidirectional: bool = True,
+        reverse: bool = False,
+        feeding: bool = False,
+        dropout: float = 0.0,
+        tied: bool = True,
+        shared: bool = False,
+    ) -> None:
+        super().__init__(spec)
+        source, ways = source_spec(spec), 2 if bidirectional else 1
+        each = max(1, width // ways) if encoder_width is None else encoder_width
+        check_sizes(width=width, depth=depth, embedding=embedding, dropout=dropout)
+        check_sizes(encoder_width=each)
+        if feeding and attention not in ("dot", "general"):
+            raise UserError(
+                f"model.net.feeding: true is of no use with attention {attention}; "
+                "choose dot or general, or feeding false"
+            )
+        self.attention, self.width, self.depth, self.embedding = attention, width, depth, embedding
+        self.encoder_width, self.bidirectional = encoder_width, bidirectional
+        self.reverse, self.feeding, self.dropout = reverse, feeding, dropout
+        self.tied, self.shared = tied, shared
+        self.embed = nn.Embedding(spec.vocab_size, embedding)
+        self.embed_source = nn.Embedding(source.vocab_size, embedding)
+        if shared:
+            share(self.embed_source, self.embed)
+        self.start_vector = nn.Parameter(torch.zeros(embedding).normal_(std=0.1))
+        self.encoder = LSTMEncoder(embedding, each, depth, bidirectional, dropout)
+        memory = ways * each
+        # Sutskever's decoder goes on from the encoder's states as they are, where the sizes agree.
+        direct = attention == "none" and memory == width
+        self.bridge = None if direct else nn.ModuleList(nn.Linear(memory, width) for _ in range(2))
+        self.attend = None if attention == "none" else SourceAttention(attention, width, memory)
+        fed = width if feeding else memory if attention == "additive" else 0
+        self.layers = nn.ModuleList(
+            nn.LSTM(size, width, batch_first=True)
+            for size in [embedding + fed] + [width] * (depth - 1)
+        )
+        read = {"none": width, "additive": width + memory + embedding}
+        size = embedding if tied else width
+        self.readout = nn.Linear(read.get(attention, width + memory), width)
+        self.project = nn.Linear(width, size, bias=False) if size != width else nn.Identity()
+        self.head = nn.Linear(size, spec.vocab_size)
+        if tied:
+            self.head.weight = self.embed.weight
+        self.drop = nn.Dropout(dropout)
+        for table in (self.embed, self.embed_source):
+            nn.init.normal_(table.weight, std=embedding**-0.5 if tied else 0.1)
+
+    def forward(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
+        return self._score(self._decode(self._inputs(tokens), self._encode(context))[0])
+
+    def attention_weights(self, tokens: Tensor, context: Tensor | None = None) -> Tensor | None:
+        if self.attend is None:
+            return None
+        return self._decode(self._inputs(tokens), self._encode(context))[1]
+
+    def start(
+        self, batch: int, length: int, context: Tensor | None = None
+    ) -> tuple[Tensor, Seq2SeqState]:
+        begin = self.start_vector.expand(batch, 1, -1)
+        readout, _, state = self._decode(begin, self._encode(context))
+        return self._score(readout)[:, 0], state
+
+    def advance(self, tokens: Tensor, state: Seq2SeqState) -> tuple[Tensor, Seq2SeqState]:
+        readout, _, state = self._decode(self.drop(self.embed(tokens)), state)
+        return self._score(readout), state
+
+    def _inputs(self, tokens: Tensor) -> Tensor:
+        """What the decoder reads: the start, then every token but the last, (B, T, embedding)."""
+        begin = self.start_vector.expand(len(tokens), 1, -1)
+        return torch.cat([begin, self.drop(self.embed(tokens))[:, :-1]], dim=1)
+
+    def _score(self, readout: Tensor) -> Tensor:
+        return score(self.head, self.project(self.drop(readout)))
+
+    def _encode(self, context: Tensor | None) -> Seq2SeqState:
+        """Read the sources (B, S)."""
+        lengths = source_lengths(context, source_spec(self.spec).pad_id or 0)
+        assert context is not None
+        rows = reversed_rows(context, lengths) if self.reverse else context
+        memory, hidden, cell = self.encoder(self.drop(self.embed_source(rows)), lengths)
+        if self.bridge is not None:
+            hidden, cell = self.bridge[0](hidden).tanh(), self.bridge[1](cell).tanh()
+        layers = tuple(zip(hidden.unbind(0), cell.unbind(0), strict=True))
+        batch = len(memory)
+        of = torch.arange(batch, device=memory.device)
+        fed = memory.new_zeros(batch, self.width if self.feeding else 0)
+        if self.attend is None:
+            nothing = memory.new_zeros(batch, 0, 1)
+            return Seq2SeqState((nothing,), of, layers, fed)
+        memory = self.drop(memory)
+        sources = self.attend.keys(memory), memory, padding_bias(lengths, context.shape[1])
+        return Seq2SeqState(sources, of, layers, fed)
+
+    def _decode(
+        self, inputs: Tensor, state: Seq2SeqState
+    ) -> tuple[Tensor, Tensor | None, Seq2SeqState]:
+        """Inputs (B, T, embedding) -> readouts (B, T, width), weights (B, T, S), and the state."""
+        state = state.side_by_side()
+        if not (self.feeding or self.attention == "additive"):
+            return self._together(inputs, state)
+        readouts, weights = [], []
+        for x in inputs.split(1, dim=1):
+            step = self._fed if self.feeding else self._aligned
+            readout, weight, state = step(x, state)
+            readouts.append(readout)
+            weights.append(weight)
+        return torch.cat(readouts, dim=1), torch.cat(weights, dim=1), state
+
+    def _run(self, x: Tensor, state: Seq2SeqState) -> tuple[Tensor, tuple[Memory, ...]]:
+        """All layers over (B, T, size): the last one's states (B, T, width), and what all remember."""
+        after = []
+        for index, (layer, before) in enumerate(zip(self.layers, state.layers, strict=True)):
+            x, last = layer(
+                self.drop(x) if index else x, [part[None].to(x.dtype) for part in before]
+            )
+            after.append((last[0][0], last[1][0]))
+        return x, tuple(after)
+
+    def _together(
+        self, inputs: Tensor, state: Seq2SeqState
+    ) -> tuple[Tensor, Tensor | None, Seq2SeqState]:
+        states, layers = self._run(inputs, state)
+        weights = None
+        if self.attend is not None:
+            read, weights = self._attend(states, state)
+            states = torch.cat([states, read], dim=-1)
+        readout = self.readout(states).tanh()
+        return readout, weights, replace(state, layers=layers)
+
+    def _fed(self, x: Tensor, state: Seq2SeqState) -> tuple[Tensor, Tensor, Seq2SeqState]:
+        states, layers = self._run(torch.cat([x, state.fed[:, None].to(x.dtype)], dim=-1), state)
+        read, weights = self._attend(states, state)
+        readout = self.readout(torch.cat([states, read], dim=-1)).tanh()
+        return readout, weights, replace(state, layers=layers, fed=readout[:, 0])
+
+    def _aligned(self, x: Tensor, state: Seq2SeqState) -> tuple[Tensor, Tensor, Seq2SeqState]:
+        read, weights = self._attend(state.layers[-1][0][:, None], state)
+        states, layers = self._run(torch.cat([x, read.to(x.dtype)], dim=-1), state)
+        readout = self.readout(torch.cat([states, read, x], dim=-1)).tanh()
+        return readout, weights, replace(state, layers=layers)
+
+    def _attend(self, queries: Tensor, state: Seq2SeqState) -> tuple[Tensor, Tensor]:
+        """What queries (B, T, width) read, (B, T, encoder's features), and the weights (B, T, S)."""
+        assert self.attend is not None
+        read, weights = self.attend(by_sentence(queries, state.sentences), *state.sources)
+        return read.view(*queries.shape[:2], -1), weights.view(*queries.shape[:2], -1)

@@ -1,0 +1,279 @@
+"""Transformer encoder and decoder, the successor of attention between LSTMs.
+
+References:
+    | Attention Is All You Need (Vaswani et al., 2017), post-norm
+    | https://arxiv.org/abs/1706.03762
+    | On Layer Normalization in the Transformer Architecture (Xiong et al., 2020), pre-norm
+    | https://arxiv.org/abs/2002.04745
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from arlm.core import Autoregressor, Spec, check_sizes
+from arlm.errors import UserError
+from arlm.layers.attention import (
+    Cache,
+    CausalSelfAttention,
+    MultiHeadAttention,
+    sinusoids,
+)
+from arlm.layers.head import score
+from arlm.layers.mlp import MLP
+from arlm.layers.source import (
+    SourceState,
+    by_sentence,
+    padding_bias,
+    share,
+    source_lengths,
+    source_spec,
+)
+
+
+@dataclass(frozen=True)
+class TransformerSeq2SeqState(SourceState):
+    """Keys and values of every block: of the target, which grow, and of the sources, formed once.
+
+    The last of the sources is the bias (N, S), -inf at padding.
+    """
+
+    caches: tuple[Cache, ...]
+
+
+class Residual(nn.Module):
+    """Pre-norm: x + f(norm(x)). Post-norm: norm(x + f(x))."""
+
+    def __init__(self, width: int, norm_first: bool, dropout: float) -> None:
+        super().__init__()
+        self.norm, self.norm_first = nn.LayerNorm(width), norm_first
+        self.drop = nn.Dropout(dropout)
+
+    def before(self, x: Tensor) -> Tensor:
+        return self.norm(x) if self.norm_first else x
+
+    def after(self, x: Tensor, y: Tensor) -> Tensor:
+        x = x + self.drop(y)
+        return x if self.norm_first else self.norm(x)
+
+
+class EncoderBlock(nn.Module):
+    """Attention of a source to itself, then an MLP."""
+
+    def __init__(self, attention: MultiHeadAttention, mlp: MLP, residuals: list[Residual]) -> None:
+        super().__init__()
+        self.attention, self.mlp = attention, mlp
+        self.attention_residual, self.mlp_residual = residuals
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        y = self.attention_residual.before(x)
+        x = self.attention_residual.after(x, self.attention(y, self.attention.keys(y), bias)[0])
+        return self.mlp_residual.after(x, self.mlp(self.mlp_residual.before(x)))
+
+
+class DecoderBlock(nn.Module):
+    """Causal attention of a target to itself, attention to the source, then an MLP."""
+
+    def __init__(
+        self,
+        attention: CausalSelfAttention,
+        source: MultiHeadAttention,
+        mlp: MLP,
+        residuals: list[Residual],
+    ) -> None:
+        super().__init__()
+        self.attention, self.source, self.mlp = attention, source, mlp
+        self.attention_residual, self.source_residual, self.mlp_residual = residuals
+
+    def forward(self, x: Tensor, keys: Cache, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Args: x (B, T, width), the source's keys and bias. Returns x, weights (B, heads, T, S)."""
+        return self._rest(x, self.attention(self.attention_residual.before(x)), keys, bias)
+
+    def extend(self, x: Tensor, cache: Cache, keys: Cache, bias: Tensor) -> tuple[Tensor, Cache]:
+        """New positions (B, S, width); see CausalSelfAttention.extend."""
+        y, cache = self.attention.extend(self.attention_residual.before(x), cache)
+        return self._rest(x, y, keys, bias)[0], cache
+
+    def _rest(self, x: Tensor, y: Tensor, keys: Cache, bias: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.attention_residual.after(x, y)
+        query = by_sentence(self.source_residual.before(x), len(bias))
+        read, weights = self.source(query, keys, bias)
+        x = self.source_residual.after(x, read.view_as(x))
+        return self.mlp_residual.after(x, self.mlp(self.mlp_residual.before(x))), weights
+
+
+class TransformerSeq2Seq(Autoregressor):
+    """The encoder's blocks read the source at once; the decoder's position t reads [start, x_0 ... x_{t-1}].
+
+    Args:
+        spec: what the data is; its context is the source sentences. Rows hold at most `spec.length` tokens.
+        width: features of every position.
+        depth: blocks of the encoder, and of the decoder.
+        heads: attention heads; divides `width` into an even size.
+        mlp_width: hidden features of an MLP, by default 4 times `width`.
+        mlp: "relu", "gelu" or "swiglu".
+        norm_first: pre-norm; else post-norm, without a last norm.
+        positions: "sinusoidal", or "learned" vectors.
+        dropout: probability of zeroing a feature of embeddings and of residual branches, in [0, 1).
+        attention_dropout: of zeroing an attention weight.
+        tied: the head's weights are the target's embedding.
+        shared: source and target have one embedding; needs a joint tokenizer.
+
+    Shapes: tokens (B, T), context (B, S) -> logits (B, T, V).
+    """
+
+    uses_context = True
+    encoder: Any
+    decoder: Any
+    places: Tensor
+
+    def __init__(
+        self,
+        spec: Spec,
+        width: int = 256,
+        depth: int = 3,
+        heads: int = 8,
+        mlp_width: int | None = None,
+        mlp: Literal["relu", "gelu", "swiglu"] = "relu",
+        norm_first: bool = True,
+        positions: Literal["sinusoidal", "learned"] = "sinusoidal",
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        tied: bool = True,
+        shared: bool = False,
+    ) -> None:
+        super().__init__(spec)
+        source = source_spec(spec)
+        hidden = 4 * width if mlp_width is None else mlp_width
+        check_sizes(width=width, depth=depth, heads=heads, dropout=dropout, mlp_width=hidden)
+        check_sizes(attention_dropout)
+        if width % (2 * heads):
+            raise UserError(
+                f"model.net.width: {width} does not divide into {heads} heads of an even size; "
+                f"choose a multiple of {2 * heads}"
+            )
+        self.width, self.depth, self.heads, self.mlp_width = width, depth, heads, mlp_width
+        self.mlp, self.norm_first, self.positions = mlp, norm_first, positions
+        self.dropout, self.attention_dropout = dropout, attention_dropout
+        self.tied, self.shared = tied, shared
+        self.embed = nn.Embedding(spec.vocab_size, width)
+        self.embed_source = nn.Embedding(source.vocab_size, width)
+        if shared:
+            share(self.embed_source, self.embed)
+        self.start_vector = nn.Parameter(torch.empty(width))
+        longest = max(spec.length, source.length)
+        if positions == "learned":
+            self.places = nn.Parameter(torch.empty(longest, width))
+        else:
+            self.register_buffer("places", sinusoids(longest, width).float(), persistent=False)
+        self.drop = nn.Dropout(dropout)
+
+        def residuals(count: int) -> list[Residual]:
+            return [Residual(width, norm_first, dropout) for _ in range(count)]
+
+        def attention() -> MultiHeadAttention:
+            return MultiHeadAttention(width, heads, attention_dropout)
+
+        self.encoder = nn.ModuleList(
+            EncoderBlock(attention(), MLP(width, hidden, mlp), residuals(2)) for _ in range(depth)
+        )
+        self.decoder = nn.ModuleList(
+            DecoderBlock(
+                CausalSelfAttention(width, heads, attention_dropout),
+                attention(),
+                MLP(width, hidden, mlp),
+                residuals(3),
+            )
+            for _ in range(depth)
+        )
+        self.encoder_norm, self.decoder_norm = (
+            nn.LayerNorm(width) if norm_first else nn.Identity() for _ in range(2)
+        )
+        self.head = nn.Linear(width, spec.vocab_size)
+        if tied:
+            self.head.weight = self.embed.weight
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Glorot's for matrices, N(0, 1 / width) for embeddings, which are scaled up when they are read."""
+        for name, parameter in self.named_parameters():
+            if name.startswith(("embed", "start_vector", "head.weight", "places")):
+                nn.init.normal_(parameter, std=self.width**-0.5)
+            elif parameter.ndim > 1:
+                nn.init.xavier_uniform_(parameter)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
+
+    def forward(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
+        return score(self.head, self._run(tokens, context)[0])
+
+    def attention_weights(self, tokens: Tensor, context: Tensor | None = None) -> Tensor | None:
+        """The mean over the heads of the last block but one, whose weights align best (the last if alone)."""
+        weights = self._run(tokens, context)[1]
+        return weights[max(0, len(weights) - 2)].mean(1)
+
+    def _run(self, tokens: Tensor, context: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+        """What the head reads (B, T, width), and each decoder block's weights (B, heads, T, S)."""
+        keys, bias = self._encode(context)
+        x = torch.cat([self._begin(len(tokens)), self._scaled(self.embed(tokens))[:, :-1]], dim=1)
+        x = self.drop(x + self.places[: tokens.shape[1]].to(x.dtype))
+        weights = []
+        for block, of_source in zip(self.decoder, keys, strict=True):
+            x, weight = block(x, of_source, bias)
+            weights.append(weight)
+        return self.decoder_norm(x), weights
+
+    def _begin(self, batch: int) -> Tensor:
+        """What position 0 reads, (B, 1, width)."""
+        return self._scaled(self.start_vector).expand(batch, 1, -1)
+
+    def _scaled(self, x: Tensor) -> Tensor:
+        return x * math.sqrt(self.width)
+
+    def _encode(self, context: Tensor | None) -> tuple[tuple[Cache, ...], Tensor]:
+        """Keys and values of the sources (B, S) for every block of the decoder, and the bias (B, S)."""
+        lengths = source_lengths(context, source_spec(self.spec).pad_id or 0)
+        assert context is not None
+        bias = padding_bias(lengths, context.shape[1])
+        x = self._scaled(self.embed_source(context))
+        x = self.drop(x + self.places[: x.shape[1]].to(x.dtype))
+        for block in self.encoder:
+            x = block(x, bias)
+        x = self.encoder_norm(x)
+        return tuple(block.source.keys(x) for block in self.decoder), bias
+
+    def start(
+        self, batch: int, length: int, context: Tensor | None = None
+    ) -> tuple[Tensor, TransformerSeq2SeqState]:
+        keys, bias = self._encode(context)
+        begin = self._begin(batch)
+        nothing = begin.new_zeros(batch, self.heads, 0, self.width // self.heads)
+        of = torch.arange(batch, device=begin.device)
+        caches = ((nothing, nothing),) * self.depth
+        state = TransformerSeq2SeqState((*keys, bias), of, caches)
+        logits, state = self._extend(begin, state)
+        return logits[:, 0], state
+
+    def advance(
+        self, tokens: Tensor, state: TransformerSeq2SeqState
+    ) -> tuple[Tensor, TransformerSeq2SeqState]:
+        return self._extend(self._scaled(self.embed(tokens)), state)
+
+    def _extend(
+        self, x: Tensor, state: TransformerSeq2SeqState
+    ) -> tuple[Tensor, TransformerSeq2SeqState]:
+        """New positions (B, S, width) -> logits (B, S, V) and the state that holds them."""
+        old = state.caches[0][0].shape[2]
+        state = state.side_by_side()
+        *sources, bias = state.sources
+        x = x + self.places[old : old + x.shape[1]].to(x.dtype)
+        caches = []
+        for block, cache, keys in zip(self.decoder, state.caches, sources, strict=True):
+            x, cache = block.extend(x, cache, keys, bias)
+            caches.append(cache)
+        return score(self.head, self.decoder_norm(x)), replace(state, caches=tuple(caches))

@@ -1,0 +1,120 @@
+"""Pairs of sentences: read from aligned files, and batched by length, as many as a budget takes."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from arlm.core import Batch
+from arlm.datasets import Rows, TokenDataset
+from arlm.domains import TranslationDomain
+from arlm.errors import UserError
+
+
+class Sentences(NamedTuple):
+    """Both sides of a split, line by line."""
+
+    source: list[str]
+    target: list[str]
+
+
+class Pairs(TokenDataset):
+    """Rows of their own lengths; a batch is filled up to its longest.
+
+    Args:
+        sources, targets: tokens (S,) and (T,) of each pair, the target's end among them.
+        domain: what the tokens are.
+    """
+
+    def __init__(
+        self, sources: Sequence[Tensor], targets: Sequence[Tensor], domain: TranslationDomain
+    ) -> None:
+        self.sources, self.targets, self.domain = sources, targets, domain
+        self.lengths = torch.tensor(
+            [(len(s), len(t)) for s, t in zip(sources, targets, strict=True)]
+        )
+        self._first = self.lengths[:, 1].cumsum(0) - self.lengths[:, 1]
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def __getitem__(self, rows: Rows) -> Batch:
+        chosen = rows.chosen.tolist()
+        end = self.domain.eos_id
+        tokens = pad_sequence([self.targets[i] for i in chosen], True, end)
+        scored = torch.arange(tokens.shape[1]) < self.lengths[rows.chosen, 1:]
+        context = self.domain.contexts([self.sources[i] for i in chosen])
+        return Batch(tokens, scored, self.domain.units(tokens), context)
+
+    def places(self, rows: Rows) -> Tensor:
+        longest = int(self.lengths[rows.chosen, 1].max())
+        return self._first[rows.chosen, None] + torch.arange(longest)
+
+
+def buckets(lengths: Tensor, budget: int) -> tuple[Tensor, list[int]]:
+    """Rows in the order of their lengths, and how many of them make each batch.
+
+    Args:
+        lengths: (N, 2) of sources and targets.
+        budget: most cells of a batch on either side, padding included; a longer row is alone.
+
+    Returns: order (N,), and sizes that sum to N.
+    """
+    order = by_length(lengths)
+    sizes, longest = [0], 0
+    for length in lengths[order].amax(1).tolist():
+        longest = max(longest, length)
+        if sizes[-1] and (sizes[-1] + 1) * longest > budget:
+            sizes.append(0)
+            longest = length
+        sizes[-1] += 1
+    return order, sizes
+
+
+def by_length(lengths: Tensor) -> Tensor:
+    """Order by target, then by source; equal ones stay as they are."""
+    source, target = lengths.unbind(1)
+    return (target * (int(source.max()) + 1) + source).argsort(stable=True)
+
+
+def aligned(source: Path, target: Path, field: str) -> Sentences:
+    """Both files' lines; refuses files of different lengths and empty lines."""
+    sides = [lines_of(path, field) for path in (source, target)]
+    counts = [len(side) for side in sides]
+    if counts[0] != counts[1]:
+        raise UserError(
+            f"{field}: '{source}' has {counts[0]} lines and '{target}' {counts[1]}; "
+            "give files whose lines belong together, one by one"
+        )
+    for path, side in zip((source, target), sides, strict=True):
+        empty = next((i for i, line in enumerate(side) if not line), None)
+        if empty is not None:
+            raise UserError(
+                f"{field}: line {empty + 1} of '{path}' is empty; leave it out of both files"
+            )
+    return Sentences(*sides)
+
+
+def lines_of(path: Path, field: str) -> list[str]:
+    """Lines of a UTF-8 file, plain or gz, without white space around them."""
+    try:
+        content = path.read_bytes()
+        if content[:2] == b"\x1f\x8b":
+            content = gzip.decompress(content)
+        text = content.decode()
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{field}: cannot read '{path}' ({error}); check the file") from None
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{field}: '{path}' is not UTF-8 text (byte {error.start}); convert it to UTF-8"
+        ) from None
+    if not text:
+        raise UserError(f"{field}: '{path}' is empty; give one sentence a line")
+    return [line.strip() for line in text.removesuffix("\n").split("\n")]

@@ -1,0 +1,189 @@
+"""ParallelDataModule: pairs of sentences in two languages, tokenizers made from the training side only."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import chain
+
+import torch
+from tokenizers import Tokenizer, normalizers
+
+from arlm.core import Spec
+from arlm.data import BatchOrder, Split, TokenDataModule
+from arlm.datasets import Rows, TokenDataset, generator
+from arlm.domains import TranslationDomain
+from arlm.domains.text import bpe_tokenizer, character_tokenizer, sentence_tokenizer
+from arlm.errors import UserError, require
+from arlm.pairs import Pairs, Sentences, buckets, by_length
+from arlm.text_data import tokenizer_file
+
+
+class LengthBuckets(BatchOrder):
+    """Batches of rows of like length, a pure function of (seed, epoch), shared out over processes.
+
+    In training, batches come in random order and rows of equal lengths change places; the number of
+    batches is the same in every epoch.
+
+    Args:
+        dataset: pairs.
+        budget: most tokens of a batch on either side, padding included.
+        training, seed, rank, world_size: as for BatchOrder.
+    """
+
+    def __init__(
+        self, dataset: Pairs, budget: int, training: bool, seed: int, rank: int, world_size: int
+    ) -> None:
+        super().__init__(len(dataset), 1, training, seed, rank, world_size)
+        self.lengths = dataset.lengths
+        self.order, self.sizes = buckets(self.lengths, budget)
+
+    def __len__(self) -> int:
+        if self.training:
+            return len(self.sizes) // self.world_size
+        return len(range(self.rank, len(self.sizes), self.world_size))
+
+    def __iter__(self) -> Iterator[Rows]:
+        skip, self.skip = self.skip, 0
+        order, turns = self.order, torch.arange(len(self.sizes))
+        if self.training:
+            random = generator(self.seed, self.epoch)
+            shuffled = torch.randperm(self.rows, generator=random)
+            order = shuffled[by_length(self.lengths[shuffled])]
+            turns = torch.randperm(len(turns), generator=random)
+        batches = order.split(self.sizes)
+        for turn in turns[self.rank :: self.world_size][: len(self)][skip:].tolist():
+            yield Rows(self.epoch, batches[turn])
+
+
+class ParallelDataModule(TokenDataModule):
+    """Pairs of sentences. A subclass writes `read`.
+
+    Args:
+        source, target: the languages, such as "de" and "en".
+        tokenizer: "bpe"; "word": words and marks, `<unk>` for rare ones; "character"; "byte"; or the path
+            of a tokenizer's JSON. All are made from the training side only.
+        vocab_size: of "bpe".
+        min_count: a word, or a character, must come so often in the training side to have a token.
+        joint: one tokenizer for both sides.
+        lowercase: of both sides, for good.
+        length: most tokens of a sentence, the end included. Longer pairs of the training side are left
+            out; in other splits they are refused.
+        batch_tokens: most tokens of a batch on either side, padding included.
+        seed, num_workers: as for TokenDataModule.
+    """
+
+    def __init__(
+        self,
+        source: str = "de",
+        target: str = "en",
+        tokenizer: str = "bpe",
+        vocab_size: int = 8000,
+        min_count: int = 2,
+        joint: bool = True,
+        lowercase: bool = False,
+        length: int = 128,
+        batch_tokens: int = 2048,
+        seed: int = 0,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__(1, seed, num_workers)
+        require(length >= 2, "data.length", length, "choose at least 2")
+        require(batch_tokens >= 1, "data.batch_tokens", batch_tokens, "choose at least 1")
+        require(vocab_size >= 256, "data.vocab_size", vocab_size, "choose at least 256")
+        require(min_count >= 1, "data.min_count", min_count, "choose at least 1")
+        self.source, self.target, self.tokenizer = source, target, tokenizer
+        self.vocab_size, self.min_count, self.joint = vocab_size, min_count, joint
+        self.lowercase, self.length, self.batch_tokens = lowercase, length, batch_tokens
+        self._sentences: dict[Split, Sentences] = {}
+
+    @abstractmethod
+    def read(self, split: Split) -> Sentences:
+        """Both sides of one split. Called once for each."""
+
+    def sentences(self, split: Split) -> Sentences:
+        """One split, read at first use."""
+        if split not in self._sentences:
+            self._sentences[split] = self.read(split)
+        return self._sentences[split]
+
+    @cached_property
+    def domain(self) -> TranslationDomain:  # type: ignore[override]
+        train = self.sentences("train")
+        if self.joint:
+            return TranslationDomain(self._tokenizer([*train.source, *train.target]))
+        return TranslationDomain(self._tokenizer(train.source), self._tokenizer(train.target))
+
+    def _tokenizer(self, lines: list[str]) -> Tokenizer:
+        if self.lowercase:
+            lines = [line.lower() for line in lines]
+        if self.tokenizer == "bpe":
+            tokenizer = bpe_tokenizer(lines, self.vocab_size)
+        elif self.tokenizer == "word":
+            tokenizer = sentence_tokenizer(lines, self.min_count)
+        elif self.tokenizer == "character":
+            counts = Counter(chain.from_iterable(lines))
+            known = [c for c, count in counts.items() if count >= self.min_count]
+            tokenizer = character_tokenizer(known, unknown=True)
+        else:
+            tokenizer = Tokenizer.from_str(tokenizer_file(self.tokenizer).tokenizer)
+        if self.lowercase:
+            tokenizer.normalizer = normalizers.Lowercase()
+        return tokenizer
+
+    @property
+    def spec(self) -> Spec:
+        return self.domain.spec(self.length)
+
+    def build(self, split: Split) -> TokenDataset:
+        source, target = self.sentences(split)
+        sources = [self.domain.encode_source(line) for line in source]
+        targets = [self.domain.encode(line) for line in target]
+        long = [
+            i
+            for i, pair in enumerate(zip(sources, targets, strict=True))
+            if max(map(len, pair)) > self.length
+        ]
+        if long and split != "train":
+            i = long[0]
+            raise UserError(
+                f"data.length: pair {i + 1} of the {split} split has {len(sources[i])} and "
+                f"{len(targets[i])} tokens, more than {self.length}; raise it, so that none is left out"
+            )
+        if long:
+            print(
+                f"note: {len(long)} of {len(sources)} training pairs are longer than "
+                f"{self.length} tokens and are left out",
+                file=sys.stderr,
+            )
+            left_out = set(long)
+            sources, targets = (
+                [tokens for i, tokens in enumerate(side) if i not in left_out]
+                for side in (sources, targets)
+            )
+        return Pairs(sources, targets, self.domain)
+
+    def order(self, split: Split) -> BatchOrder:
+        pairs: Pairs = self.dataset(split)  # type: ignore[assignment]
+        return LengthBuckets(pairs, self.batch_tokens, split == "train", self.seed, *self.processes)
+
+    def words(self, split: Split) -> int:
+        """Of the target, between white space."""
+        return sum(len(line.split()) for line in self.sentences(split).target)
+
+    @property
+    def protocol(self) -> str:
+        return f"whole sentences, {self.source}-{self.target}"
+
+    @cached_property
+    def provenance(self) -> dict[str, str]:
+        record = {"name": type(self).__name__, "protocol": self.protocol}
+        splits: list[Split] = ["train", "val", "test"]
+        for split in splits:
+            text = "\n".join(line for side in self.sentences(split) for line in side)
+            record[f"{split}_sha256"] = hashlib.sha256(text.encode()).hexdigest()
+        return record

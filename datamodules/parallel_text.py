@@ -1,0 +1,70 @@
+"""Any two aligned text files: line i of one is the translation of line i of the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from arlm.data import Split
+from arlm.errors import UserError, require
+from arlm.pairs import Sentences, aligned
+from arlm.parallel_data import ParallelDataModule
+from arlm.text_data import find_file
+
+
+class ParallelText(ParallelDataModule):
+    """Aligned files, plain or gz, one sentence a line.
+
+    Args:
+        train: the source's file and the target's; relative ones are looked for in the working folder,
+            then in `data_dir`.
+        val, test: the same for these splits; None takes every so many pairs out of the training files.
+        held_out: share of the training files' pairs that each such split takes, in (0, 0.5).
+        data_dir: folder of data sets; by default ARLM_DATA_DIR or the user's cache.
+        reading: see ParallelDataModule: source, target, tokenizer, vocab_size, joint, batch_tokens, ...
+    """
+
+    def __init__(
+        self,
+        train: Sequence[str],
+        val: Sequence[str] | None = None,
+        test: Sequence[str] | None = None,
+        held_out: float = 0.02,
+        data_dir: str | None = None,
+        **reading: Any,
+    ) -> None:
+        super().__init__(**reading)
+        require(0 < held_out < 0.5, "data.held_out", held_out, "choose between 0 and 0.5")
+        self.train, self.val, self.test = train, val, test
+        self.held_out, self.data_dir = held_out, data_dir
+        for split, files in (("train", train), ("val", val), ("test", test)):
+            if files is not None and (isinstance(files, str) or len(files) != 2):
+                raise UserError(
+                    f"data.{split}: {files!r} is not a pair; give two files, the source's and the target's"
+                )
+
+    def read(self, split: Split) -> Sentences:
+        files = {"val": self.val, "test": self.test}
+        own = files.get(split)
+        if own is not None:
+            return self._pair(own, split)
+        pairs = self._pair(self.train, "train")
+        taken: list[Literal["val", "test"]] = [s for s in ("val", "test") if files[s] is None]
+        step = round(1 / self.held_out)
+
+        def whose(line: int) -> Split:
+            place = line % step
+            return taken[place] if place < len(taken) else "train"
+
+        kept = [i for i in range(len(pairs.source)) if whose(i) == split]
+        if not kept:
+            raise UserError(
+                f"data.held_out: {self.held_out} of {len(pairs.source)} pairs leave none for the {split} "
+                "split; give more pairs, or files of their own"
+            )
+        return Sentences(*([side[i] for i in kept] for side in pairs))
+
+    def _pair(self, files: Sequence[str], split: Split) -> Sentences:
+        field = f"data.{split}"
+        source, target = (find_file(name, self.data_dir, field) for name in files)
+        return aligned(source, target, field)

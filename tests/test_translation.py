@@ -1,0 +1,302 @@
+"""Translation end to end: labels smoothed in training only, lines in and out, attention to look at."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import ROOT, Told, run_arlm
+from PIL import Image
+
+from arlm.checkpoint import load
+from arlm.core import Spec, token_log_prob
+from arlm.errors import UserError
+from arlm.evaluation.bleu import score_translations
+from arlm.models.lstm_seq2seq import LSTMSeq2Seq
+from arlm.models.rnn import LSTMLanguageModel
+from arlm.models.transformer_seq2seq import TransformerSeq2Seq
+from arlm.reader import Reader, smoothed_log_prob
+from arlm.rules import parse_rules
+from arlm.translator import Translator
+
+LINES = ["Fri, the 3rd of March 2017", "12 MAY in 1944", "on Sunday, '04, AUGUST 21"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with short runs on dates: with attention and without; the first knows what a year is."""
+    folder = tmp_path_factory.mktemp("dates")
+    for name in ("attention", "lstm"):
+        config = ROOT / "configs" / f"dates_{name}.yaml"
+        more = ["--model.net.width", "32", "--data.pairs", "4000", "--trainer.max_epochs", "4"]
+        done = run_arlm("fit", "--config", config, *more, "--samples.n", "5", folder=folder)
+        assert done.code == 0, done.err
+    (folder / "dates.txt").write_text("\n".join(LINES) + "\n")
+    return folder
+
+
+# Labels
+
+
+def test_smoothing_is_in_the_gradient_and_not_in_the_value() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(4, 5, 7, dtype=torch.float64, requires_grad=True)
+    tokens = torch.randint(7, (4, 5))
+    weights = torch.rand(4, 5, dtype=torch.float64)
+    value = smoothed_log_prob(logits, tokens, 0.1)
+    assert torch.allclose(value, token_log_prob(logits, tokens))
+    (ours,) = torch.autograd.grad((value * weights).sum(), logits)
+    smoothed = F.cross_entropy(
+        logits.flatten(0, 1), tokens.flatten(), reduction="none", label_smoothing=0.1
+    )
+    (theirs,) = torch.autograd.grad(-(smoothed * weights.flatten()).sum(), logits)
+    assert torch.allclose(ours, theirs)
+
+
+def test_smoothing_is_for_training_only(run: Path) -> None:
+    """The same run with and without: the first logged loss is that of the same weights, to the digit."""
+    losses = []
+    for smoothing in ("0.0", "0.4"):
+        config = ROOT / "configs/dates_attention.yaml"
+        more = ["--model.label_smoothing", smoothing, "--trainer.logger.name", f"s{smoothing}"]
+        short = ["--trainer.max_steps", "2", "--trainer.log_every_n_steps", "1", "--samples.n", "0"]
+        end = ["--trainer.limit_val_batches", "1", "--trainer.val_check_interval", "2"]
+        done = run_arlm("fit", "--config", config, *more, *short, *end, folder=run)
+        assert done.code == 0, done.err
+        metrics = (run / f"runs/s{smoothing}/version_0/metrics.csv").read_text().splitlines()
+        at = metrics[0].split(",").index("train/nll")
+        losses.append([float(row.split(",")[at]) for row in metrics[1:] if row.split(",")[at]])
+    assert losses[0][0] == losses[1][0]
+    assert losses[0][1] != losses[1][1]
+
+
+def test_smoothing_is_refused_where_it_would_be_ignored() -> None:
+    with pytest.raises(UserError, match=r"model.label_smoothing: LSTMLanguageModel"):
+        Reader(LSTMLanguageModel(Spec(5, (4,)), width=4), smoothing=0.1)
+    with pytest.raises(UserError, match=r"model.label_smoothing: 1.0"):
+        Reader(LSTMLanguageModel(Spec(5, (4,)), width=4), smoothing=1.0)
+
+
+# Networks
+
+
+PAIRS = Spec(6, (8,), eos_id=5, context=Spec(9, (7,), pad_id=8))
+
+
+@pytest.mark.parametrize("kind", ["additive", "dot", "general"])
+def test_feeding_and_parallel_forms_read_alike(kind: str) -> None:
+    """One step of the decoder is the same function whether it runs alone or with all others."""
+    torch.manual_seed(0)
+    net = LSTMSeq2Seq(PAIRS, kind, width=6, embedding=4, depth=2).eval()
+    tokens, context = torch.randint(6, (3, 8)), torch.randint(8, (3, 7))
+    with torch.no_grad():
+        whole = net(tokens, context)
+        _, state = net.start(3, 8, context)
+        stepped = torch.cat([net.advance(t, state)[0] for t in tokens[:, :1].split(1, 1)], 1)
+    assert torch.allclose(stepped[:, 0], whole[:, 1], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"attention": "none", "feeding": True}, "model.net.feeding: true"),
+        ({"attention": "dot", "width": 6, "encoder_width": 5}, "model.net.encoder_width"),
+        ({"shared": True}, "model.net.shared: source and target have 9 and 6"),
+        ({"width": 0}, "model.net.width: 0"),
+    ],
+)
+def test_arguments_that_do_not_fit(arguments: dict, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        LSTMSeq2Seq(PAIRS, **arguments)
+
+
+def test_data_without_sources_is_refused() -> None:
+    for kind in (LSTMSeq2Seq, TransformerSeq2Seq):
+        with pytest.raises(UserError, match="no source sentences"):
+            kind(Spec(5, (4,)))
+    net = LSTMSeq2Seq(PAIRS, width=4, embedding=4)
+    with pytest.raises(UserError, match="a source sentence is empty"):
+        net(torch.zeros(1, 8, dtype=torch.long), torch.full((1, 7), 8))
+
+
+# Translator
+
+
+def test_a_translation_does_not_depend_on_its_neighbours(run: Path) -> None:
+    loaded = load(run / "runs/dates_attention")
+    for search in ({"beam": 3, "best": 2}, {"rules": parse_rules("temperature=1.5"), "best": 2}):
+        translator = Translator(loaded.net, loaded.domain, **search, batch_tokens=70)
+        sources = [translator.encode(line, "line") for line in LINES * 4]
+        together = translator(sources)
+        assert [len(each) for each in together] == [2] * 12
+        assert translator(sources[:1])[0][0].text == together[0][0].text
+        if "beam" in search:
+            assert [[t.text for t in each] for each in together[:3]] == [
+                [t.text for t in each] for each in together[3:6]
+            ]
+            for each in together:
+                assert each[0].score >= each[1].score
+        else:
+            assert len({t.text for each in together for t in each}) > 6  # each line its own draw
+
+
+def test_greedy_is_a_rule_and_a_beam_of_1(run: Path) -> None:
+    loaded = load(run / "runs/dates_attention")
+    sources = [Translator(*loaded[:2]).encode(line, "line") for line in LINES]
+    rule = Translator(*loaded[:2], rules=parse_rules("greedy"))(sources)
+    beam = Translator(*loaded[:2], beam=1)(sources)
+    assert [each[0].text for each in rule] == [each[0].text for each in beam]
+    assert rule[0][0].log_prob == pytest.approx(beam[0][0].log_prob, abs=1e-4)
+
+
+def test_scores_of_translations() -> None:
+    references = ["A dog runs around the house.", "Two men talk about the weather."]
+    same = score_translations(references, references)
+    assert (round(same.bleu, 6), round(same.chrf, 6), same.exact) == (100, 100, 100)
+    lower = score_translations([r.lower() for r in references], references)
+    assert lower.bleu < 100
+    assert round(lower.bleu_lowercase, 6) == 100
+    assert lower.exact == 0
+    assert "case:mixed" in same.signature
+    assert "tok:13a" in same.signature
+
+
+# The command line
+
+
+def translate(run: Path, *arguments: object, given: bytes | None = None, monkeypatch=None) -> Told:
+    if given is not None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
+    return run_arlm("translate", "runs/dates_attention", *arguments, folder=run)
+
+
+def test_file_and_standard_input_alike(run: Path, monkeypatch) -> None:
+    file = translate(run, "dates.txt")
+    assert file.code == 0, file.err
+    lines = file.out.splitlines()
+    assert len(lines) == 3
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\d", line) for line in lines)  # it has learnt as much
+    for size in (1, 2, 100):
+        piped = translate(
+            run, "--batch-size", size, given="\n".join(LINES).encode(), monkeypatch=monkeypatch
+        )
+        assert piped.out == file.out
+    out = translate(run, "dates.txt", "--out", "out/iso.txt")
+    assert out.code == 0
+    assert (run / "out/iso.txt").read_text() == file.out
+
+
+def test_n_best_and_rules(run: Path) -> None:
+    rows = [row.split("\t") for row in translate(run, "dates.txt", "--n-best", 3).out.splitlines()]
+    assert [row[0] for row in rows] == ["1", "1", "1", "2", "2", "2", "3", "3", "3"]
+    scores = [float(row[3]) for row in rows]
+    assert scores[:3] == sorted(scores[:3], reverse=True)
+    draws = {
+        translate(run, "dates.txt", "--rules", "temperature=2", "--seed", s).out for s in (1, 1, 2)
+    }
+    assert len(draws) == 2
+
+
+def test_reference_and_attention(run: Path) -> None:
+    (run / "iso.txt").write_text("2017-03-03\n1944-05-12\n2004-08-21\n")
+    done = translate(run, "dates.txt", "--reference", "iso.txt", "--attention", "map.png")
+    assert done.code == 0, done.err
+    assert "bleu " in done.err
+    assert "|tok:13a|" in done.err
+    assert Image.open(run / "map.png").size[0] > 300
+    samples = list((run / "runs/dates_attention/version_0/samples").glob("*"))
+    assert {path.suffix for path in samples} == {".png", ".txt"}
+    assert not list((run / "runs/dates_lstm/version_0/samples").glob("*.png"))
+
+
+def test_evaluate_and_compare(run: Path) -> None:
+    done = run_arlm("evaluate", "runs/dates_attention", "--json", "--baselines", folder=run)
+    told = json.loads(done.out)
+    assert told["tokens"] == 11000
+    assert set(told["models"]) == {"LSTMSeq2Seq", "uniform", "unigram", "5-gram"}
+    figures = told["translations, beam 5"]
+    assert 0 <= figures["exact"] <= 100
+    assert figures["signature"].startswith("nrefs:1|case:mixed")
+    plain = run_arlm("evaluate", "runs/dates_lstm", "--beam", "2", folder=run)
+    assert "translations, beam 2: bleu" in plain.out
+    done = run_arlm("compare", "runs/dates_attention", "runs/dates_lstm", folder=run)
+    assert done.code == 0, done.err
+    page = (run / "comparison.html").read_text()
+    assert page.count('<img alt="attention"') == 1
+    assert page.count("Translations of the same sentences") == 1
+
+
+BAD_LINES = [
+    (b"12 MAY in 1944\n\n12 MAY in 1945\n", "line 2 of standard input: it is empty", 1),
+    (b"12 MAY in 1944\n" + b"x" * 99 + b"\n", "it has 99 tokens, but the network takes 1 to 64", 1),
+    (b"12 MAY in 1944\n\xff\n", "line 2 of standard input: byte 1 is not UTF-8", 1),
+    (b"", "-: it is empty", 0),
+]
+
+
+@pytest.mark.parametrize(("given", "said", "written"), BAD_LINES)
+@pytest.mark.parametrize("size", [1, 100])
+def test_what_was_translated_stays(run, monkeypatch, given, said, written, size) -> None:
+    done = translate(run, "--batch-size", size, given=given, monkeypatch=monkeypatch)
+    assert said in done.error()
+    assert len(done.out.splitlines()) == written
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nothing.txt"], "cannot read 'nothing.txt'"),
+        (["dates.txt", "--beam", "0"], "--beam: 0"),
+        (["dates.txt", "--n-best", "6"], "--n-best: 6 is out of range; choose 1 to 5"),
+        (["dates.txt", "--length-penalty", "-1"], "--length-penalty: -1.0"),
+        (["dates.txt", "--rules", "nonsense"], "unknown rule 'nonsense'"),
+        (["dates.txt", "--reference", "nothing.txt"], "--reference: cannot read"),
+        (["dates.txt", "--reference", "one.txt"], "has 1 lines for 3 translations"),
+        (["dates.txt", "--bean", "5"], "did you mean '--beam'?"),
+    ],
+)
+def test_bad_options(run: Path, arguments: list[str], said: str) -> None:
+    (run / "one.txt").write_text("2017-03-03\n")
+    assert said in translate(run, *arguments).error()
+
+
+def test_other_verbs_and_checkpoints_are_refused(run: Path, monkeypatch) -> None:
+    done = run_arlm("sample", "runs/dates_attention", folder=run)
+    assert "use `arlm translate`" in done.error()
+    done = run_arlm(
+        "translate", "runs/dates_lstm", "dates.txt", "--attention", "no.png", folder=run
+    )
+    assert "--attention: LSTMSeq2Seq was trained without attention" in done.error()
+    monkeypatch.setattr(sys, "stdin", None)
+    done = run_arlm("translate", "runs/dates_lstm", folder=run)
+    assert "standard input: it is closed" in done.error()
+
+
+def test_a_reader_that_has_enough(run: Path) -> None:
+    """As with `| head -1`: no traceback, and what was read stays."""
+    (run / "many.txt").write_text("\n".join(LINES * 2000) + "\n")
+    words = [sys.executable, "-m", "arlm", "translate", "runs/dates_attention", "many.txt"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [*words, "--beam", "1", "--batch-size", "50"],
+        cwd=run,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert len(process.stdout.readline()) > 1
+        process.stdout.close()
+        assert process.stderr is not None
+        error = process.stderr.read()
+        assert process.wait(60) == 141
+    assert error == ""

@@ -1,0 +1,47 @@
+"""BLEU as bentrevett/pytorch-seq2seq counts it: lower case, spaCy's tokens, one reference, no smoothing.
+
+python -m tools.bench.tutorial_bleu TRANSLATIONS REFERENCES [--language en]
+
+Both are files of one sentence a line, raw, plain or gz. Needs spaCy: pip install -e .[bench]. Its tokenizer's
+rules only are used, so no model is downloaded.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from sacrebleu.metrics import BLEU
+
+from arlm.__main__ import fail
+from arlm.commands import Parser
+from arlm.errors import UserError
+from arlm.pairs import aligned
+
+
+def main(arguments: list[str]) -> None:
+    """Count and print."""
+    parser = Parser("tutorial_bleu", "BLEU of lower-cased spaCy tokens.")
+    parser.add_argument("translations", help="a file")
+    parser.add_argument("references", help="a file")
+    parser.add_argument("--language", default="en", help="whose rules split words")
+    options = parser.parse(arguments)
+    try:
+        import spacy
+    except ImportError:
+        raise UserError("spacy: it is not installed; pip install -e .[bench]") from None
+    tokenizer = spacy.blank(options.language).tokenizer
+    pairs = aligned(Path(options.translations), Path(options.references), "files")
+    ours, theirs = (
+        [" ".join(token.text for token in tokenizer(line.lower())) for line in side]
+        for side in pairs
+    )
+    bleu = BLEU(tokenize="none", smooth_method="none", force=True)
+    print(bleu.corpus_score(ours, [theirs]))
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        sys.exit(fail(str(error)))
