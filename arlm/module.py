@@ -83,6 +83,20 @@ def parameter_groups(net: Autoregressor) -> list[dict[str, Any]]:
     ]
 
 
+def planned_steps(trainer: Any) -> float:
+    """Optimizer steps of the whole run.
+
+    Lightning's own estimate reads from the loader, for runs counted in epochs, before a checkpoint has told
+    it where the epoch stood; it would then begin the epoch anew.
+    """
+    if trainer.max_epochs == -1 or trainer.datamodule is None:
+        return trainer.estimated_stepping_batches
+    batches, limit = len(trainer.datamodule.train_dataloader()), trainer.limit_train_batches
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    steps = math.ceil(batches / trainer.accumulate_grad_batches) * trainer.max_epochs
+    return steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)
+
+
 class AutoregressiveModule(LightningModule):
     """Minimises nats per scored token; logs nll, ppl and bits per unit.
 
@@ -190,7 +204,7 @@ class AutoregressiveModule(LightningModule):
         return self.sampler(self.net, seeds.tolist()).tokens
 
     def configure_optimizers(self) -> Any:
-        steps = self.trainer.estimated_stepping_batches
+        steps = planned_steps(self.trainer)
         if not math.isfinite(steps):
             raise UserError(
                 "trainer.max_steps: the schedule needs the length of the run; "

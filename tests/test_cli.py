@@ -168,6 +168,16 @@ def test_bad_pictures_and_options_are_told_in_one_line(
     assert said in arlm(verb, runs / run, *rest).error()
 
 
+def test_sample_searches_for_the_likeliest_text(arlm, runs: Path) -> None:
+    given = ["sample", runs / "fox", "--prompt", "the fox", "--length", 12]
+    greedy = arlm(*given, "--n", 1, "--rules", "greedy").out
+    assert arlm(*given, "--n", 1, "--beam", 1).out == greedy
+    several = arlm(*given, "--n", 3, "--beam", 8).out.split("--- ")[1:]
+    assert len(several) == 3
+    assert len({text.partition("\n")[2] for text in several}) == 3
+    assert all("the fox" in text for text in several)
+
+
 def test_sample_goes_on_from_a_prompt(arlm, runs: Path) -> None:
     told = arlm("sample", runs / "fox", "--n", 2, "--prompt", "the fox", "--rules", "top_k=3")
     assert told.code == 0, told.err
@@ -270,6 +280,9 @@ def test_bad_input_is_one_line(arlm, arguments: list, said: str) -> None:
         ("fox", ["--prompt", "x" * 32], "--prompt: 32 tokens leave nothing to draw in a row of 32"),
         ("fox", ["--prompt", "a" * 9, "--length", 9], "--prompt: 9 tokens leave nothing to draw"),
         ("fox", ["--prompt", "ß"], "--prompt: text: character 'ß' is unknown to the tokenizer"),
+        ("fox", ["--beam", 3], "--beam: 3 is out of range; choose at least --n, 16"),
+        ("fox", ["--beam", 20, "--rules", "greedy"], "--beam: it searches and draws nothing"),
+        ("digits_pixelcnn", ["--beam", 20], "--beam: the likeliest image is no sample"),
         ("fox", ["--length", 33], "length: 33 tokens do not fit the network, which holds 32"),
         ("fox", ["--out", "/proc/x/y.txt"], "--out: cannot write '/proc/x/y.txt'"),
         ("digits_pixelcnn", ["--out", "/proc/x.png"], "--out: cannot write '/proc/x.png'"),

@@ -23,7 +23,7 @@ from arlm.core import Autoregressor, Spec
 from arlm.errors import UserError
 from arlm.models.pixelcnn import PixelCNN
 from arlm.models.rnn import LSTMLanguageModel
-from arlm.module import AutoregressiveModule
+from arlm.module import AutoregressiveModule, planned_steps
 from arlm.pictures import write_samples
 from arlm.sampling import Sampler, row_seeds
 from arlm.schedule import WarmupCosine
@@ -119,6 +119,34 @@ def test_a_run_killed_in_the_middle_of_an_epoch_resumes_exactly(
     assert first.values + rest.values == whole.values
     for name, value in reference.net.state_dict().items():
         assert torch.equal(value, resumed.net.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"max_epochs": 3},
+        {"max_epochs": 3, "accumulate_grad_batches": 4},
+        {"max_epochs": 3, "limit_train_batches": 5, "accumulate_grad_batches": 2},
+        {"max_epochs": 3, "limit_train_batches": 0.5},
+        {"max_epochs": 3, "max_steps": 20},
+        {"max_steps": 20},
+    ],
+    ids=str,
+)
+def test_planned_steps_are_those_of_lightning(flags: dict) -> None:
+    data = Digits()
+    net = partial(PixelCNN, width=4, depth=1, head_width=4)
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, **flags)
+    seen: list[float] = []
+
+    class Look(pl.Callback):
+        def on_train_batch_end(self, trainer, *_) -> None:
+            seen[:] = [planned_steps(trainer), trainer.estimated_stepping_batches]
+            trainer.should_stop = True
+
+    trainer.callbacks.append(Look())
+    trainer.fit(AutoregressiveModule(data.spec, net), data)
+    assert seen[0] == seen[1] > 3
 
 
 def average(decay: float = 0.9) -> pl.Callback:
@@ -356,7 +384,7 @@ def test_tensorboard_gets_images(tmp_path: Path) -> None:
 
 def test_matrices_decay_and_vectors_do_not() -> None:
     module = AutoregressiveModule(Spec(5, (8,)), partial(LSTMLanguageModel, width=4, depth=1))
-    module.trainer = type("T", (), {"estimated_stepping_batches": 10})()  # type: ignore[assignment]
+    module.trainer = type("T", (), {"estimated_stepping_batches": 10, "max_epochs": -1})()  # type: ignore[assignment]
     groups = module.configure_optimizers()["optimizer"].param_groups
     for group in groups:
         decays = group["kind"] in ("matrix", "head")

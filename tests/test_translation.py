@@ -85,6 +85,45 @@ def test_smoothing_is_refused_where_it_would_be_ignored() -> None:
         Reader(LSTMLanguageModel(Spec(5, (4,)), width=4), smoothing=1.0)
 
 
+def test_a_killed_run_goes_on_to_the_same_bits(run: Path) -> None:
+    """Batches by length and all else go on in the middle of an epoch."""
+    config = ROOT / "configs/dates_attention.yaml"
+    more = ["--data.pairs", "2000", "--samples.n", "0", "--model.net.dropout", "0.2"]
+    steps = ["--trainer.max_epochs", "2", "--trainer.log_every_n_steps", "1"]
+    every = ["--checkpoint.every_n_train_steps", "15", "--checkpoint.save_top_k", "-1"]
+    every += ["--checkpoint.filename", "{step}", "--checkpoint.monitor", "null"]
+    name = "--trainer.logger.name"
+    done = run_arlm("fit", "--config", config, *more, *steps, *every, name, "whole", folder=run)
+    assert done.code == 0, done.err
+    resumed = ["--ckpt_path", run / "runs/whole/version_0/checkpoints/step=15.ckpt"]
+    again = [*more, *steps, *every, *resumed, name, "resumed"]
+    done = run_arlm("fit", "--config", config, *again, folder=run)
+    assert done.code == 0, done.err
+    for step in (30, 45):  # of 48, in two epochs
+        whole, other = (
+            torch.load(run / f"runs/{n}/version_0/checkpoints/step={step}.ckpt", weights_only=True)
+            for n in ("whole", "resumed")
+        )
+        for key, weight in whole["state_dict"].items():
+            assert torch.equal(weight, other["state_dict"][key]), (step, key)
+
+
+def test_tensorboard_gets_attention(run: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = ROOT / "configs/dates_attention.yaml"
+    short = ["--data.pairs", "500", "--trainer.max_epochs", "1", "--samples.n", "3"]
+    board = ["--trainer.logger", "TensorBoardLogger", "--trainer.logger.save_dir", "board"]
+    done = run_arlm("fit", "--config", config, *short, *board, folder=run)
+    assert done.code == 0, done.err
+    (events,) = (run / "board").rglob("events*")
+    told = EventAccumulator(str(events), size_guidance={"images": 0}).Reload()
+    (image,) = told.Images("attention")
+    assert image.width > 300
+    assert "samples/text_summary" in told.Tags()["tensors"]
+
+
 # Networks
 
 
