@@ -64,10 +64,18 @@ def test_a_wide_beam_is_exact(kind: type[Autoregressor], alpha: float) -> None:
         assert beams.log_prob[i].tolist() == pytest.approx([nats for _, _, nats in rows[:4]])
 
 
+def ending(kind: type[Autoregressor]) -> Autoregressor:
+    """A network whose rows end, at many lengths."""
+    net = build(kind, replace(PAIRS, vocab_size=7, shape=(9,)))
+    net.head.bias.data[END] += 0.5 if kind is LSTMSeq2Seq else 1.0
+    return net
+
+
 @KINDS
-def test_beam_1_is_greedy(kind: type[Autoregressor]) -> None:
+@pytest.mark.parametrize("ends", [False, True])
+def test_beam_1_is_greedy(kind: type[Autoregressor], ends: bool) -> None:
     spec = replace(PAIRS, vocab_size=7, shape=(9,))
-    net = build(kind, spec)
+    net = ending(kind) if ends else build(kind, spec)
     context = laws.contexts(net, 8)
     greedy = generate(net, range(8), rules=[Greedy()], context=context)
     beams = beam_search(net, 8, beam=1, context=context)
@@ -101,9 +109,13 @@ def test_stopping_early_loses_nothing(kind, alpha: float, monkeypatch) -> None:
 
 @KINDS
 def test_a_row_is_searched_as_if_alone(kind: type[Autoregressor]) -> None:
-    net = build(kind, replace(PAIRS, vocab_size=7, shape=(9,)))
+    net = ending(kind)
     context = laws.contexts(net, 6)
+    rows: list[int] = []
+    advance = net.advance
+    net.advance = lambda tokens, state: (rows.append(len(tokens)), advance(tokens, state))[1]
     together = beam_search(net, 6, beam=3, best=3, context=context)
+    assert context is None or len(set(rows)) > 1  # some have left before the others
     for i in range(6):
         given = None if context is None else context[i : i + 1]
         alone = beam_search(net, 1, beam=3, best=3, context=given)
