@@ -30,6 +30,7 @@ class Spec:
         eos_id: token that ends a row, if there is one.
         context: spec of what is conditioned on, if anything is.
         unit: what a token is worth in, for the names of metrics: "byte", "word" or "dim".
+        joint: whether the context's tokens are numbered as these are.
     """
 
     vocab_size: int
@@ -38,6 +39,7 @@ class Spec:
     eos_id: int | None = None
     context: Spec | None = None
     unit: str = "token"
+    joint: bool = False
 
     @property
     def length(self) -> int:

@@ -58,11 +58,13 @@ SMALL: dict[str, list[dict]] = {
         {"width": 6, "embedding": 5, "attention": "dot"},
         {"width": 6, "embedding": 6, "attention": "general", "tied": False, "encoder_width": 4},
         {"width": 6, "embedding": 5, "attention": "general", "depth": 2, "feeding": True},
+        {"width": 6, "embedding": 5, "attention": "general", "shared": True},
     ],
     "TransformerSeq2Seq": [
         {"width": 8, "depth": 2, "heads": 2},
         {"width": 8, "depth": 1, "heads": 2, "norm_first": False, "positions": "learned"},
         {"width": 8, "depth": 1, "heads": 2, "tied": False, "mlp": "swiglu"},
+        {"width": 8, "depth": 1, "heads": 2, "shared": True},
     ],
     "PixelCNN": [{"width": 12, "depth": 2, "head_width": 12}],
     "RowLSTM": [{"width": 12, "depth": 2, "head_width": 12}],
@@ -85,6 +87,7 @@ SPECS = {  # V ** T sequences are enumerated
     "grey": Spec(2, (3, 4, 1)),
     "rgb": Spec(2, (2, 2, 3)),
     "pairs": Spec(3, (5,), context=Spec(4, (4,), pad_id=3)),
+    "joint": Spec(4, (5,), context=Spec(4, (4,), pad_id=3), joint=True),
 }
 LABEL = Spec(3, (1,))
 WIDE = {
@@ -92,6 +95,7 @@ WIDE = {
     "grey": Spec(5, (4, 11, 1)),
     "rgb": Spec(5, (3, 11, 3)),
     "pairs": Spec(5, (9,), context=Spec(6, (7,), pad_id=5)),
+    "joint": Spec(6, (9,), context=Spec(6, (7,), pad_id=5), joint=True),
 }
 
 

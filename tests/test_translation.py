@@ -148,7 +148,7 @@ def test_feeding_and_parallel_forms_read_alike(kind: str) -> None:
     [
         ({"attention": "none", "feeding": True}, "model.net.feeding: true"),
         ({"attention": "dot", "width": 6, "encoder_width": 5}, "model.net.encoder_width"),
-        ({"shared": True}, "model.net.shared: source and target have 9 and 6"),
+        ({"shared": True}, "model.net.shared: source and target have a tokenizer each"),
         ({"width": 0}, "model.net.width: 0"),
     ],
 )

@@ -172,6 +172,7 @@ def test_joint_and_separate_tokenizers(files: Path) -> None:
     joint, apart = parallel().domain, parallel(joint=False).domain
     assert joint.target is None
     assert joint.pad_id == joint.eos_id
+    assert (joint.spec(9).joint, apart.spec(9).joint) == (True, False)
     assert torch.equal(joint.encode("Hund")[:-1], joint.encode_source("Hund"))
     assert apart.target is not None
     assert apart.source != apart.target

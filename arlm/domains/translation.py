@@ -41,7 +41,13 @@ class TranslationDomain(Domain):
     def spec(self, length: int) -> Spec:
         """The data as a network sees it, in rows of up to `length` tokens on either side."""
         context = Spec(self.pad_id + 1, (length,), pad_id=self.pad_id, unit=self.unit)
-        return Spec(self.vocab_size, (length,), eos_id=self.eos_id, context=context, unit=self.unit)
+        return Spec(
+            *(self.vocab_size, (length,)),
+            eos_id=self.eos_id,
+            context=context,
+            unit=self.unit,
+            joint=self.target is None,
+        )
 
     def encode(self, native: str) -> Tensor:
         """A sentence of the target -> tokens (T,), the end among them."""

@@ -34,7 +34,9 @@ def source_spec(spec: Spec) -> Spec:
 def source_lengths(context: Tensor | None, pad_id: int) -> Tensor:
     """Tokens of each source (B, S) before its padding, (B,) int64."""
     if context is None:
-        raise UserError("context: the network needs source sentences; give one for each row")
+        raise UserError(
+            "context: the network needs source sentences; use `arlm translate`, or give one for each row"
+        )
     lengths = (context != pad_id).sum(1)
     if not bool(lengths.all()):
         raise UserError("context: a source sentence is empty; give at least one token")
@@ -54,12 +56,12 @@ def reversed_rows(x: Tensor, lengths: Tensor) -> Tensor:
     return x.gather(1, torch.where(turned >= 0, turned, place))
 
 
-def share(source: nn.Embedding, target: nn.Embedding) -> None:
-    """One table for both; refuses tables of different sizes."""
-    if source.weight.shape != target.weight.shape:
+def share(spec: Spec, source: nn.Embedding, target: nn.Embedding) -> None:
+    """One table for both; refuses data whose sides number their tokens each in its own way."""
+    if not spec.joint:
         raise UserError(
-            f"model.net.shared: source and target have {len(source.weight)} and {len(target.weight)} "
-            "tokens; set data.joint true, or model.net.shared false"
+            "model.net.shared: source and target have a tokenizer each; "
+            "set data.joint true, or model.net.shared false"
         )
     source.weight = target.weight
 

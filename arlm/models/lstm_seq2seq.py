@@ -109,7 +109,7 @@ class LSTMSeq2Seq(Autoregressor):
         self.embed = nn.Embedding(spec.vocab_size, embedding)
         self.embed_source = nn.Embedding(source.vocab_size, embedding)
         if shared:
-            share(self.embed_source, self.embed)
+            share(spec, self.embed_source, self.embed)
         self.start_vector = nn.Parameter(torch.zeros(embedding).normal_(std=0.1))
         self.encoder = LSTMEncoder(embedding, each, depth, bidirectional, dropout)
         memory = ways * each

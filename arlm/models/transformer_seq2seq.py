@@ -164,7 +164,7 @@ class TransformerSeq2Seq(Autoregressor):
         self.embed = nn.Embedding(spec.vocab_size, width)
         self.embed_source = nn.Embedding(source.vocab_size, width)
         if shared:
-            share(self.embed_source, self.embed)
+            share(spec, self.embed_source, self.embed)
         self.start_vector = nn.Parameter(torch.empty(width))
         longest = max(spec.length, source.length)
         if positions == "learned":
