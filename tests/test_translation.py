@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -229,6 +231,13 @@ def test_file_and_standard_input_alike(run: Path, monkeypatch) -> None:
             run, "--batch-size", size, given="\n".join(LINES).encode(), monkeypatch=monkeypatch
         )
         assert piped.out == file.out
+    (run / "dates.gz").write_bytes(gzip.compress("\n".join(LINES).encode()))
+    assert translate(run, "dates.gz").out == file.out
+    os.mkfifo(run / "pipe")
+    writer = threading.Thread(target=(run / "pipe").write_text, args=["\n".join(LINES)])
+    writer.start()
+    assert translate(run, "pipe").out == file.out
+    writer.join()
     out = translate(run, "dates.txt", "--out", "out/iso.txt")
     assert out.code == 0
     assert (run / "out/iso.txt").read_text() == file.out

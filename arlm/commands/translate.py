@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from gzip import GzipFile
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -164,13 +165,8 @@ def opened(name: str) -> IO[bytes]:
         return sys.stdin.buffer
     try:
         file = open(name, "rb")  # noqa: SIM115  (closed by the caller)
-        if file.read(2) == b"\x1f\x8b":
-            import gzip
-
-            file.close()
-            return gzip.open(name, "rb")  # type: ignore[return-value]
-        file.seek(0)
-        return file
+        packed = file.peek(2)[:2] == b"\x1f\x8b"  # a pipe cannot be read twice
+        return GzipFile(fileobj=file) if packed else file  # type: ignore[return-value]
     except OSError as error:
         raise UserError(f"file: cannot read '{name}' ({error.strerror}); check the path") from None
 
