@@ -50,6 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.timeout(600)
 def test_commands(folder: Path) -> None:
     ran = 0
     Image.effect_noise((8, 8), 60).save(folder / "digit.png")
@@ -108,6 +109,7 @@ def test_pictures_and_files_exist() -> None:
         assert (ROOT / path).exists(), path
 
 
+@pytest.mark.timeout(600)
 def test_commands_in_configs_and_docstrings_exist() -> None:
     for path in [*ROOT.glob("tools/**/*.py"), *ROOT.glob("examples/*.py")]:
         for module in re.findall(r"^python -m (tools[\w.]+)", path.read_text(), flags=re.M):

@@ -17,6 +17,7 @@ from arlm.errors import UserError, require
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from arlm.core import Autoregressor
     from arlm.translator import Translation, Translator
 
 DRAWN = 6  # attention maps in a picture
@@ -101,9 +102,14 @@ def main(arguments: Sequence[str]) -> None:
         compare(results, references, options.reference)
 
 
-def check_attends(net) -> None:
+def check_attends(net: Autoregressor) -> None:
     """Refuse to draw the attention of a network that has none."""
-    if getattr(net, "attention", None) == "none":
+    import torch
+
+    from arlm.attention_map import weights_of
+
+    one = torch.zeros(1, dtype=torch.long)
+    if weights_of(net, one, one) is None:
         raise UserError(f"--attention: {type(net).__name__} was trained without attention; omit it")
 
 
