@@ -75,7 +75,7 @@ class State:
     def map(self, function: Callable[[Tensor], Tensor]) -> State:
         """The same of each tensor that is not shared."""
         names = [f.name for f in fields(self) if f.name not in self.shared]
-        return replace(self, **{name: _map(function, getattr(self, name)) for name in names})
+        return replace(self, **{name: map_tensors(function, getattr(self, name)) for name in names})
 
     def leaves(self) -> list[Tensor]:
         """All tensors that are not shared, in order."""
@@ -93,10 +93,11 @@ class State:
         return self.map(lambda part: torch.cat([part, next(others)]))
 
 
-def _map(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """The same of each tensor in nested tuples; what is no tensor stays."""
     if isinstance(value, Tensor):
         return function(value)
-    return tuple(_map(function, v) for v in value) if isinstance(value, tuple) else value
+    return tuple(map_tensors(function, v) for v in value) if isinstance(value, tuple) else value
 
 
 @dataclass(frozen=True)

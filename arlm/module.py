@@ -44,8 +44,8 @@ class Effort:
         self._began = time.monotonic()
 
     def count(self, scored: Tensor) -> None:
-        """Scored tokens (B, T) of a batch; added where they are, without waiting for the device."""
-        self._tokens = self._tokens + scored.sum()
+        """So many in a batch; added where the number is, without waiting for the device."""
+        self._tokens = self._tokens + scored
 
     @property
     def tokens(self) -> int:
@@ -148,9 +148,10 @@ class AutoregressiveModule(LightningModule):
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         log_prob = self._reader(batch)
-        self.effort.count(batch.scored)
+        scored = batch.scored.sum()
+        self.effort.count(scored)
         nats = -(log_prob * batch.scored).sum()
-        loss = nats / batch.scored.sum()
+        loss = nats / scored
         trainer: Any = self.trainer
         if self.global_step % trainer.log_every_n_steps == 0:  # a logged scalar costs 0.3 ms
             self._refuse_divergence([loss])

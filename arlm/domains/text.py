@@ -130,10 +130,11 @@ class TextDomain(Domain):
         byte_level = isinstance(tokenizer.decoder, decoders.ByteLevel)
         lookup = isinstance(tokenizer.model, models.WordLevel) and not specials
         self._words = lookup and isinstance(tokenizer.pre_tokenizer, pre_tokenizers.WhitespaceSplit)
-        words = any(len(token) > 1 for token in vocabulary)
-        self._unknown = vocabulary.get(UNKNOWN_WORD if words else UNKNOWN)
+        longer = any(len(token) > 1 for token in vocabulary)
+        self._unknown = vocabulary.get(UNKNOWN_WORD if self._words else UNKNOWN)
         #: whether each byte or character is a token, whatever stands beside it
-        self.one_symbol_each = lookup and tokenizer.normalizer is None and not words
+        self.one_symbol_each = lookup and tokenizer.normalizer is None and not longer
+        sentences = lookup and longer and not self._words  # of `sentence_tokenizer`
         characters = self.one_symbol_each and not byte_level
         self._alphabet = set(vocabulary) - {UNKNOWN} if characters else None
         self._table = _table(vocabulary, byte_level) if self.one_symbol_each else None
@@ -143,7 +144,7 @@ class TextDomain(Domain):
             if self._words:  # with the space before it; the end of a line is one, and the newline
                 worth = 2 if token == END_OF_LINE else worth + 1
             # What the tokenizer does not know is rewritten as one byte before it is modelled.
-            unknown = token == UNKNOWN or (words and not self._words and token == UNKNOWN_WORD)
+            unknown = token == UNKNOWN or (sentences and token == UNKNOWN_WORD)
             self._bytes[index] = 0 if token in specials else 1 if unknown else worth
 
     def spec(self, length: int) -> Spec:

@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from arlm.errors import UserError
+
 EXPLICIT_LENGTH = 256
 
 Cache = tuple[Tensor, Tensor]  # keys and values, each (B, heads, T, width / heads)
@@ -105,6 +107,19 @@ def explicit_attention(
     return (weights @ v.flatten(0, 1)).unflatten(0, q.shape[:2])
 
 
+def check_heads(width: int, heads: int, kv_heads: int) -> None:
+    """Refuse heads that do not divide the width, or one another."""
+    if width % (2 * heads):
+        raise UserError(
+            f"model.net.width: {width} does not divide into {heads} heads of an even size; "
+            f"choose a multiple of {2 * heads}"
+        )
+    if heads % kv_heads:
+        raise UserError(
+            f"model.net.kv_heads: {kv_heads} does not divide {heads} heads; choose a divisor of it"
+        )
+
+
 class CausalSelfAttention(nn.Module):
     """softmax(q k^T / sqrt(d) + bias) v, over several heads.
 
@@ -188,7 +203,8 @@ class CausalSelfAttention(nn.Module):
 
         Args:
             x: (B, S, width), the positions after those in the cache.
-            cache: keys and values (B, kv_heads, T, width / heads) of T positions; is not changed.
+            cache: keys and values (B, heads, T, width / heads) of T positions; is not changed. Keys are not
+                shared between queries here.
 
         Returns: (B, S, width), and the cache of T + S positions.
         """

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from arlm.core import Spec, State
+from arlm.core import Spec, State, map_tensors
 from arlm.errors import UserError
 
 
@@ -31,16 +31,18 @@ def source_spec(spec: Spec) -> Spec:
     return spec.context
 
 
-def source_lengths(context: Tensor | None, pad_id: int) -> Tensor:
-    """Tokens of each source (B, S) before its padding, (B,) int64."""
+def read_sources(spec: Spec, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The sources (B, S), and how many tokens each has before its padding, (B,) int64."""
     if context is None:
         raise UserError(
             "context: the network needs source sentences; use `arlm translate`, or give one for each row"
         )
-    lengths = (context != pad_id).sum(1)
+    pad = source_spec(spec).pad_id
+    assert pad is not None
+    lengths = (context != pad).sum(1)
     if not bool(lengths.all()):
         raise UserError("context: a source sentence is empty; give at least one token")
-    return lengths
+    return context, lengths
 
 
 def padding_bias(lengths: Tensor, longest: int) -> Tensor:
@@ -66,33 +68,9 @@ def share(spec: Spec, source: nn.Embedding, target: nn.Embedding) -> None:
     source.weight = target.weight
 
 
-def settled(of: Tensor, parts: Any, sentences: int) -> tuple[Tensor, Any]:
-    """Sources for rows whose beams stand side by side: one for so many rows, or else one for each.
-
-    Args:
-        of: (B,) which of the sources each row has.
-        parts: tensors of the sources, (sentences, ...), in nested tuples.
-
-    Returns: `of` and `parts` with row i having source i // (B / sentences).
-    """
-    if len(of) % sentences == 0:
-        turns = torch.arange(sentences, device=of.device)[:, None]
-        if bool((of.view(sentences, -1) == turns).all()):
-            return of, parts
-    return torch.arange(len(of), device=of.device), chosen(parts, of)
-
-
-def chosen(parts: Any, rows: Tensor) -> Any:
-    """`part[rows]` of tensors in nested tuples."""
-    return parts[rows] if isinstance(parts, Tensor) else tuple(chosen(p, rows) for p in parts)
-
-
 @dataclass(frozen=True)
 class SourceState(State):
-    """A state whose sources are kept once a sentence, however many beams it has.
-
-    A subclass names its sources in `shared`, "sources" among them; `of` is reordered in their stead.
-    """
+    """A state whose sources are kept once a sentence, however many beams it has; `of` is reordered instead."""
 
     sources: Any  # tensors of sentences (N, ...), in nested tuples
     of: Tensor  # (B,) int64: which sentence a row belongs to
@@ -103,7 +81,7 @@ class SourceState(State):
         kept, of = state.of.unique(return_inverse=True)
         if len(kept) == self.sentences:
             return state
-        return replace(state, sources=chosen(self.sources, kept), of=of)  # some have left
+        return replace(state, sources=self._sources_of(kept), of=of)  # some have left
 
     @property
     def sentences(self) -> int:
@@ -114,9 +92,16 @@ class SourceState(State):
         return len(part)
 
     def side_by_side(self) -> Any:
-        """This state with the beams of a sentence next to one another, as `by_sentence` needs them."""
-        of, sources = settled(self.of, self.sources, self.sentences)
-        return self if of is self.of else replace(self, sources=sources, of=of)
+        """Row i has source i // (B / N), as `by_sentence` needs it; if beams are mixed, each has its own."""
+        if len(self.of) % self.sentences == 0:
+            turns = torch.arange(self.sentences, device=self.of.device)[:, None]
+            if bool((self.of.view(self.sentences, -1) == turns).all()):
+                return self
+        own = torch.arange(len(self.of), device=self.of.device)
+        return replace(self, sources=self._sources_of(self.of), of=own)
+
+    def _sources_of(self, sentences: Tensor) -> Any:
+        return map_tensors(lambda part: part[sentences], self.sources)
 
 
 def by_sentence(x: Tensor, sentences: int) -> Tensor:

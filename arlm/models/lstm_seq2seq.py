@@ -26,9 +26,9 @@ from arlm.layers.source import (
     SourceState,
     by_sentence,
     padding_bias,
+    read_sources,
     reversed_rows,
     share,
-    source_lengths,
     source_spec,
 )
 
@@ -162,8 +162,7 @@ class LSTMSeq2Seq(Autoregressor):
 
     def _encode(self, context: Tensor | None) -> Seq2SeqState:
         """Read the sources (B, S)."""
-        lengths = source_lengths(context, source_spec(self.spec).pad_id or 0)
-        assert context is not None
+        context, lengths = read_sources(self.spec, context)
         rows = reversed_rows(context, lengths) if self.reverse else context
         memory, hidden, cell = self.encoder(self.drop(self.embed_source(rows)), lengths)
         if self.bridge is not None:

@@ -21,12 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from arlm.core import Autoregressor, Spec, State, check_sizes, device_of
-from arlm.errors import UserError, require
+from arlm.errors import require
 from arlm.layers.attention import (
     Cache,
     CausalSelfAttention,
     alibi_slopes,
     attention_bias,
+    check_heads,
     rotary_table,
 )
 from arlm.layers.label import Label
@@ -131,7 +132,7 @@ class TransformerLanguageModel(Autoregressor):
         shared = heads if kv_heads is None else kv_heads
         check_sizes(width=width, depth=depth, heads=heads, dropout=dropout)
         check_sizes(kv_heads=shared, mlp_width=hidden, band=1 if band is None else band)
-        _check_heads(width, heads, shared)
+        check_heads(width, heads, shared)
         if start_token is not None:
             fits = 0 <= start_token < spec.vocab_size
             mend = f"choose 0 to {spec.vocab_size - 1}"
@@ -243,15 +244,3 @@ class TransformerLanguageModel(Autoregressor):
         for index, (block, cache) in enumerate(zip(self.blocks, state.caches, strict=True)):
             x = block.step(x, cache, slots, biases[index % len(biases)], rotary)
         return self.head(self.last_norm(x)), TransformerState(state.caches, state.position + new)
-
-
-def _check_heads(width: int, heads: int, kv_heads: int) -> None:
-    if width % (2 * heads):
-        raise UserError(
-            f"model.net.width: {width} does not divide into {heads} heads of an even size; "
-            f"choose a multiple of {2 * heads}"
-        )
-    if heads % kv_heads:
-        raise UserError(
-            f"model.net.kv_heads: {kv_heads} does not divide {heads} heads; choose a divisor of it"
-        )

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from arlm.core import Autoregressor, Spec, check_sizes
-from arlm.errors import UserError
 from arlm.layers.attention import (
     Cache,
     CausalSelfAttention,
     MultiHeadAttention,
+    check_heads,
     sinusoids,
 )
 from arlm.layers.head import score
@@ -30,8 +30,8 @@ from arlm.layers.source import (
     SourceState,
     by_sentence,
     padding_bias,
+    read_sources,
     share,
-    source_lengths,
     source_spec,
 )
 
@@ -152,11 +152,7 @@ class TransformerSeq2Seq(Autoregressor):
         hidden = 4 * width if mlp_width is None else mlp_width
         check_sizes(width=width, depth=depth, heads=heads, dropout=dropout, mlp_width=hidden)
         check_sizes(attention_dropout)
-        if width % (2 * heads):
-            raise UserError(
-                f"model.net.width: {width} does not divide into {heads} heads of an even size; "
-                f"choose a multiple of {2 * heads}"
-            )
+        check_heads(width, heads, heads)
         self.width, self.depth, self.heads, self.mlp_width = width, depth, heads, mlp_width
         self.mlp, self.norm_first, self.positions = mlp, norm_first, positions
         self.dropout, self.attention_dropout = dropout, attention_dropout
@@ -237,8 +233,7 @@ class TransformerSeq2Seq(Autoregressor):
 
     def _encode(self, context: Tensor | None) -> tuple[tuple[Cache, ...], Tensor]:
         """Keys and values of the sources (B, S) for every block of the decoder, and the bias (B, S)."""
-        lengths = source_lengths(context, source_spec(self.spec).pad_id or 0)
-        assert context is not None
+        context, lengths = read_sources(self.spec, context)
         bias = padding_bias(lengths, context.shape[1])
         x = self._scaled(self.embed_source(context))
         x = self.drop(x + self.places[: x.shape[1]].to(x.dtype))

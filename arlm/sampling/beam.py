@@ -18,7 +18,7 @@ from torch import Tensor
 
 from arlm.core import Autoregressor, device_of, log_softmax
 from arlm.errors import UserError, require
-from arlm.sampling.generate import at_rest
+from arlm.sampling.generate import at_rest, check_length
 
 BLOCK = 64  # tokens of the vocabulary, of which only the best blocks are looked through
 
@@ -107,10 +107,7 @@ def _check(net: Autoregressor, length: int, begun: int, beam: int, best: int, al
     require(beam >= 1, "beam", beam, "choose at least 1")
     require(1 <= best <= beam, "n-best", best, f"choose 1 to {beam}, the beam")
     require(alpha >= 0, "length-penalty", alpha, "choose at least 0")
-    if net.max_length is not None and length > net.max_length:
-        raise UserError(
-            f"length: {length} tokens do not fit the network, which holds {net.max_length}"
-        )
+    check_length(net, length)
     if begun >= length:
         raise UserError(f"prompt: {begun} tokens leave nothing to search in a row of {length}")
 
@@ -194,8 +191,7 @@ def _candidates(
     if pad is not None and pad != end:
         fine = fine.index_fill(-1, torch.tensor([pad], device=fine.device), -math.inf)
     values, tokens = largest(fine, min(2 * beam, fine.shape[-1]))
-    nats = values.double()
-    nats = (nats.view(rows, width, -1) + live[..., None]).flatten(1)
+    nats = (values.double().view(rows, width, -1) + live[..., None]).flatten(1)
     log_prob, order = nats.topk(min(2 * beam, nats.shape[1]), sorted=True)
     each = tokens.shape[-1]
     return log_prob, order // each, tokens.view(rows, -1).gather(1, order)

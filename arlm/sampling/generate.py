@@ -88,16 +88,21 @@ def begin(
 
 def _check(net: Autoregressor, seeds: Sequence[int], length: int, forced: Tensor | None) -> None:
     require(len(seeds) >= 1, "n", len(seeds), "choose at least 1")
+    check_length(net, length)
+    if forced is not None and forced.shape[1] > length:
+        raise UserError(
+            f"prompt: {forced.shape[1]} tokens are longer than the row of {length}; "
+            "shorten the prompt or raise the length"
+        )
+
+
+def check_length(net: Autoregressor, length: int) -> None:
+    """Refuse rows that the network cannot hold."""
     require(length >= 1, "length", length, "choose at least 1")
     if net.max_length is not None and length > net.max_length:
         raise UserError(
             f"length: {length} tokens do not fit the network, which holds {net.max_length}; "
             f"choose at most {net.max_length}"
-        )
-    if forced is not None and forced.shape[1] > length:
-        raise UserError(
-            f"prompt: {forced.shape[1]} tokens are longer than the row of {length}; "
-            "shorten the prompt or raise the length"
         )
 
 
