@@ -69,21 +69,27 @@ class WriteSamples(Callback):
             self._write(trainer, torch.cat(self._predicted), folder)
         self._predicted = []
 
+    @staticmethod
+    def _stem(trainer: Trainer, folder: str | None) -> Path:
+        return Path(folder or ".") / "samples" / f"step-{trainer.global_step:07d}"
+
+    @staticmethod
+    def _tell(trainer: Trainer, path: Path) -> None:
+        bar: Any = trainer.progress_bar_callback
+        (bar.print if bar is not None else print)(f"samples: {path}")
+
     def _translate(self, trainer: Trainer, net: Any, folder: str | None) -> None:
         """The first sentences of the validation split, greedily, and where the network looked."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        translator = Translator(net, data.domain, beam=1)
         pairs = Sentences(*(side[: self.n] for side in data.sentences("val")))
-        sources = [translator.encode(line, "data.val") for line in pairs.source]
-        found = [each[0] for each in translator(sources)]
-        lines = zip(*pairs, (one.text for one in found), strict=True)
-        stem = Path(folder or ".") / "samples" / f"step-{trainer.global_step:07d}"
-        text = "".join(f"{source}\n  = {target}\n  > {ours}\n" for source, target, ours in lines)
-        path = write_text(text, stem.with_suffix(".txt"))
-        bar: Any = trainer.progress_bar_callback
-        (bar.print if bar is not None else print)(f"samples: {path}")
-        shown = list(zip(sources, found, strict=True))[:MAPS]
-        picture = write_maps(net, data.domain, shown, stem.with_suffix(".png"))
+        found = Translator(net, data.domain, beam=1).lines(pairs.source, "data.val")
+        text = "".join(
+            f"{source}\n  = {target}\n  > {ours.text}\n"
+            for source, target, (_, ours) in zip(*pairs, found, strict=True)
+        )
+        stem = self._stem(trainer, folder)
+        self._tell(trainer, write_text(text, stem.with_suffix(".txt")))
+        picture = write_maps(net, data.domain, found[:MAPS], stem)
         board: Any = getattr(trainer.logger, "experiment", None)
         if hasattr(board, "add_text"):
             board.add_text("samples", text, trainer.global_step)
@@ -93,10 +99,8 @@ class WriteSamples(Callback):
 
     def _write(self, trainer: Trainer, tokens: torch.Tensor, folder: str | None) -> None:
         domain: Domain = trainer.datamodule.domain  # type: ignore[attr-defined]
-        stem = Path(folder or ".") / "samples" / f"step-{trainer.global_step:07d}"
-        path = write_samples(domain, tokens, stem)
-        bar: Any = trainer.progress_bar_callback
-        (bar.print if bar is not None else print)(f"samples: {path}")
+        path = write_samples(domain, tokens, self._stem(trainer, folder))
+        self._tell(trainer, path)
         board: Any = getattr(trainer.logger, "experiment", None)
         if path.suffix == ".png" and hasattr(board, "add_image"):
             images = domain.decode(tokens).permute(0, 3, 1, 2)

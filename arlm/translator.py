@@ -66,12 +66,24 @@ class Translator:
             )
         return tokens
 
+    def lines(
+        self, lines: Sequence[str], named: str, progress: Callable[[int], object] | None = None
+    ) -> list[tuple[Tensor, Translation]]:
+        """Each line's tokens and its best translation; `named` stands for a line in errors."""
+        sources = [self.encode(line, named) for line in lines]
+        found = self(sources, progress)
+        return [(source, each[0]) for source, each in zip(sources, found, strict=True)]
+
     def __call__(
-        self, sources: Sequence[Tensor], progress: Callable[[int], object] | None = None
+        self,
+        sources: Sequence[Tensor],
+        progress: Callable[[int], object] | None = None,
+        first: int = 0,
     ) -> list[list[Translation]]:
         """The best translations of each source (S,), in its place.
 
         Args:
+            first: how many sentences came before these, for the seeds of the draw.
             progress: called with the number of sentences that are done since the last call.
         """
         order = sorted(range(len(sources)), key=lambda i: (len(sources[i]), i))
@@ -81,13 +93,13 @@ class Translator:
             rows = order[-max(1, self.batch_tokens // longest) :]
             del order[-len(rows) :]
             context = self.domain.contexts([sources[i] for i in rows]).to(device_of(self.net))
-            for i, translations in zip(rows, self._batch(context, rows), strict=True):
+            for i, translations in zip(rows, self._batch(context, rows, first), strict=True):
                 found[i] = translations
             if progress:
                 progress(len(rows))
         return found
 
-    def _batch(self, context: Tensor, rows: Sequence[int]) -> list[list[Translation]]:
+    def _batch(self, context: Tensor, rows: Sequence[int], first: int) -> list[list[Translation]]:
         length = min(self.net.spec.length, 2 * context.shape[1] + 20)
         if self.rules is None:
             beams = beam_search(
@@ -99,8 +111,9 @@ class Translator:
             )
             tokens, log_prob, score = beams
         else:
-            each = row_seeds(self.seed, (max(rows) + 1) * self.best)
-            seeds = [each[i * self.best + n] for i in rows for n in range(self.best)]
+            seeds = []
+            for i in rows:
+                seeds += row_seeds(self.seed, self.best, (first + i) * self.best)
             several = context.repeat_interleave(self.best, 0)
             drawn = generate(self.net, seeds, length, rules=self.rules, context=several)
             tokens = drawn.tokens.view(len(rows), self.best, -1)

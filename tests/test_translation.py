@@ -252,6 +252,13 @@ def test_n_best_and_rules(run: Path) -> None:
         translate(run, "dates.txt", "--rules", "temperature=2", "--seed", s).out for s in (1, 1, 2)
     }
     assert len(draws) == 2
+    drawn = [
+        translate(run, "dates.txt", "--rules", "temperature=2", "--n-best", 2, "--batch-size", size)
+        for size in (1, 2, 100)
+    ]
+    assert (
+        len({told.out for told in drawn}) == 1
+    )  # a draw does not depend on the lines read with it
 
 
 def test_reference_and_attention(run: Path) -> None:

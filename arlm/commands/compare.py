@@ -180,16 +180,14 @@ def show(
         context = labels_in_turn(net, SAMPLES)
         tokens = generate(net, row_seeds(seed, SAMPLES), length, context=context).tokens
         return Shown(tokens.numel(), tokens)
-    translator = Translator(net, domain)
     pairs = [side[:SENTENCES] for side in module.sentences(split)]
-    sources = [translator.encode(line, "data") for line in pairs[0]]
-    found = [each[0] for each in translator(sources)]
+    found = Translator(net, domain).lines(pairs[0], "data")
     texts = [
         f"{source}\n= {target}\n> {ours.text}"
-        for source, target, ours in zip(*pairs, found, strict=True)
+        for source, target, (_, ours) in zip(*pairs, found, strict=True)
     ]
-    picture = maps(net, domain, list(zip(sources, found, strict=True))[:SAMPLES])
-    return Shown(sum(len(one.tokens) for one in found), texts=texts, picture=picture)
+    picture = maps(net, domain, found[:SAMPLES])
+    return Shown(sum(len(ours.tokens) for _, ours in found), texts=texts, picture=picture)
 
 
 def by_context(

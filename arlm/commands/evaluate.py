@@ -91,10 +91,9 @@ def translations(
     search = {"beam": options.beam, "alpha": options.length_penalty}
     translator = Translator(loaded.net, loaded.domain, **search)  # type: ignore[arg-type]
     pairs = module.sentences(options.split)  # type: ignore[attr-defined]
-    sources = [translator.encode(line, "data") for line in pairs.source]
-    with bar("translating", "line", len(sources)) as progress:
-        found = translator(sources, progress.update)
-    scores = score_translations([each[0].text for each in found], pairs.target)
+    with bar("translating", "line", len(pairs.source)) as progress:
+        found = translator.lines(pairs.source, "data", progress.update)
+    scores = score_translations([ours.text for _, ours in found], pairs.target)
     return {f"translations, beam {options.beam}": scores._asdict()}
 
 

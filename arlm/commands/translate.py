@@ -130,7 +130,7 @@ def translate(
                 sources.append(translator.encode(line, name))
         except UserError as error:
             refused = error
-        for source, found in zip(sources, translator(sources), strict=True):
+        for source, found in zip(sources, translator(sources, first=len(best)), strict=True):
             number = len(best)
             for one in found:
                 if options.n_best == 1:

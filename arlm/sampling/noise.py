@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 
-def row_seeds(seed: int, rows: int) -> list[int]:
-    """Seeds of rows 0 .. rows-1 of one run: row i is the same however many rows are drawn.
+def row_seeds(seed: int, rows: int, first: int = 0) -> list[int]:
+    """Seeds of `rows` rows of one run, from row `first`: row i is the same however many rows are drawn.
 
     The rows of two seeds do not overlap, as `seed + i` would: SplitMix64 (Steele, Lea, Flood, 2014)
     of their mixture.
@@ -26,7 +26,7 @@ def row_seeds(seed: int, rows: int) -> list[int]:
         x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & mask
         return x ^ (x >> 31)
 
-    return [mix(mix(seed & mask) ^ i) >> 1 for i in range(rows)]
+    return [mix(mix(seed & mask) ^ i) >> 1 for i in range(first, first + rows)]
 
 
 def uniform_noise(seeds: Sequence[int], length: int) -> Tensor:
