@@ -29,20 +29,6 @@ def data_folder(data_dir: str | None) -> Path:
     return Path(data_dir or os.environ.get("ARLM_DATA_DIR") or cache).expanduser()
 
 
-def read_text(path: Path, field: str) -> str:
-    """A UTF-8 file as it stands, line ends included; `field` is named in the error."""
-    try:
-        return path.read_bytes().decode()
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{field}: '{path}' is not UTF-8 text (byte {error.start}); convert it to UTF-8"
-        ) from None
-    except OSError as error:
-        raise UserError(
-            f"{field}: cannot read '{path}' ({error.strerror}); check the path"
-        ) from None
-
-
 def split_of(name: str, parts: int) -> Split:
     """The split of a document or file by a hash of its name: one in `parts` held out for each of two."""
     bucket = int(hashlib.sha256(name.encode()).hexdigest(), 16) % parts

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +14,7 @@ from arlm.core import Batch
 from arlm.datasets import Rows, TokenDataset
 from arlm.domains import TranslationDomain
 from arlm.errors import UserError
+from arlm.files import read_text
 
 
 class Sentences(NamedTuple):
@@ -104,17 +103,7 @@ def aligned(source: Path, target: Path, field: str) -> Sentences:
 
 def lines_of(path: Path, field: str) -> list[str]:
     """Lines of a UTF-8 file, plain or gz, without white space around them."""
-    try:
-        content = path.read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
-        text = content.decode()
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{field}: cannot read '{path}' ({error}); check the file") from None
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{field}: '{path}' is not UTF-8 text (byte {error.start}); convert it to UTF-8"
-        ) from None
+    text = read_text(path, field)
     if not text:
         raise UserError(f"{field}: '{path}' is empty; give one sentence a line")
     return [line.strip() for line in text.removesuffix("\n").split("\n")]

@@ -10,10 +10,11 @@ from typing import Literal
 
 from arlm.core import Spec
 from arlm.corpus import Piece, TokenStream, prepare
-from arlm.data import Split, TokenDataModule, data_folder, read_text
+from arlm.data import Split, TokenDataModule, data_folder
 from arlm.domains import TextDomain
 from arlm.domains.text import byte_tokenizer
 from arlm.errors import UserError, require
+from arlm.files import read_text
 from arlm.readings import TextLanes, TextReading, TextWindows
 
 

@@ -13,6 +13,7 @@ BASE = {"errors"}
 CORE = BASE | {"core"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
+    "files": BASE,
     "core": BASE,
     "layers": CORE,
     "models": CORE | {"layers"},
@@ -21,13 +22,13 @@ ALLOWED: dict[str, set[str]] = {
     "domains": CORE,
     "datasets": CORE | {"domains"},
     "corpus": CORE | {"domains"},
-    "pairs": CORE | {"domains", "datasets"},
+    "pairs": CORE | {"files", "domains", "datasets"},
     "readings": CORE | {"domains", "datasets", "corpus"},
     "reader": CORE,
     "translator": CORE | {"domains", "rules", "sampling"},
     "evaluation": CORE | {"domains", "datasets", "pairs", "readings", "reader", "pictures"},
     "data": CORE | {"domains", "datasets", "sampling"},
-    "text_data": CORE | {"domains", "data", "corpus", "readings"},
+    "text_data": CORE | {"files", "domains", "data", "corpus", "readings"},
     "parallel_data": CORE | {"domains", "data", "datasets", "pairs", "text_data"},
     "optimizers": BASE,
     "memory": set(),

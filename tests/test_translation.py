@@ -296,6 +296,7 @@ BAD_LINES = [
     (b"12 MAY in 1944\n\xff\n", "line 2 of standard input: byte 1 is not UTF-8", 1),
     (b"", "-: it is empty", 0),
 ]
+CUT = gzip.compress(b"12 MAY in 1944\n" * 9)[:-9]
 
 
 @pytest.mark.parametrize(("given", "said", "written"), BAD_LINES)
@@ -304,6 +305,12 @@ def test_what_was_translated_stays(run, monkeypatch, given, said, written, size)
     done = translate(run, "--batch-size", size, given=given, monkeypatch=monkeypatch)
     assert said in done.error()
     assert len(done.out.splitlines()) == written
+
+
+@pytest.mark.parametrize("content", [CUT, b"\x1f\x8bbroken"])
+def test_a_broken_archive(run: Path, content: bytes) -> None:
+    (run / "cut.gz").write_bytes(content)
+    assert "file: cannot read 'cut.gz' (" in translate(run, "cut.gz").error()
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def with_data(path: str, fragment: str | None = None) -> tuple[Loaded, TokenData
     import yaml
 
     from arlm.checkpoint import build, load
-    from arlm.data import read_text
+    from arlm.files import read_text
 
     loaded = load(path)
     description = {k: v for k, v in loaded.data.items() if k != "provenance"}

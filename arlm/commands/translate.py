@@ -6,13 +6,13 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from gzip import GzipFile
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from arlm.commands import Parser
 from arlm.errors import UserError, require
+from arlm.files import UNREADABLE, opened, unreadable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,7 +94,7 @@ def main(arguments: Sequence[str]) -> None:
     if options.attention:
         check_attends(loaded.net)
     keep_freed_memory()
-    with opened(options.file) as given, written(options.out) as out:
+    with stream(options.file) as given, written(options.out) as out:
         results, shown = translate(translator, given, options, out)
     if options.attention:
         draw(translator, shown, Path(options.attention))
@@ -153,28 +153,29 @@ def translate(
 def numbered(given: IO[bytes], name: str) -> Iterator[tuple[str, str]]:
     """Each line, and what to call it in errors."""
     file = "standard input" if name == "-" else f"'{name}'"
-    for number, line in enumerate(given, start=1):
-        where = f"line {number} of {file}"
-        try:
+    where = file
+    try:
+        for number, line in enumerate(given, start=1):
+            where = f"line {number} of {file}"
             yield where, line.decode().removesuffix("\n")
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"{where}: byte {error.start + 1} is not UTF-8; convert it to UTF-8"
-            ) from None
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{where}: byte {error.start + 1} is not UTF-8; convert it to UTF-8"
+        ) from None
+    except UNREADABLE as error:  # a gz file that is cut short
+        raise unreadable("file", name, error) from None
 
 
-def opened(name: str) -> IO[bytes]:
+def stream(name: str) -> IO[bytes]:
     """A file, plain or gz, or standard input, as bytes."""
     if name == "-":
         if sys.stdin is None or sys.stdin.closed:
             raise UserError("standard input: it is closed; name a file, or pipe text into it")
         return sys.stdin.buffer
     try:
-        file = open(name, "rb")  # noqa: SIM115  (closed by the caller)
-        packed = file.peek(2)[:2] == b"\x1f\x8b"  # a pipe cannot be read twice
-        return GzipFile(fileobj=file) if packed else file  # type: ignore[return-value]
-    except OSError as error:
-        raise UserError(f"file: cannot read '{name}' ({error.strerror}); check the path") from None
+        return opened(Path(name))
+    except UNREADABLE as error:
+        raise unreadable("file", name, error) from None
 
 
 def written(name: str | None) -> AbstractContextManager[IO[str]]:

@@ -16,7 +16,7 @@ import argparse
 import importlib.util
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
+from itertools import repeat
 from pathlib import Path
 from types import ModuleType
 
@@ -29,6 +29,7 @@ from arlm.models.transformer import TransformerLanguageModel
 from arlm.module import parameter_groups
 from arlm.optimizers import Muon
 from arlm.reader import Reader
+from tools.bench.step import training_step
 from tools.bench.timing import apart, in_turn, machine, median
 
 Step = Callable[[], object]
@@ -53,18 +54,9 @@ def ours(
     compile: bool,
     clip: float,
 ) -> Step:
-    """One training step as AutoregressiveModule makes it."""
-    reader, steps = Reader(net, compile), optimizer(parameter_groups(net))
-
-    def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext():
-            loss = -reader(batch).mean()
-        loss.backward()
-        nn.utils.clip_grad_norm_(net.parameters(), clip)
-        steps.step()
-        steps.zero_grad()
-
-    return step
+    """Training steps of ours."""
+    steps = optimizer(parameter_groups(net))
+    return training_step(Reader(net, compile), repeat(batch), steps, bf16, clip)
 
 
 def nanogpt(folder: Path) -> tuple[dict[str, Step], int]:

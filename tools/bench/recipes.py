@@ -13,12 +13,11 @@ import argparse
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 
 import torch
-from torch import nn
 
 from arlm.core import Autoregressor, Batch, Spec
 from arlm.data import BatchOrder
@@ -31,6 +30,7 @@ from arlm.optimizers import Muon
 from arlm.reader import Reader
 from arlm.readings import TextLanes, TextReading, TextWindows
 from datamodules.text_file import TextFile
+from tools.bench.step import training_step
 from tools.bench.timing import machine
 
 GPT = partial(TransformerLanguageModel, width=128, depth=4, heads=4, bias=False, tied=True)
@@ -99,21 +99,17 @@ def train(recipe: Recipe, data: TextFile, seconds: float) -> tuple[Autoregressor
     dataset: TextReading = TextWindows(stream, data.domain, length)
     if net.carries:
         dataset = TextLanes(stream, data.domain, length, recipe.rows)
-    reader, began, seen = Reader(net, recipe.compile), time.perf_counter(), 0
-    for step, batch in enumerate(forever(dataset, recipe.rows)):
+    reader, batches = Reader(net, recipe.compile), forever(dataset, recipe.rows)
+    train_on = training_step(reader, batches, optimizer, recipe.bf16, 1.0)
+    began, seen = time.perf_counter(), 0
+    for step in count():
         done = (time.perf_counter() - began) / seconds
         if done >= 1:
             break
         factor = min(1, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * done))
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * factor
-        with torch.autocast("cpu", torch.bfloat16) if recipe.bf16 else nullcontext():
-            loss = -reader(batch).mean()
-        loss.backward()
-        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        seen += batch.tokens.numel()
+        seen += train_on()
     return net.eval(), seen
 
 

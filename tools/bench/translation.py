@@ -18,7 +18,6 @@ import json
 import random
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from itertools import cycle
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from arlm.core import Autoregressor, Batch, Spec
+from arlm.core import Autoregressor, Spec
 from arlm.datasets import Rows
 from arlm.domains import TranslationDomain
 from arlm.models.lstm_seq2seq import LSTMSeq2Seq
@@ -37,6 +36,7 @@ from arlm.pairs import Pairs
 from arlm.reader import Reader
 from arlm.sampling import beam_search
 from datamodules.multi30k import Multi30k
+from tools.bench.step import training_step
 from tools.bench.timing import apart, in_turn, machine, median
 
 ROWS = 128  # of the tutorial's batches
@@ -118,7 +118,7 @@ def tutorial(options: argparse.Namespace, kind: str, data: Multi30k) -> Callable
 
 
 def ours(name: str, data: Multi30k) -> Callable[[], int]:
-    """A step of ours, as AutoregressiveModule makes it, label smoothing included."""
+    """Training steps of ours, label smoothing included."""
     _, kind, precision = name.split(", ")
     net: Autoregressor
     if kind == "transformer":
@@ -131,20 +131,9 @@ def ours(name: str, data: Multi30k) -> Callable[[], int]:
         net = LSTMSeq2Seq(
             *(data.spec, attention, 512, 1, 256, 512), feeding=feeding, dropout=0.5, tied=False
         )
-    reader, optimizer = Reader(net, smoothing=0.1), torch.optim.Adam(net.parameters(), fused=True)
+    optimizer = torch.optim.Adam(net.parameters(), fused=True)
     batches = cycle([data.dataset("train")[rows] for rows in data.order("train")])
-
-    def step() -> int:
-        batch: Batch = next(batches)
-        with torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else nullcontext():
-            loss = -(reader(batch) * batch.scored).sum() / batch.scored.sum()
-        loss.backward()
-        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        return int(batch.scored.sum())
-
-    return step
+    return training_step(Reader(net, smoothing=0.1), batches, optimizer, precision == "bf16", 1.0)
 
 
 def words(options: argparse.Namespace) -> Multi30k:
