@@ -87,7 +87,8 @@ def test_fixed_points_are_counted(tmp_path: Path) -> None:
     trainer = pl.Trainer(**flags, max_steps=1, limit_val_batches=0, enable_progress_bar=False)
     trainer.fit(module, Digits())
     trainer.save_checkpoint(tmp_path / "x.ckpt")
-    done = run("-m", "tools.bench.fixed_point", tmp_path / "x.ckpt", "--batch", 2, "--repeats", 1)
+    short = ["--batch", 2, "--repeats", 1, "--threads", 1]
+    done = run("-m", "tools.bench.fixed_point", tmp_path / "x.ckpt", *short)
     assert done.returncode == 0, done.stderr
     assert "64 tokens in" in done.stdout
     assert "100 % of rows the same" in done.stdout
@@ -104,10 +105,13 @@ def test_the_study_compares_three_ways_from_one_command(tmp_path: Path) -> None:
     assert "arlm fit" not in again.stdout  # runs that are there are not made again
 
 
+RECIPES = ["gpt: nanoGPT's recipe", "lstm 1 x 392, carried"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["recipes", "gpt: nanoGPT's recipe", "lstm 1 x 392, carried", "--seconds", 1], "carried "),
+        (["recipes", *RECIPES, "--seconds", 1, "--threads", 1], "carried "),
         (["corpus", "memory", "--gigabytes", 0.02, "--folder", "FOLDER"], "G tokens"),
         (["corpus", "loading"], "a batch"),
     ],
