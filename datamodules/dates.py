@@ -7,12 +7,11 @@ and what stands between. Each way comes in training; some combinations are held 
 from __future__ import annotations
 
 import datetime
-import hashlib
 import random
 from itertools import product
 from typing import NamedTuple
 
-from arlm.data import Split
+from arlm.data import Split, split_of
 from arlm.errors import require
 from arlm.pairs import Sentences
 from arlm.parallel_data import ParallelDataModule
@@ -83,8 +82,7 @@ def formats() -> dict[Split, list[Format]]:
         one = Format(*parts)
         if one.day == "the {th} of" and one.order != ORDERS[0]:
             continue  # nobody writes "March the 3rd of, 2017"
-        bucket = int(hashlib.sha256("|".join(one).encode()).hexdigest(), 16) % HELD_OUT
-        by_split["test" if bucket == 0 else "val" if bucket == 1 else "train"].append(one)
+        by_split[split_of("|".join(one), HELD_OUT)].append(one)
     return by_split
 
 

@@ -30,9 +30,7 @@ from arlm.module import parameter_groups
 from arlm.optimizers import Muon
 from arlm.reader import Reader
 from tools.bench.step import training_step
-from tools.bench.timing import apart, in_turn, machine, median
-
-Step = Callable[[], object]
+from tools.bench.timing import Action, apart, in_turn, machine, median
 
 
 def peer(folder: Path) -> ModuleType:
@@ -53,13 +51,13 @@ def ours(
     bf16: bool,
     compile: bool,
     clip: float,
-) -> Step:
+) -> Action:
     """Training steps of ours."""
     steps = optimizer(parameter_groups(net))
     return training_step(Reader(net, compile), repeat(batch), steps, bf16, clip)
 
 
-def nanogpt(folder: Path) -> tuple[dict[str, Step], int]:
+def nanogpt(folder: Path) -> tuple[dict[str, Action], int]:
     """Steps to be compared, and the tokens of each."""
     rows, length, vocab = 12, 64, 65
     module = peer(folder)
@@ -76,12 +74,13 @@ def nanogpt(folder: Path) -> tuple[dict[str, Step], int]:
     optimizer = net.configure_optimizers(0.1, 1e-3, (0.9, 0.99), "cpu")
     tokens = torch.randint(vocab, (rows, length + 1))
 
-    def step() -> None:
+    def step() -> int:
         _, loss = net(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        return rows * length
 
     def gpt() -> Autoregressor:
         return TransformerLanguageModel(
@@ -92,7 +91,7 @@ def nanogpt(folder: Path) -> tuple[dict[str, Step], int]:
         return torch.optim.AdamW(groups, 1e-3, (0.9, 0.99), weight_decay=0.1, fused=True)
 
     batch = Batch(tokens[:, :-1], torch.ones(rows, length).bool(), torch.ones(rows, length))
-    steps: dict[str, Step] = {"nanoGPT, float32": step}
+    steps: dict[str, Action] = {"nanoGPT, float32": step}
     for bf16, compiled in ((False, False), (True, False), (False, True), (True, True)):
         name = f"arlm, {'bf16' if bf16 else 'float32'}{', compiled' if compiled else ''}"
         steps[name] = ours(gpt(), batch, adamw, bf16, compiled, 1.0)
@@ -100,7 +99,7 @@ def nanogpt(folder: Path) -> tuple[dict[str, Step], int]:
     return steps, rows * length
 
 
-def words(folder: Path, width: int) -> tuple[dict[str, Step], int]:
+def words(folder: Path, width: int) -> tuple[dict[str, Action], int]:
     """Steps to be compared, and the tokens of each."""
     rows, length, vocab = 20, 35, 10_000
     dropout = 0.2 if width < 500 else 0.5
@@ -108,7 +107,7 @@ def words(folder: Path, width: int) -> tuple[dict[str, Step], int]:
     tokens = torch.randint(vocab, (length + 1, rows))
     carried = [net.init_hidden(rows)]
 
-    def step() -> None:
+    def step() -> int:
         hidden = tuple(part.detach() for part in carried[0])
         net.zero_grad()
         output, carried[0] = net(tokens[:-1], hidden)
@@ -116,6 +115,7 @@ def words(folder: Path, width: int) -> tuple[dict[str, Step], int]:
         nn.utils.clip_grad_norm_(net.parameters(), 0.25)
         for parameter in net.parameters():
             parameter.data.add_(parameter.grad, alpha=-1e-3)  # slow: random words teach nothing
+        return rows * length
 
     def sgd(groups: list) -> torch.optim.Optimizer:
         return torch.optim.SGD(groups, 1e-3, fused=True)
@@ -123,7 +123,7 @@ def words(folder: Path, width: int) -> tuple[dict[str, Step], int]:
     mine: Tensor = tokens[:-1].T.contiguous()
     fresh = torch.zeros(rows, dtype=torch.bool)
     batch = Batch(mine, torch.ones_like(mine).bool(), torch.ones(mine.shape), None, fresh)
-    steps: dict[str, Step] = {"word_language_model, float32": step}
+    steps: dict[str, Action] = {"word_language_model, float32": step}
     for bf16, compiled in ((False, False), (True, False), (True, True)):
         name = f"arlm, {'bf16' if bf16 else 'float32'}{', compiled' if compiled else ''}"
         lstm = LSTMLanguageModel(Spec(vocab, (length,)), width, 2, dropout=dropout)
@@ -131,12 +131,12 @@ def words(folder: Path, width: int) -> tuple[dict[str, Step], int]:
     return steps, rows * length
 
 
-def build(options: argparse.Namespace, name: str) -> Step:
+def build(options: argparse.Namespace, name: str) -> Action:
     """One of the steps."""
     return every(options)[0][name]
 
 
-def every(options: argparse.Namespace) -> tuple[dict[str, Step], int]:
+def every(options: argparse.Namespace) -> tuple[dict[str, Action], int]:
     """Steps by name, and the tokens of each."""
     if options.what == "nanogpt":
         return nanogpt(options.folder)
@@ -159,14 +159,14 @@ def main() -> None:
     print(machine())
     runs = apart(build, options, names)
     for name, run in runs.items():
-        seconds = run(1)
+        seconds = run(1) * tokens
         if "compiled" in name:
             print(f"{name}: first step {seconds:.1f} s")
     timed = in_turn(runs, 4, options.repeats)
     base = median(next(iter(timed.values())))
     for name, times in timed.items():
-        middle = median(times)
-        each = f"{middle / 4 * 1e3:6.1f} ms, {4 * tokens / middle:8.0f} tokens/s"
+        middle = median(times)  # seconds a token
+        each = f"{middle * tokens * 1e3:6.1f} ms, {1 / middle:8.0f} tokens/s"
         print(f"{name:32} {each}, {base / middle:.2f} times the peer")
 
 

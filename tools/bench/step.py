@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 
 import torch
@@ -10,6 +10,7 @@ from torch import nn
 
 from arlm.core import Batch
 from arlm.reader import Reader
+from tools.bench.timing import Action
 
 
 def training_step(
@@ -18,7 +19,7 @@ def training_step(
     optimizer: torch.optim.Optimizer,
     bf16: bool,
     clip: float,
-) -> Callable[[], int]:
+) -> Action:
     """Steps on batch after batch, as AutoregressiveModule makes them; each tells the tokens scored."""
 
     def step() -> int:

@@ -13,7 +13,8 @@ import torch
 
 from arlm.memory import keep_freed_memory
 
-Run = Callable[[int], float]
+Action = Callable[[], int]  # tells how many units of work it did: tokens, sentences
+Run = Callable[[int], float]  # so many actions: the seconds for each unit
 
 
 def interleaved(actions: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
@@ -50,7 +51,7 @@ def machine() -> str:
 
 
 def apart(
-    build: Callable[[Namespace, str], Callable[[], object]],
+    build: Callable[[Namespace, str], Action],
     options: Namespace,
     names: Iterable[str],
 ) -> dict[str, Run]:
@@ -61,8 +62,7 @@ def apart(
         options: with `threads`.
         names: those that begin with "arlm" keep freed memory, as `fit` does.
 
-    Returns: for each name, a function from a number of times to the seconds they took; to the seconds for
-    each unit of work, if the action returns how many it did.
+    Returns: for each name, a function from a number of times to the seconds for each unit of work.
     """
     context, runs = get_context("spawn"), {}
     for name in names:
@@ -81,7 +81,7 @@ def _asker(connection: Connection) -> Run:
 
 
 def _serve(
-    build: Callable[[Namespace, str], Callable[[], object]],
+    build: Callable[[Namespace, str], Action],
     options: Namespace,
     name: str,
     connection: Connection,
@@ -97,7 +97,5 @@ def _serve(
         except EOFError:  # whoever asked has ended
             return
         began = time.perf_counter()
-        amounts = [action() for _ in range(times)]
-        seconds = time.perf_counter() - began
-        done = sum(a for a in amounts if isinstance(a, int))
-        connection.send(seconds / (done or 1))
+        done = sum(action() for _ in range(times))
+        connection.send((time.perf_counter() - began) / done)

@@ -17,7 +17,7 @@ import importlib
 import json
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,7 +37,7 @@ from arlm.reader import Reader
 from arlm.sampling import beam_search
 from datamodules.multi30k import Multi30k
 from tools.bench.step import training_step
-from tools.bench.timing import apart, in_turn, machine, median
+from tools.bench.timing import Action, apart, in_turn, machine, median
 
 ROWS = 128  # of the tutorial's batches
 TRAINING = {
@@ -81,7 +81,7 @@ def by_source(pairs: Pairs, domain: TranslationDomain) -> Iterator[tuple[Tensor,
             yield batch.context.T.contiguous(), lengths, target.T.contiguous()
 
 
-def tutorial(options: argparse.Namespace, kind: str, data: Multi30k) -> Callable[[], int]:
+def tutorial(options: argparse.Namespace, kind: str, data: Multi30k) -> Action:
     """A step of the tutorial's training."""
     domain, device = data.domain, torch.device("cpu")
     known, words, pad = domain.pad_id + 1, domain.vocab_size + 2, domain.vocab_size + 1
@@ -117,7 +117,7 @@ def tutorial(options: argparse.Namespace, kind: str, data: Multi30k) -> Callable
     return step
 
 
-def ours(name: str, data: Multi30k) -> Callable[[], int]:
+def ours(name: str, data: Multi30k) -> Action:
     """Training steps of ours, label smoothing included."""
     _, kind, precision = name.split(", ")
     net: Autoregressor
@@ -149,7 +149,7 @@ def spec() -> Spec:
     return Spec(TARGET_WORDS, (64,), eos_id=TARGET_WORDS - 1, context=context)
 
 
-def joeynmt(options: argparse.Namespace, beam: int) -> Callable[[], object]:
+def joeynmt(options: argparse.Namespace, beam: int) -> Action:
     """JoeyNMT's own search on its own transformer, random weights."""
     sys.path.insert(0, str(options.folder))
     model, vocabulary, search = (
@@ -196,7 +196,7 @@ def joeynmt(options: argparse.Namespace, beam: int) -> Callable[[], object]:
     return run
 
 
-def decode(name: str, beam: int) -> Callable[[], object]:
+def decode(name: str, beam: int) -> Action:
     """Ours; rows never end, so that each takes all steps."""
     net: Any
     if "transformer" in name:
@@ -215,7 +215,7 @@ def decode(name: str, beam: int) -> Callable[[], object]:
     return run
 
 
-def build(options: argparse.Namespace, name: str) -> Callable[[], object]:
+def build(options: argparse.Namespace, name: str) -> Action:
     """What is timed under a name."""
     if options.what == "training":
         kind = TRAINING[name]
