@@ -307,7 +307,7 @@ def test_what_was_translated_stays(run, monkeypatch, given, said, written, size)
     assert len(done.out.splitlines()) == written
 
 
-@pytest.mark.parametrize("content", [CUT, b"\x1f\x8bbroken"])
+@pytest.mark.parametrize("content", [CUT, b"\x1f\x8bbroken"], ids=["cut", "broken"])
 def test_a_broken_archive(run: Path, content: bytes) -> None:
     (run / "cut.gz").write_bytes(content)
     assert "file: cannot read 'cut.gz' (" in translate(run, "cut.gz").error()
