@@ -21,8 +21,8 @@ from arlm import checkpoint
 from arlm.core import Autoregressor, Batch, Spec
 from arlm.errors import UserError
 from arlm.evaluation.likelihood import Likelihood
-from arlm.memory import keep_freed_memory
-from arlm.reader import Reader
+from arlm.inference.memory import keep_freed_memory
+from arlm.inference.scorer import Reader
 from arlm.sampling import Sampler
 from arlm.schedule import WarmupCosine
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 import arlm
-from arlm.pictures import grid, write_image
+from arlm.reports.images import grid, write_image
 from datamodules.digits import Digits
 
 net, domain, *_ = arlm.load(sys.argv[1])

@@ -12,8 +12,8 @@ import pytest
 import torch
 from conftest import ROOT, run_arlm
 
-from arlm.evaluation.comparison import by_bins, paired_difference
-from arlm.evaluation.report import SHOWN
+from arlm.evaluation.paired import by_bins, paired_difference
+from arlm.reports.comparison import SHOWN
 
 SHORT = [
     *("--trainer.max_epochs", "-1", "--trainer.check_val_every_n_epoch", "null"),

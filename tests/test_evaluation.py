@@ -8,8 +8,9 @@ import torch
 
 from arlm.core import Batch, Spec
 from arlm.errors import UserError
-from arlm.evaluation.baselines import Histogram, NGram, Uniform, baselines
+from arlm.evaluation.baselines import Histogram, NGram, Uniform
 from arlm.evaluation.likelihood import Likelihood
+from arlm.inference.baselines import baselines
 from datamodules.digits import Digits, images
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from arlm.core import Spec
-from arlm.layers.native import NativePlayer
-from arlm.layers.player import Player
 from arlm.layers.raster import RasterNetwork, RasterState
 from arlm.models.pixelcnn import PixelCNN
+from arlm.programs.native_backend import NativePlayer
+from arlm.programs.torch_backend import Player
 from arlm.rules.temperature import Temperature
 from arlm.sampling import fixed_point, generate
 
@@ -89,7 +89,7 @@ def test_torch_plays_where_machine_code_is_not_wanted(monkeypatch: pytest.Monkey
 
 
 def test_fast_exp_and_its_kin() -> None:
-    from arlm.layers import native_code
+    from arlm.programs import native_code
 
     xs = [-1e9, -88.0, -20.0, -1e-3, 0.0, 1e-6, 0.3, 5.0, 87.0]
     for x in xs:

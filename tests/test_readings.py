@@ -16,11 +16,10 @@ from arlm.datasets import Rows, TokenDataset
 from arlm.domains import TextDomain
 from arlm.domains.text import character_tokenizer
 from arlm.errors import UserError
-from arlm.evaluation.comparison import score
+from arlm.inference.scorer import Reader, score
 from arlm.models.neural_ngram import NeuralNGram
 from arlm.models.rnn import GRULanguageModel, LSTMLanguageModel, RNNLanguageModel
 from arlm.models.transformer import TransformerLanguageModel
-from arlm.reader import Reader
 from arlm.readings import TextLanes, TextWindows
 
 LETTERS = TextDomain(character_tokenizer("abcdefgh"))

@@ -24,7 +24,7 @@ from arlm.errors import UserError
 from arlm.models.pixelcnn import PixelCNN
 from arlm.models.rnn import LSTMLanguageModel
 from arlm.module import AutoregressiveModule, planned_steps
-from arlm.pictures import write_samples
+from arlm.reports.images import write_samples
 from arlm.sampling import Sampler, row_seeds
 from arlm.schedule import WarmupCosine
 from datamodules.digits import Digits

@@ -22,12 +22,12 @@ from arlm.checkpoint import load
 from arlm.core import Spec, token_log_prob
 from arlm.errors import UserError
 from arlm.evaluation.bleu import score_translations
+from arlm.inference.scorer import Reader, smoothed_log_prob
+from arlm.inference.translator import Translator
 from arlm.models.lstm_seq2seq import LSTMSeq2Seq
 from arlm.models.rnn import LSTMLanguageModel
 from arlm.models.transformer_seq2seq import TransformerSeq2Seq
-from arlm.reader import Reader, smoothed_log_prob
 from arlm.rules import parse_rules
-from arlm.translator import Translator
 
 LINES = ["Fri, the 3rd of March 2017", "12 MAY in 1944", "on Sunday, '04, AUGUST 21"]
 

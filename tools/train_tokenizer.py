@@ -14,7 +14,7 @@ from arlm.domains import TextDomain
 from arlm.domains.text import bpe_tokenizer
 from arlm.errors import UserError, require
 from arlm.files import read_text
-from arlm.pictures import write_text
+from arlm.reports.images import write_text
 
 
 def main(arguments: list[str]) -> None:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from arlm.core import Autoregressor
     from arlm.data import Split
     from arlm.domains import Domain
-    from arlm.evaluation.comparison import Scores
-    from arlm.evaluation.report import Model, Shown
+    from arlm.inference.scorer import Scores
+    from arlm.reports.comparison import Model, Shown
 
 SAMPLES = 3
 SENTENCES = 8  # translated in the report
@@ -45,9 +45,10 @@ def main(arguments: Sequence[str]) -> None:
 
     import torch  # only now
 
-    from arlm.evaluation.comparison import check_same, paired_difference
-    from arlm.evaluation.report import markdown, page
-    from arlm.pictures import check_writable
+    from arlm.evaluation.paired import paired_difference
+    from arlm.inference.scorer import check_same
+    from arlm.reports.comparison import markdown, page
+    from arlm.reports.images import check_writable
 
     out = Path(options.out)
     check_writable(out)
@@ -110,7 +111,7 @@ def named(runs: Sequence[str]) -> dict[str, list[str]]:
 
 def score_run(run: str, net: Autoregressor, module: Any, split: Split) -> Scores:
     """Score a split, with a bar."""
-    from arlm.evaluation.comparison import score
+    from arlm.inference.scorer import score
 
     loader = module.loader(split)
     if net.spec.vocab_size != module.spec.vocab_size:
@@ -137,7 +138,7 @@ def summarise(name: str, loaded: list, split: Split, length: int, seed: int) -> 
     import torch
 
     from arlm import checkpoint
-    from arlm.evaluation.report import Model
+    from arlm.reports.comparison import Model
 
     run, (net, domain, *_), module, scores = loaded[0]
     kinds = {(type(one.net).__name__, count(one.net)) for _, one, _, _ in loaded}
@@ -170,11 +171,11 @@ def show(
     net: Autoregressor, domain: Domain, module: Any, split: Split, length: int, seed: int
 ) -> Shown:
     """Samples of a network; of a translator, the same sentences by all, and where it looked."""
-    from arlm.attention_map import maps
     from arlm.domains import TranslationDomain
-    from arlm.evaluation.report import Shown
+    from arlm.inference.translator import Translator
+    from arlm.reports.attention_map import maps
+    from arlm.reports.comparison import Shown
     from arlm.sampling import generate, labels_in_turn, row_seeds
-    from arlm.translator import Translator
 
     if not isinstance(domain, TranslationDomain):
         context = labels_in_turn(net, SAMPLES)
@@ -197,7 +198,8 @@ def by_context(
     import torch
 
     from arlm.datasets import Rows
-    from arlm.evaluation.comparison import by_bins, score
+    from arlm.evaluation.paired import by_bins
+    from arlm.inference.scorer import score
     from arlm.readings import TextReading, TextWindows
 
     if not isinstance(module.dataset(split), TextReading):

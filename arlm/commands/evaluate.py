@@ -40,8 +40,8 @@ def main(arguments: Sequence[str]) -> None:
 
     from arlm.commands import with_data  # Lightning is imported only now
     from arlm.domains import TranslationDomain
-    from arlm.evaluation.baselines import baselines, readable
-    from arlm.reader import Reader
+    from arlm.inference.baselines import baselines, readable
+    from arlm.inference.scorer import Reader
 
     loaded, module = with_data(options.checkpoint, options.data)
     net, domain, provenance = loaded.net, loaded.domain, module.provenance
@@ -86,7 +86,7 @@ def translations(
 ) -> dict[str, dict[str, float | str]]:
     """BLEU, chrF and exact matches of a split's translations."""
     from arlm.evaluation.bleu import score_translations
-    from arlm.translator import Translator
+    from arlm.inference.translator import Translator
 
     search = {"beam": options.beam, "alpha": options.length_penalty}
     translator = Translator(loaded.net, loaded.domain, **search)  # type: ignore[arg-type]

@@ -71,7 +71,7 @@ def main(arguments: Sequence[str]) -> None:
     options = parse(arguments)
     from arlm.checkpoint import load  # torch is imported only now
     from arlm.domains import ImageDomain, TranslationDomain
-    from arlm.pictures import check_writable, write_samples
+    from arlm.reports.images import check_writable, write_samples
     from arlm.rules import parse_rules
 
     rules = parse_rules(options.rules)
@@ -115,7 +115,7 @@ def main(arguments: Sequence[str]) -> None:
         for index, row in enumerate(tokens):
             print(f"--- {index}", domain.decode(row), sep="\n")
     elif rows:
-        from arlm.pictures import labelled_grid, write_image
+        from arlm.reports.images import labelled_grid, write_image
 
         print(write_image(labelled_grid({k: domain.decode(v) for k, v in drawn.items()}), out))
     else:
@@ -123,7 +123,7 @@ def main(arguments: Sequence[str]) -> None:
         columns = classes.vocab_size if classes and options.label is None else None
         print(write_samples(domain, tokens, out.with_suffix(""), columns))
     if options.gif:
-        from arlm.pictures import growing, write_animation
+        from arlm.reports.images import growing, write_animation
 
         given = None if forced is None else forced >= 0
         print(write_animation(growing(domain, tokens, 60, given), Path(options.gif)))

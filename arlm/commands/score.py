@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> None:
     from arlm.checkpoint import load
     from arlm.commands.sample import labels
     from arlm.domains import ImageDomain
-    from arlm.pictures import check_writable, heat_map, write_image
+    from arlm.reports.images import check_writable, heat_map, write_image
 
     loaded = load(options.checkpoint)
     net, domain = loaded.net, loaded.domain

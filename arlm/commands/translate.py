@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from arlm.core import Autoregressor
-    from arlm.translator import Translation, Translator
+    from arlm.inference.translator import Translation, Translator
 
 DRAWN = 6  # attention maps in a picture
 
@@ -72,11 +72,11 @@ def main(arguments: Sequence[str]) -> None:
     options = parse(arguments)
     from arlm.checkpoint import load  # torch is imported only now
     from arlm.domains import TranslationDomain
-    from arlm.memory import keep_freed_memory
+    from arlm.inference.memory import keep_freed_memory
+    from arlm.inference.translator import Translator
     from arlm.pairs import lines_of
-    from arlm.pictures import check_writable
+    from arlm.reports.images import check_writable
     from arlm.rules import parse_rules
-    from arlm.translator import Translator
 
     rules = None if options.rules is None else parse_rules(options.rules)
     loaded = load(options.checkpoint)
@@ -106,7 +106,7 @@ def check_attends(net: Autoregressor) -> None:
     """Refuse to draw the attention of a network that has none."""
     import torch
 
-    from arlm.attention_map import weights_of
+    from arlm.reports.attention_map import weights_of
 
     one = torch.zeros(1, dtype=torch.long)
     if weights_of(net, one, one) is None:
@@ -185,7 +185,7 @@ def written(name: str | None) -> AbstractContextManager[IO[str]]:
 
 def draw(translator: Translator, shown: Sequence[tuple[Tensor, Translation]], path: Path) -> None:
     """Heat maps of attention."""
-    from arlm.attention_map import write_maps
+    from arlm.reports.attention_map import write_maps
 
     print(write_maps(translator.net, translator.domain, shown, path), file=sys.stderr)
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from arlm.core import Autoregressor, Spec, State, device_of, token_log_prob
 from arlm.errors import UserError
 from arlm.layers.masked_conv import MaskedConv2d
-from arlm.layers.native import NativePlayer, side_by_side, wanted
-from arlm.layers.player import Player
-from arlm.layers.tape import Code, Map, Part, Tape
+from arlm.programs.native_backend import NativePlayer, side_by_side, wanted
+from arlm.programs.program import Code, Map, Part, Tape
+from arlm.programs.torch_backend import Player
 
 RowStep = Callable[[Tensor, int], object] | None
 

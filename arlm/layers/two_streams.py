@@ -19,7 +19,7 @@ from arlm.core import Spec
 from arlm.layers.label import Label
 from arlm.layers.raster import put
 from arlm.layers.shifted_conv import DownConv2d, concat_elu
-from arlm.layers.tape import Code, Map, Part, Tape
+from arlm.programs.program import Code, Map, Part, Tape
 
 SCALES = (1, 2, 4)
 

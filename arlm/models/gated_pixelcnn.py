@@ -18,7 +18,7 @@ from arlm.errors import require
 from arlm.layers.label import Label
 from arlm.layers.masked_conv import MaskedConv2d
 from arlm.layers.raster import Head, RasterNetwork, RowStep, dense
-from arlm.layers.tape import Code, Tape
+from arlm.programs.program import Code, Tape
 
 
 def tanh_gate(x: Tensor, groups: int) -> Tensor:

@@ -18,7 +18,7 @@ from arlm.core import Spec, check_sizes
 from arlm.layers.label import Label
 from arlm.layers.masked_conv import MaskedConv2d
 from arlm.layers.raster import Head, RasterNetwork, RowStep, dense, record_first
-from arlm.layers.tape import Code, Tape
+from arlm.programs.program import Code, Tape
 
 
 class ResidualBlock(nn.Module):

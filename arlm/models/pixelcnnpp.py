@@ -19,7 +19,6 @@ from arlm.core import Spec, check_sizes
 from arlm.layers.logistic_mixture import MixtureNetwork
 from arlm.layers.raster import RowStep, dense, put
 from arlm.layers.shifted_conv import DownConv2d, DownRightConv2d, shift_down, shift_right
-from arlm.layers.tape import Code, Tape
 from arlm.layers.two_streams import (
     SCALES,
     AboveRow,
@@ -29,6 +28,7 @@ from arlm.layers.two_streams import (
     above_windows,
     shift_rows,
 )
+from arlm.programs.program import Code, Tape
 
 
 class PixelCNNPlusPlus(MixtureNetwork):

@@ -20,7 +20,7 @@ from arlm.layers.image_lstm import DiagonalLayer, RowLayer, diagonal_order, reor
 from arlm.layers.label import Label
 from arlm.layers.masked_conv import MaskedConv2d
 from arlm.layers.raster import Head, RasterNetwork, RowStep, dense, record_first
-from arlm.layers.tape import Code, Map, Part, Tape
+from arlm.programs.program import Code, Map, Part, Tape
 
 
 class PixelRNN(RasterNetwork):

@@ -21,7 +21,7 @@ from arlm.layers.logistic_mixture import MixtureNetwork
 from arlm.layers.masked_conv import MaskedConv2d
 from arlm.layers.raster import RowStep, dense, put, record_first
 from arlm.layers.shifted_conv import DownRightConv2d
-from arlm.layers.tape import Code, Tape
+from arlm.programs.program import Code, Tape
 
 
 def strictly_causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from arlm.core import Batch
-from arlm.reader import Reader
+from arlm.inference.scorer import Reader
 from tools.bench.timing import Action
 
 

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 
 import torch
 
-from arlm.memory import keep_freed_memory
+from arlm.inference.memory import keep_freed_memory
 
 Action = Callable[[], int]  # tells how many units of work it did: tokens, sentences
 Run = Callable[[int], float]  # so many actions: the seconds for each unit

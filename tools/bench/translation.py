@@ -30,10 +30,10 @@ from torch import Tensor, nn
 from arlm.core import Autoregressor, Spec
 from arlm.datasets import Rows
 from arlm.domains import TranslationDomain
+from arlm.inference.scorer import Reader
 from arlm.models.lstm_seq2seq import LSTMSeq2Seq
 from arlm.models.transformer_seq2seq import TransformerSeq2Seq
 from arlm.pairs import Pairs
-from arlm.reader import Reader
 from arlm.sampling import beam_search
 from datamodules.multi30k import Multi30k
 from tools.bench.step import training_step

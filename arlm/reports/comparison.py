@@ -13,8 +13,9 @@ import matplotlib
 from torch import Tensor
 
 from arlm.domains import Domain, ImageDomain
-from arlm.evaluation.comparison import Interval, Scores, by_bins
-from arlm.pictures import png
+from arlm.evaluation.paired import Interval, by_bins
+from arlm.inference.scorer import Scores
+from arlm.reports.images import png
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -3,7 +3,7 @@
 A small network at one pixel is a hundred tiny products; called from Python, each costs more than its
 arithmetic. Here one compiled function reads the tape as a table of numbers and runs it, for every network
 alike, so nothing is compiled for a network and no compiler is needed. `roll` draws a whole row of pixels
-in one call. `arlm.layers.player` is the form that it must agree with.
+in one call. `arlm.programs.torch_backend` is the form that it must agree with.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from arlm.layers.tape import Operation, Part, Tape
+from arlm.programs.program import Operation, Part, Tape
 
 INSTALLED = importlib.util.find_spec("numba") is not None
 WIDE = 16  # lanes that one instruction serves
@@ -48,11 +48,11 @@ def compiled() -> Any:
     code, parts = (path.stat().st_mtime for path in paths)
     if parts > code and os.access(paths[0], os.W_OK):
         paths[0].touch()  # what it is made of has changed since
-    return importlib.import_module("arlm.layers.native_code")
+    return importlib.import_module("arlm.programs.native_code")
 
 
 class NativePlayer:
-    """As `arlm.layers.player.Player`, on one arena (B, size) float32 from `side_by_side`."""
+    """As `arlm.programs.torch_backend.Player`, on one arena (B, size) float32 from `side_by_side`."""
 
     def __init__(self, tape: Tape, arena: Tensor) -> None:
         native_code = compiled()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from arlm.core import Autoregressor, device_of
 from arlm.domains import TranslationDomain
-from arlm.pictures import write_bytes
+from arlm.reports.images import write_bytes
 
 CELL = 0.28  # inches a token
 

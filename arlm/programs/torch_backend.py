@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from arlm.layers.tape import Code, Operation, Tape
+from arlm.programs.program import Code, Operation, Tape
 
 
 class Player:

@@ -1,4 +1,4 @@
-"""The compiled half of `arlm.layers.native`: imports numba, compiles once and keeps the result on disk.
+"""The compiled half of `arlm.programs.native_backend`: imports numba, compiles once and keeps the result on disk.
 
 Images lie one after the other, or side by side as `lanes`, so that one instruction serves `WIDE` of them:
 number n of lane l is x[n * lanes + l]. A call works on the lanes from `first` to `last`.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from arlm.layers.native_math import (
+from arlm.programs.native_math import (
     WIDE,
     elu,
     exp,
@@ -60,7 +60,7 @@ def linear_lanes(x, source, size, weights, begin, place, width, base, lanes, fir
         o = 0
         while o < width:
             z = (base + o) * lanes + lane if base >= 0 else -1
-            w, at = begin + o * size, y + o * lanes  # as `arlm.layers.native` packs them
+            w, at = begin + o * size, y + o * lanes  # as `arlm.programs.native_backend` packs them
             if o + 4 <= width and two:
                 product_of_two_fours(x, weights, a, size, w, 4, z, at, lanes)
             elif o + 4 <= width:

@@ -1,7 +1,7 @@
 """A network at one pixel: what is computed there once everything before it is known.
 
 Incremental sampling writes a network down as a list of small operations on one flat row of numbers for
-each image, the arena. `Tape` records that list, and `arlm.layers.player` plays it.
+each image, the arena. `Tape` records that list, and `arlm.programs.torch_backend` plays it.
 
 References:
     | Fast Generation for Convolutional Autoregressive Models (Ramachandran et al., 2017): the caches

@@ -1,4 +1,4 @@
-"""What the machine code of `arlm.layers.native_code` is made of: products of lanes, and exp in vectors."""
+"""What the machine code of `arlm.programs.native_code` is made of: products of lanes, and exp in vectors."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""What people look at: images, attention maps, HTML pages, one view for each domain."""
