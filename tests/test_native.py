@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from arlm.core import Spec
-from arlm.layers.raster import RasterNetwork, RasterState
 from arlm.models.pixelcnn import PixelCNN
+from arlm.pixels.base import RasterNetwork, RasterState
 from arlm.programs.native_backend import NativePlayer
 from arlm.programs.torch_backend import Player
 from arlm.rules.temperature import Temperature

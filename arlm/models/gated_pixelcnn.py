@@ -17,7 +17,7 @@ from arlm.core import Spec, check_sizes
 from arlm.errors import require
 from arlm.layers.label import Label
 from arlm.layers.masked_conv import MaskedConv2d
-from arlm.layers.raster import Head, RasterNetwork, RowStep, dense
+from arlm.pixels.base import Head, RasterNetwork, RowStep, dense
 from arlm.programs.program import Code, Tape
 
 

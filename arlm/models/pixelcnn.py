@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from arlm.core import Spec, check_sizes
 from arlm.layers.label import Label
 from arlm.layers.masked_conv import MaskedConv2d
-from arlm.layers.raster import Head, RasterNetwork, RowStep, dense, record_first
+from arlm.pixels.base import Head, RasterNetwork, RowStep, dense, record_first
 from arlm.programs.program import Code, Tape
 
 

@@ -16,10 +16,10 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from arlm.core import Spec, check_sizes
-from arlm.layers.logistic_mixture import MixtureNetwork
-from arlm.layers.raster import RowStep, dense, put
 from arlm.layers.shifted_conv import DownConv2d, DownRightConv2d, shift_down, shift_right
-from arlm.layers.two_streams import (
+from arlm.pixels.base import RowStep, dense, put
+from arlm.pixels.mixture import MixtureNetwork
+from arlm.pixels.two_streams import (
     SCALES,
     AboveRow,
     GatedResidual,

@@ -19,7 +19,7 @@ from arlm.core import Spec, check_sizes
 from arlm.layers.image_lstm import DiagonalLayer, RowLayer, diagonal_order, reorder
 from arlm.layers.label import Label
 from arlm.layers.masked_conv import MaskedConv2d
-from arlm.layers.raster import Head, RasterNetwork, RowStep, dense, record_first
+from arlm.pixels.base import Head, RasterNetwork, RowStep, dense, record_first
 from arlm.programs.program import Code, Map, Part, Tape
 
 

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from arlm.core import Spec, check_sizes
 from arlm.errors import require
 from arlm.layers.label import Label
-from arlm.layers.logistic_mixture import MixtureNetwork
 from arlm.layers.masked_conv import MaskedConv2d
-from arlm.layers.raster import RowStep, dense, put, record_first
 from arlm.layers.shifted_conv import DownRightConv2d
+from arlm.pixels.base import RowStep, dense, put, record_first
+from arlm.pixels.mixture import MixtureNetwork
 from arlm.programs.program import Code, Tape
 
 

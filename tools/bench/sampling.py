@@ -20,7 +20,6 @@ from functools import partial
 import torch
 
 from arlm.core import Autoregressor, Spec
-from arlm.layers.raster import RasterNetwork
 from arlm.models.gated_pixelcnn import GatedPixelCNN
 from arlm.models.pixelcnn import PixelCNN
 from arlm.models.pixelcnnpp import PixelCNNPlusPlus
@@ -28,6 +27,7 @@ from arlm.models.pixelrnn import DiagonalBiLSTM, RowLSTM
 from arlm.models.pixelsnail import PixelSNAIL
 from arlm.models.rnn import LSTMLanguageModel
 from arlm.models.transformer import TransformerLanguageModel
+from arlm.pixels.base import RasterNetwork
 from arlm.programs.native_backend import INSTALLED
 from arlm.sampling import generate, row_seeds
 from tools.bench.timing import interleaved, machine, median

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from arlm.core import Spec, token_log_prob
 from arlm.errors import UserError, require
-from arlm.layers.raster import RasterNetwork
+from arlm.pixels.base import RasterNetwork
 from arlm.programs.program import Tape
 
 LOG_SCALES = (-7.0, 7.0)  # beyond these a logistic is a spike or flat

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from arlm.core import Spec
 from arlm.layers.label import Label
-from arlm.layers.raster import put
 from arlm.layers.shifted_conv import DownConv2d, concat_elu
+from arlm.pixels.base import put
 from arlm.programs.program import Code, Map, Part, Tape
 
 SCALES = (1, 2, 4)

@@ -1,0 +1,1 @@
+"""What pixel networks share: their base class, heads, feature buffers, two streams, the mixture of logistics."""
