@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from arlm.core import token_log_prob
+from arlm.layers.encoder import LSTMEncoder
 from arlm.layers.masked_conv import MaskedConv2d
-from arlm.layers.source import LSTMEncoder
 from arlm.models.lstm_seq2seq import LSTMSeq2Seq
 from arlm.models.pixelcnn import PixelCNN
 from arlm.models.rnn import LSTMLanguageModel

@@ -9,8 +9,8 @@ from torch import nn
 from arlm.core import Spec
 from arlm.errors import UserError
 from arlm.layers.attention import alibi_slopes, attention_bias
+from arlm.layers.fused_lstm import lstm
 from arlm.layers.head import score
-from arlm.layers.lstm import lstm
 from arlm.models.neural_ngram import NeuralNGram
 from arlm.models.rnn import GRULanguageModel, LSTMLanguageModel, RNNLanguageModel
 from arlm.models.transformer import TransformerLanguageModel
@@ -259,7 +259,7 @@ def test_wide_lstms_train_alike_by_either_layer(
     tokens = torch.randint(11, (4, 6))
     found = {}
     for wide in (10**9, 32):
-        monkeypatch.setattr("arlm.layers.lstm.WIDE", wide)
+        monkeypatch.setattr("arlm.layers.fused_lstm.WIDE", wide)
         torch.manual_seed(1)
         net.zero_grad()
         with torch.autocast("cpu", torch.bfloat16):

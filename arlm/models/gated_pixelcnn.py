@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from arlm.core import Spec, check_sizes
 from arlm.errors import require
-from arlm.layers.label import Label
+from arlm.layers.class_embedding import Label
 from arlm.layers.masked_conv import MaskedConv2d
 from arlm.pixels.base import Head, RasterNetwork, RowStep, dense
 from arlm.programs.program import Code, Tape

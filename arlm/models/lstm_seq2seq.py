@@ -19,8 +19,7 @@ from torch import Tensor, nn
 
 from arlm.core import Autoregressor, Spec, check_sizes
 from arlm.errors import UserError
-from arlm.layers.head import score
-from arlm.layers.source import (
+from arlm.layers.encoder import (
     LSTMEncoder,
     SourceAttention,
     SourceState,
@@ -31,6 +30,7 @@ from arlm.layers.source import (
     share,
     source_spec,
 )
+from arlm.layers.head import score
 
 Memory = tuple[Tensor, Tensor]  # hidden state and cell of a layer, (B, width) each
 

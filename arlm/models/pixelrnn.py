@@ -16,8 +16,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from arlm.core import Spec, check_sizes
+from arlm.layers.class_embedding import Label
 from arlm.layers.image_lstm import DiagonalLayer, RowLayer, diagonal_order, reorder
-from arlm.layers.label import Label
 from arlm.layers.masked_conv import MaskedConv2d
 from arlm.pixels.base import Head, RasterNetwork, RowStep, dense, record_first
 from arlm.programs.program import Code, Map, Part, Tape

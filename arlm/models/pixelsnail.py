@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from arlm.core import Spec, check_sizes
 from arlm.errors import require
-from arlm.layers.label import Label
+from arlm.layers.class_embedding import Label
 from arlm.layers.masked_conv import MaskedConv2d
 from arlm.layers.shifted_conv import DownRightConv2d
 from arlm.pixels.base import RowStep, dense, put, record_first

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from arlm.core import Autoregressor, Carried, Spec, State, check_sizes, token_log_prob
 from arlm.errors import require
-from arlm.layers.lstm import lstm, pays
+from arlm.layers.fused_lstm import lstm, pays
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from arlm.layers.attention import (
     check_heads,
     rotary_table,
 )
-from arlm.layers.label import Label
+from arlm.layers.class_embedding import Label
 from arlm.layers.mlp import MLP
 
 

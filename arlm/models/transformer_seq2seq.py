@@ -24,9 +24,7 @@ from arlm.layers.attention import (
     check_heads,
     sinusoids,
 )
-from arlm.layers.head import score
-from arlm.layers.mlp import MLP
-from arlm.layers.source import (
+from arlm.layers.encoder import (
     SourceState,
     by_sentence,
     padding_bias,
@@ -34,6 +32,8 @@ from arlm.layers.source import (
     share,
     source_spec,
 )
+from arlm.layers.head import score
+from arlm.layers.mlp import MLP
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from arlm.core import Spec
-from arlm.layers.label import Label
+from arlm.layers.class_embedding import Label
 from arlm.layers.shifted_conv import DownConv2d, concat_elu
 from arlm.pixels.base import put
 from arlm.programs.program import Code, Map, Part, Tape
