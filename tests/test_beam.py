@@ -14,9 +14,9 @@ from arlm.models.lstm_seq2seq import LSTMSeq2Seq
 from arlm.models.rnn import LSTMLanguageModel
 from arlm.models.transformer import TransformerLanguageModel
 from arlm.models.transformer_seq2seq import TransformerSeq2Seq
-from arlm.rules.greedy import Greedy
 from arlm.sampling import Beams, beam_search, generate
 from arlm.sampling import beam as module
+from arlm.sampling.processors.greedy import Greedy
 
 END = 2
 PAIRS = replace(laws.SPECS["pairs"], eos_id=END)

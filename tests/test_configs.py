@@ -11,7 +11,7 @@ import yaml
 from conftest import ROOT
 
 from arlm.cli import TRAINER_DEFAULTS
-from arlm.rules import Rule, all_rules
+from arlm.sampling.processors import Rule, all_rules
 
 CONFIGS = ROOT / "configs"
 RUNS = sorted(CONFIGS.glob("*.yaml"))

@@ -49,7 +49,6 @@ LOOSE = {
     "callbacks": "training",
     "optimizers": "training",
     "schedule": "training",
-    "rules": "sampling",
     "messages": "cli",
     "commands": "cli",
 }

@@ -11,8 +11,8 @@ from arlm.models.pixelcnn import PixelCNN
 from arlm.pixels.base import RasterNetwork, RasterState
 from arlm.programs.native_backend import NativePlayer
 from arlm.programs.torch_backend import Player
-from arlm.rules.temperature import Temperature
 from arlm.sampling import fixed_point, generate
+from arlm.sampling.processors.temperature import Temperature
 
 pytest.importorskip("numba", reason="machine code needs numba (pip install arlm[native])")
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from arlm.errors import UserError
-from arlm.rules import Rule, all_rules, parse_rules
-from arlm.rules.greedy import Greedy
-from arlm.rules.min_p import MinP
-from arlm.rules.temperature import Temperature
-from arlm.rules.top_k import TopK
-from arlm.rules.top_p import TopP
+from arlm.sampling.processors import Rule, all_rules, parse_rules
+from arlm.sampling.processors.greedy import Greedy
+from arlm.sampling.processors.min_p import MinP
+from arlm.sampling.processors.temperature import Temperature
+from arlm.sampling.processors.top_k import TopK
+from arlm.sampling.processors.top_p import TopP
 
 # A new rule is judged with the arguments given here.
 RULES: list[Rule] = [

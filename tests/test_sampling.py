@@ -10,9 +10,9 @@ from arlm.errors import UserError
 from arlm.models.pixelcnn import PixelCNN
 from arlm.models.rnn import LSTMLanguageModel
 from arlm.models.transformer import TransformerLanguageModel
-from arlm.rules.greedy import Greedy
-from arlm.rules.top_k import TopK
 from arlm.sampling import Sampler, draw, fixed_point, generate, row_seeds, uniform_noise
+from arlm.sampling.processors.greedy import Greedy
+from arlm.sampling.processors.top_k import TopK
 
 
 class Fixed(Autoregressor):

@@ -27,7 +27,7 @@ from arlm.inference.translator import Translator
 from arlm.models.lstm_seq2seq import LSTMSeq2Seq
 from arlm.models.rnn import LSTMLanguageModel
 from arlm.models.transformer_seq2seq import TransformerSeq2Seq
-from arlm.rules import parse_rules
+from arlm.sampling.processors import parse_rules
 
 LINES = ["Fri, the 3rd of March 2017", "12 MAY in 1944", "on Sunday, '04, AUGUST 21"]
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from arlm.core import Autoregressor
     from arlm.domains import ImageDomain
-    from arlm.rules import Rule
+    from arlm.sampling.processors import Rule
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str]) -> None:
     from arlm.checkpoint import load  # torch is imported only now
     from arlm.domains import ImageDomain, TranslationDomain
     from arlm.reports.images import check_writable, write_samples
-    from arlm.rules import parse_rules
+    from arlm.sampling.processors import parse_rules
 
     rules = parse_rules(options.rules)
     rows = sweep(options.sweep) if options.sweep else {}
@@ -176,7 +176,7 @@ def refuse_for_text(options: argparse.Namespace) -> None:
 
 def sweep(text: str) -> dict[str, Rule]:
     """ "temperature=0.6,0.8" -> a rule for each value, by its name."""
-    from arlm.rules import parse_rules
+    from arlm.sampling.processors import parse_rules
 
     name, _, values = text.replace(" ", "").partition("=")
     each = [value for value in values.split(",") if value]

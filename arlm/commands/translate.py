@@ -76,7 +76,7 @@ def main(arguments: Sequence[str]) -> None:
     from arlm.inference.translator import Translator
     from arlm.pairs import lines_of
     from arlm.reports.images import check_writable
-    from arlm.rules import parse_rules
+    from arlm.sampling.processors import parse_rules
 
     rules = None if options.rules is None else parse_rules(options.rules)
     loaded = load(options.checkpoint)

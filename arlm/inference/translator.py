@@ -12,8 +12,8 @@ from torch import Tensor
 from arlm.core import Autoregressor, device_of
 from arlm.domains import TranslationDomain
 from arlm.errors import UserError
-from arlm.rules import Rule
 from arlm.sampling import beam_search, generate, row_seeds
+from arlm.sampling.processors import Rule
 
 
 class Translation(NamedTuple):

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from arlm.core import Autoregressor, token_log_prob
-from arlm.rules import Rule
 from arlm.sampling.generate import at_rest, begin
 from arlm.sampling.noise import draw
+from arlm.sampling.processors import Rule
 
 
 class FixedPoint(NamedTuple):

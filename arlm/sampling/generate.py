@@ -13,8 +13,8 @@ from torch import Tensor
 
 from arlm.core import Autoregressor, device_of, token_log_prob
 from arlm.errors import UserError, require
-from arlm.rules import Rule
 from arlm.sampling.noise import draw, uniform_noise
+from arlm.sampling.processors import Rule
 
 SCORED_TOGETHER = 64  # positions
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from arlm.errors import require
-from arlm.rules import Rule
+from arlm.sampling.processors import Rule
 
 
 @dataclass(frozen=True)

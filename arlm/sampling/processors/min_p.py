@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from arlm.errors import require
-from arlm.rules import Rule
+from arlm.sampling.processors import Rule
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from arlm.rules import Rule
+from arlm.sampling.processors import Rule
 
 
 @dataclass(frozen=True)
