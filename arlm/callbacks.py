@@ -19,10 +19,10 @@ from pytorch_lightning.cli import SaveConfigCallback
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
+from arlm.data.pairs import Sentences
 from arlm.domains import Domain, TranslationDomain
 from arlm.errors import require
 from arlm.inference.translator import Translator
-from arlm.pairs import Sentences
 from arlm.reports.attention_map import write_maps
 from arlm.reports.images import write_samples, write_text
 from arlm.sampling import row_seeds

@@ -22,7 +22,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 import arlm.models
 from arlm import checkpoint
 from arlm.callbacks import LineProgress, SaveRun, WriteSamples
-from arlm.data import TokenDataModule
+from arlm.data.module import TokenDataModule
 from arlm.errors import UserError
 from arlm.messages import one_line
 from arlm.module import AutoregressiveModule

@@ -16,8 +16,8 @@ import torchvision
 from torch import Tensor
 
 from arlm.core import Spec
-from arlm.data import Split, TokenDataModule, data_folder
-from arlm.datasets import FixedRows
+from arlm.data.dataset import FixedRows
+from arlm.data.module import Split, TokenDataModule, data_folder
 from arlm.domains.image import ImageDomain, check_levels
 from arlm.errors import UserError
 

@@ -11,10 +11,10 @@ import random
 from itertools import product
 from typing import NamedTuple
 
-from arlm.data import Split, split_of
+from arlm.data.module import Split, split_of
+from arlm.data.pairs import Sentences
+from arlm.data.parallel_module import ParallelDataModule
 from arlm.errors import require
-from arlm.pairs import Sentences
-from arlm.parallel_data import ParallelDataModule
 
 FIRST, LAST = datetime.date(1900, 1, 1), datetime.date(2099, 12, 31)
 # Whatever the machine's language.

@@ -17,8 +17,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from arlm.core import Spec
-from arlm.data import Split, TokenDataModule
-from arlm.datasets import FixedRows, generator
+from arlm.data.dataset import FixedRows, generator
+from arlm.data.module import Split, TokenDataModule
 from arlm.domains import ImageDomain
 
 

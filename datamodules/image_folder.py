@@ -12,8 +12,8 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import center_crop, resize
 
 from arlm.core import Spec
-from arlm.data import Split, TokenDataModule, data_folder, split_of
-from arlm.datasets import FixedRows
+from arlm.data.dataset import FixedRows
+from arlm.data.module import Split, TokenDataModule, data_folder, split_of
 from arlm.domains.image import ImageDomain, check_levels, read_image
 from arlm.errors import UserError, require
 

@@ -22,8 +22,8 @@ import torchvision
 from torch import Tensor
 
 from arlm.core import Batch, Spec
-from arlm.data import Split, TokenDataModule, data_folder
-from arlm.datasets import FixedRows, Rows, TokenDataset, chosen, generator, whole_rows
+from arlm.data.dataset import FixedRows, Rows, TokenDataset, chosen, generator, whole_rows
+from arlm.data.module import Split, TokenDataModule, data_folder
 from arlm.domains.image import ImageDomain, check_levels
 from arlm.errors import UserError
 

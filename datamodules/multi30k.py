@@ -10,10 +10,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from arlm.data import Split, data_folder
+from arlm.data.module import Split, data_folder
+from arlm.data.pairs import Sentences, aligned
+from arlm.data.parallel_module import ParallelDataModule
 from arlm.errors import UserError
-from arlm.pairs import Sentences, aligned
-from arlm.parallel_data import ParallelDataModule
 
 
 class Multi30k(ParallelDataModule):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from arlm.data import Split
+from arlm.data.module import Split
+from arlm.data.pairs import Sentences, aligned
+from arlm.data.parallel_module import ParallelDataModule
+from arlm.data.text_module import find_file
 from arlm.errors import UserError, require
-from arlm.pairs import Sentences, aligned
-from arlm.parallel_data import ParallelDataModule
-from arlm.text_data import find_file
 
 
 class ParallelText(ParallelDataModule):

@@ -16,11 +16,11 @@ from functools import cached_property
 from pydoc_data.topics import topics
 from typing import Any
 
-from arlm.corpus import TokenStream, in_memory
-from arlm.data import Split, split_of
+from arlm.data.corpus import TokenStream, in_memory
+from arlm.data.module import Split, split_of
+from arlm.data.text_module import TextDataModule
 from arlm.domains import TextDomain
 from arlm.domains.text import character_tokenizer
-from arlm.text_data import TextDataModule
 
 ALPHABET = "\n" + "".join(map(chr, range(32, 127)))  # printable ASCII
 PARTS = 10  # one for validation, one for the test

@@ -14,10 +14,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from arlm.corpus import TokenStream, in_memory
-from arlm.data import Split, split_of
+from arlm.data.corpus import TokenStream, in_memory
+from arlm.data.module import Split, split_of
+from arlm.data.text_module import TextDataModule, tokenizer_file
 from arlm.errors import UserError
-from arlm.text_data import TextDataModule, tokenizer_file
 
 PARTS = 20  # one for validation, one for the test
 SKIPPED = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from arlm.corpus import Piece, texts
-from arlm.data import Split
+from arlm.data.corpus import Piece, texts
+from arlm.data.module import Split
+from arlm.data.text_module import FilesDataModule, find_file, tokenizer_file
 from arlm.domains import TextDomain
 from arlm.domains.text import character_tokenizer
 from arlm.errors import UserError, require
-from arlm.text_data import FilesDataModule, find_file, tokenizer_file
 
 
 class TextFile(FilesDataModule):

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from arlm.corpus import Piece, replace_file, texts
-from arlm.data import Split
+from arlm.data.corpus import Piece, replace_file, texts
+from arlm.data.module import Split
+from arlm.data.text_module import FilesDataModule, find_file, prepared_folder, tokenizer_file
 from arlm.domains import TextDomain
 from arlm.domains.text import character_tokenizer, word_tokenizer
 from arlm.errors import UserError
-from arlm.text_data import FilesDataModule, find_file, prepared_folder, tokenizer_file
 
 Files = str | list[str]
 

@@ -21,7 +21,7 @@ from torch import Tensor
 import arlm.models
 from arlm import checkpoint
 from arlm.core import Autoregressor, Spec
-from arlm.datasets import generator
+from arlm.data.dataset import generator
 from arlm.errors import UserError
 from arlm.sampling import fixed_point, generate
 

@@ -17,7 +17,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from arlm.corpus import Piece, blocks, prepare
+from arlm.data.corpus import Piece, blocks, prepare
 from arlm.domains import TextDomain
 from arlm.domains.text import bpe_tokenizer, byte_tokenizer, character_tokenizer, word_tokenizer
 from arlm.errors import UserError
@@ -97,7 +97,7 @@ def test_what_has_not_changed_is_not_prepared_again(tmp_path: Path, monkeypatch)
         raise AssertionError("prepared again")
 
     with monkeypatch.context() as patch:
-        patch.setattr("arlm.corpus.preparation.encode_block", fail)
+        patch.setattr("arlm.data.corpus.preparation.encode_block", fail)
         again, _ = prepare(piece(file), DOMAINS["byte"], folder)
     assert torch.equal(first.whole(), again.whole())
     file.write_text(TEXT + "More.")
@@ -120,14 +120,14 @@ def test_a_killed_preparation_goes_on_where_it_stood(
             calls.append(target)
         real(block, domain, separator, target)
 
-    monkeypatch.setattr("arlm.corpus.preparation.encode_block", dies)
+    monkeypatch.setattr("arlm.data.corpus.preparation.encode_block", dies)
     with pytest.raises(KeyboardInterrupt):
         prepare(piece(file), DOMAINS["byte"], folder)
     assert not list(folder.glob("*/corpus.json"))
     done = {p: p.stat().st_mtime_ns for p in folder.glob("*/*.tokens")}
     assert len(done) == 7
     monkeypatch.setattr(
-        "arlm.corpus.preparation.encode_block", lambda *a: calls.append(a[3]) or real(*a)
+        "arlm.data.corpus.preparation.encode_block", lambda *a: calls.append(a[3]) or real(*a)
     )
     stream, _ = prepare(piece(file), DOMAINS["byte"], folder)
     assert DOMAINS["byte"].decode(stream.whole()) == TEXT
@@ -149,7 +149,7 @@ def test_of_two_that_start_together_one_prepares(
         both.wait()
         return len(prepare(piece(file), DOMAINS["byte"], folder)[0])
 
-    monkeypatch.setattr("arlm.corpus.preparation.encode_block", slow)
+    monkeypatch.setattr("arlm.data.corpus.preparation.encode_block", slow)
     with ThreadPoolExecutor() as pool:
         sizes = [pool.submit(prepare_at_once) for _ in range(2)]
     assert [size.result() for size in sizes] == [len(TEXT)] * 2

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from arlm.corpus import TokenStream, in_memory
-from arlm.data import BatchOrder, ResumableLoader, Split, TokenDataModule
-from arlm.datasets import FixedRows, Rows
+from arlm.data.corpus import TokenStream, in_memory
+from arlm.data.dataset import FixedRows, Rows
+from arlm.data.module import BatchOrder, ResumableLoader, Split, TokenDataModule
+from arlm.data.text_module import TextDataModule
+from arlm.data.windows import TextWindows
 from arlm.domains import ImageDomain, TextDomain
 from arlm.domains.text import byte_tokenizer, character_tokenizer
 from arlm.errors import UserError
-from arlm.readings import TextWindows
-from arlm.text_data import TextDataModule
 from datamodules import python_docs, python_stdlib
 from datamodules.digits import Digits
 from datamodules.digits import images as digit_images

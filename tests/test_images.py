@@ -12,7 +12,7 @@ import torchvision
 from PIL import Image
 from test_data import check_splits
 
-from arlm.datasets import Rows
+from arlm.data.dataset import Rows
 from arlm.domains import ImageDomain
 from arlm.domains.image import read_image
 from arlm.errors import UserError

@@ -32,19 +32,7 @@ ROOMS: dict[str, set[str]] = {
 }
 # Modules that have not moved into their room yet.
 LOOSE = {
-    "files": "data",
-    "datasets": "data",
-    "corpus": "data",
-    "pairs": "data",
-    "readings": "data",
-    "text_data": "data",
-    "parallel_data": "data",
-    "reader": "inference",
-    "translator": "inference",
-    "memory": "inference",
     "checkpoint": "checkpoints",
-    "pictures": "reports",
-    "attention_map": "reports",
     "module": "training",
     "callbacks": "training",
     "optimizers": "training",

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arlm.core import Batch, Spec
-from arlm.corpus import TokenStream
-from arlm.datasets import Rows, TokenDataset
+from arlm.data.corpus import TokenStream
+from arlm.data.dataset import Rows, TokenDataset
+from arlm.data.windows import TextLanes, TextWindows
 from arlm.domains import TextDomain
 from arlm.domains.text import character_tokenizer
 from arlm.errors import UserError
@@ -20,7 +21,6 @@ from arlm.inference.scorer import Reader, score
 from arlm.models.neural_ngram import NeuralNGram
 from arlm.models.rnn import GRULanguageModel, LSTMLanguageModel, RNNLanguageModel
 from arlm.models.transformer import TransformerLanguageModel
-from arlm.readings import TextLanes, TextWindows
 
 LETTERS = TextDomain(character_tokenizer("abcdefgh"))
 NETS = [

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arlm import checkpoint
-from arlm.datasets import Rows
+from arlm.data.dataset import Rows
+from arlm.data.pairs import Pairs, buckets
+from arlm.data.parallel_module import LengthBuckets
 from arlm.domains import TranslationDomain
 from arlm.domains.text import bpe_tokenizer, byte_tokenizer, sentence_tokenizer
 from arlm.errors import UserError
-from arlm.pairs import Pairs, buckets
-from arlm.parallel_data import LengthBuckets
 from datamodules.dates import Dates, Format, formats
 from datamodules.multi30k import Multi30k
 from datamodules.parallel_text import ParallelText

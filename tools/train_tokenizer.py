@@ -10,10 +10,10 @@ from pathlib import Path
 
 from arlm.__main__ import fail
 from arlm.commands import Parser
+from arlm.data.text_files import read_text
 from arlm.domains import TextDomain
 from arlm.domains.text import bpe_tokenizer
 from arlm.errors import UserError, require
-from arlm.files import read_text
 from arlm.reports.images import write_text
 
 

@@ -14,7 +14,7 @@ READING = ("length", "reading", "stride", "lanes", "overlap")  # of TextDataModu
 
 if TYPE_CHECKING:
     from arlm.checkpoint import Loaded
-    from arlm.data import TokenDataModule
+    from arlm.data.module import TokenDataModule
 
 
 class Parser(argparse.ArgumentParser):
@@ -60,7 +60,7 @@ def with_data(path: str, fragment: str | None = None) -> tuple[Loaded, TokenData
     import yaml
 
     from arlm.checkpoint import build, load
-    from arlm.files import read_text
+    from arlm.data.text_files import read_text
 
     loaded = load(path)
     description = {k: v for k, v in loaded.data.items() if k != "provenance"}

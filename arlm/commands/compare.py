@@ -16,7 +16,7 @@ from arlm.errors import UserError
 
 if TYPE_CHECKING:
     from arlm.core import Autoregressor
-    from arlm.data import Split
+    from arlm.data.module import Split
     from arlm.domains import Domain
     from arlm.inference.scorer import Scores
     from arlm.reports.comparison import Model, Shown
@@ -197,10 +197,10 @@ def by_context(
     """(tokens read before, mean nats) in disjoint windows, in steps of a power of two."""
     import torch
 
-    from arlm.datasets import Rows
+    from arlm.data.dataset import Rows
+    from arlm.data.windows import TextReading, TextWindows
     from arlm.evaluation.paired import by_bins
     from arlm.inference.scorer import score
-    from arlm.readings import TextReading, TextWindows
 
     if not isinstance(module.dataset(split), TextReading):
         return []

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from arlm.checkpoint import Loaded
     from arlm.core import Batch
-    from arlm.data import TokenDataModule
+    from arlm.data.module import TokenDataModule
     from arlm.evaluation.likelihood import Likelihood
 
     Scorer: TypeAlias = Callable[[Batch], Tensor]  # nats (B, T)

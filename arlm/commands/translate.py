@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from arlm.commands import Parser
+from arlm.data.text_files import UNREADABLE, opened, unreadable
 from arlm.errors import UserError, require
-from arlm.files import UNREADABLE, opened, unreadable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,10 +71,10 @@ def main(arguments: Sequence[str]) -> None:
     """Run the verb."""
     options = parse(arguments)
     from arlm.checkpoint import load  # torch is imported only now
+    from arlm.data.pairs import lines_of
     from arlm.domains import TranslationDomain
     from arlm.inference.memory import keep_freed_memory
     from arlm.inference.translator import Translator
-    from arlm.pairs import lines_of
     from arlm.reports.images import check_writable
     from arlm.sampling.processors import parse_rules
 

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from arlm.core import Batch
-from arlm.datasets import Rows
+from arlm.data.dataset import Rows
+from arlm.data.pairs import Pairs
+from arlm.data.windows import TextLanes, TextWindows
 from arlm.evaluation.baselines import Histogram, NGram, Uniform
-from arlm.pairs import Pairs
-from arlm.readings import TextLanes, TextWindows
 
 if TYPE_CHECKING:
-    from arlm.data import Split, TokenDataModule
+    from arlm.data.module import Split, TokenDataModule
 
 WINDOWS = 256, 128  # length and stride
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from arlm.core import Autoregressor, Batch, Carried
-from arlm.datasets import Rows, TokenDataset
+from arlm.data.dataset import Rows, TokenDataset
 from arlm.errors import UserError, require
 
 

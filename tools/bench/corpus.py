@@ -23,12 +23,12 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one core each; before the libr
 import torch
 
 from arlm.core import Spec
-from arlm.corpus import Piece, prepare
-from arlm.datasets import Rows
+from arlm.data.corpus import Piece, prepare
+from arlm.data.dataset import Rows
+from arlm.data.windows import TextWindows
 from arlm.domains import TextDomain
 from arlm.domains.text import bpe_tokenizer, byte_tokenizer
 from arlm.models.transformer import TransformerLanguageModel
-from arlm.readings import TextWindows
 from datamodules.python_stdlib import PythonStdlib
 from tools.bench.timing import interleaved, machine, median
 

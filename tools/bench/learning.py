@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from arlm.core import Batch
-from arlm.datasets import Rows
+from arlm.data.dataset import Rows
 from arlm.models.pixelcnn import PixelCNN
 from datamodules.mnist import MNIST
 from tools.bench.timing import machine

@@ -20,14 +20,14 @@ from itertools import count
 import torch
 
 from arlm.core import Autoregressor, Batch, Spec
-from arlm.data import BatchOrder
+from arlm.data.module import BatchOrder
+from arlm.data.windows import TextLanes, TextReading, TextWindows
 from arlm.inference.memory import keep_freed_memory
 from arlm.inference.scorer import Reader, score
 from arlm.models.rnn import GRULanguageModel, LSTMLanguageModel, RNNLanguageModel
 from arlm.models.transformer import TransformerLanguageModel
 from arlm.module import parameter_groups
 from arlm.optimizers import Muon
-from arlm.readings import TextLanes, TextReading, TextWindows
 from datamodules.text_file import TextFile
 from tools.bench.step import training_step
 from tools.bench.timing import machine

@@ -28,12 +28,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from arlm.core import Autoregressor, Spec
-from arlm.datasets import Rows
+from arlm.data.dataset import Rows
+from arlm.data.pairs import Pairs
 from arlm.domains import TranslationDomain
 from arlm.inference.scorer import Reader
 from arlm.models.lstm_seq2seq import LSTMSeq2Seq
 from arlm.models.transformer_seq2seq import TransformerSeq2Seq
-from arlm.pairs import Pairs
 from arlm.sampling import beam_search
 from datamodules.multi30k import Multi30k
 from tools.bench.step import training_step

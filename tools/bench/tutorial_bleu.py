@@ -15,8 +15,8 @@ from sacrebleu.metrics import BLEU
 
 from arlm.__main__ import fail
 from arlm.commands import Parser
+from arlm.data.pairs import aligned
 from arlm.errors import UserError
-from arlm.pairs import aligned
 
 
 def main(arguments: list[str]) -> None:

@@ -25,8 +25,8 @@ import torch
 from filelock import FileLock
 from tqdm import tqdm
 
-from arlm.corpus.blocks import BLOCK, Block, Piece, cut, encode_block, replace_file, token_type
-from arlm.corpus.stream import TokenStream
+from arlm.data.corpus.blocks import BLOCK, Block, Piece, cut, encode_block, replace_file, token_type
+from arlm.data.corpus.stream import TokenStream
 from arlm.domains.text import TextDomain
 from arlm.errors import UserError
 

@@ -1,4 +1,4 @@
-"""Splits of a data set as batches of tokens: rows of one size; long texts are in `arlm.readings`.
+"""Splits of a data set as batches of tokens: rows of one size; long texts are in `arlm.data.windows`.
 
 A batch is a pure function of (seed, epoch, rows), so a run that is killed and resumed in the middle of
 an epoch sees the very batches that it would have seen.

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Literal
 
 from arlm.core import Spec
-from arlm.corpus import Piece, TokenStream, prepare
-from arlm.data import Split, TokenDataModule, data_folder
+from arlm.data.corpus import Piece, TokenStream, prepare
+from arlm.data.module import Split, TokenDataModule, data_folder
+from arlm.data.text_files import read_text
+from arlm.data.windows import TextLanes, TextReading, TextWindows
 from arlm.domains import TextDomain
 from arlm.domains.text import byte_tokenizer
 from arlm.errors import UserError, require
-from arlm.files import read_text
-from arlm.readings import TextLanes, TextReading, TextWindows
 
 
 class TextDataModule(TokenDataModule):

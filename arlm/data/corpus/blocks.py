@@ -12,7 +12,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from arlm.corpus.stream import count_words
+from arlm.data.corpus.stream import count_words
 from arlm.domains.text import TextDomain
 from arlm.errors import UserError
 

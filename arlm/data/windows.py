@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from arlm.core import Batch
-from arlm.corpus import TokenStream
-from arlm.datasets import Rows, TokenDataset, generator
+from arlm.data.corpus import TokenStream
+from arlm.data.dataset import Rows, TokenDataset, generator
 from arlm.domains import Domain
 from arlm.errors import UserError
 

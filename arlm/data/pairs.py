@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from arlm.core import Batch
-from arlm.datasets import Rows, TokenDataset
+from arlm.data.dataset import Rows, TokenDataset
+from arlm.data.text_files import read_text
 from arlm.domains import TranslationDomain
 from arlm.errors import UserError
-from arlm.files import read_text
 
 
 class Sentences(NamedTuple):

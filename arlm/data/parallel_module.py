@@ -14,13 +14,13 @@ import torch
 from tokenizers import Tokenizer, normalizers
 
 from arlm.core import Spec
-from arlm.data import BatchOrder, Split, TokenDataModule
-from arlm.datasets import Rows, TokenDataset, generator
+from arlm.data.dataset import Rows, TokenDataset, generator
+from arlm.data.module import BatchOrder, Split, TokenDataModule
+from arlm.data.pairs import Pairs, Sentences, buckets, by_length
+from arlm.data.text_module import tokenizer_file
 from arlm.domains import TranslationDomain
 from arlm.domains.text import bpe_tokenizer, character_tokenizer, sentence_tokenizer
 from arlm.errors import UserError, require
-from arlm.pairs import Pairs, Sentences, buckets, by_length
-from arlm.text_data import tokenizer_file
 
 
 class LengthBuckets(BatchOrder):

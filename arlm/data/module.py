@@ -15,7 +15,7 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
 
 from arlm.core import Spec
-from arlm.datasets import Rows, TokenDataset, generator
+from arlm.data.dataset import Rows, TokenDataset, generator
 from arlm.domains import Domain
 from arlm.errors import UserError, require
 from arlm.sampling.noise import row_seeds
