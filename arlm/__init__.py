@@ -17,7 +17,7 @@ _HOMES = {
     "Spec": "arlm.core",
     "UserError": "arlm.errors",
     "generate": "arlm.sampling",
-    "load": "arlm.checkpoint",
+    "load": "arlm.checkpoints",
     "row_seeds": "arlm.sampling",
 }
 __all__ = list(_HOMES)

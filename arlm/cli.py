@@ -20,7 +20,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 import arlm.models
-from arlm import checkpoint
+from arlm import checkpoints
 from arlm.callbacks import LineProgress, SaveRun, WriteSamples
 from arlm.data.module import TokenDataModule
 from arlm.errors import UserError
@@ -68,8 +68,8 @@ class Command(LightningCLI):
             logger.init_args.name = Path(str(config.config[0])).stem
         path = config.get("ckpt_path")
         if path and path not in ("best", "last", "hpc", "registry"):
-            config.ckpt_path = str(checkpoint.find(path))
-            checkpoint.read(path)
+            config.ckpt_path = str(checkpoints.find(path))
+            checkpoints.read(path)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         try:

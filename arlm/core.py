@@ -122,7 +122,7 @@ class Autoregressor(nn.Module, ABC):
     - writes `forward`, with the shift inside (a start vector, or mask A for pixels);
     - looks at tokens only through a position-wise module `self.embed` (the gradient law hooks it);
     - keeps each named scalar of its constructor as an attribute of the same name, so that
-      `arlm.checkpoint.describe` can write it down and `arlm.load` build it again;
+      `arlm.checkpoints.describe` can write it down and `arlm.load` build it again;
     - overrides `start` and `advance` only for speed: the forms here are the oracle.
     """
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from arlm import checkpoint
+from arlm import checkpoints
 from arlm.core import Autoregressor, Batch, Spec
 from arlm.errors import UserError
 from arlm.evaluation.likelihood import Likelihood
@@ -241,7 +241,7 @@ class AutoregressiveModule(LightningModule):
 
     def on_save_checkpoint(self, contents: dict[str, Any]) -> None:
         data = getattr(self.trainer, "datamodule", None)
-        contents["arlm"] = checkpoint.record(self.net, data, self.run_config)
+        contents["arlm"] = checkpoints.record(self.net, data, self.run_config)
         contents["random_state"] = torch.get_rng_state()
         world_size = self.trainer.world_size
         contents["effort"] = {
@@ -253,7 +253,7 @@ class AutoregressiveModule(LightningModule):
         contents["carried"] = self._reader.saved() if world_size == 1 else []
 
     def on_load_checkpoint(self, contents: dict[str, Any]) -> None:
-        ours = checkpoint.describe(self.net, "spec")
+        ours = checkpoints.describe(self.net, "spec")
         theirs = json.loads(contents.get("arlm", {}).get("network", "{}"))
         if ours != theirs:
             raise UserError(

@@ -18,7 +18,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from arlm import checkpoint
+from arlm import checkpoints
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 TRANSFORMER, LSTM = "study_transformer", "study_lstm"
@@ -52,7 +52,7 @@ def train(config: str, data: str, steps: int, seed: int, out: Path, name: str) -
 
 def seconds(runs: list[Path]) -> float:
     """Median wall time of some runs."""
-    return statistics.median(checkpoint.read(last(run))["effort"]["seconds"] for run in runs)
+    return statistics.median(checkpoints.read(last(run))["effort"]["seconds"] for run in runs)
 
 
 def last(run: Path) -> Path:

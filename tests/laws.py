@@ -19,7 +19,7 @@ from reach import reach_of
 from torch import Tensor
 
 import arlm.models
-from arlm import checkpoint
+from arlm import checkpoints
 from arlm.core import Autoregressor, Spec
 from arlm.data.dataset import generator
 from arlm.errors import UserError
@@ -290,7 +290,7 @@ def law_stable(build: Callable) -> None:
     assert list(net.state_dict()) == keys, "use changed the keys of the state dict"
     file = io.BytesIO()
     torch.save(net.state_dict(), file)
-    description = checkpoint.describe(net, "spec")
+    description = checkpoints.describe(net, "spec")
     copy = type(net)(net.spec, **description["init_args"]).double().eval()
     assert list(copy.state_dict()) == keys, "the network does not keep its arguments"
     copy.load_state_dict(torch.load(io.BytesIO(file.getvalue()), weights_only=True))

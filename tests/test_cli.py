@@ -384,7 +384,7 @@ def test_help_is_quick_and_light() -> None:
 
 def test_sample_does_not_import_lightning() -> None:
     code = (
-        "import sys, arlm.checkpoint, arlm.sampling, arlm.reports.images, arlm.models.pixelcnn\n"
+        "import sys, arlm.checkpoints, arlm.sampling, arlm.reports.images, arlm.models.pixelcnn\n"
         "heavy = {'pytorch_lightning', 'torchmetrics', 'torchvision', 'sklearn'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )

@@ -32,7 +32,6 @@ ROOMS: dict[str, set[str]] = {
 }
 # Modules that have not moved into their room yet.
 LOOSE = {
-    "checkpoint": "checkpoints",
     "module": "training",
     "callbacks": "training",
     "optimizers": "training",

@@ -17,7 +17,7 @@ import torch
 from conftest import ROOT
 
 import arlm
-from arlm import checkpoint
+from arlm import checkpoints
 from arlm.callbacks import AtomicCheckpointIO, AverageOncePlateaued, WriteSamples
 from arlm.core import Autoregressor, Spec
 from arlm.errors import UserError
@@ -356,7 +356,7 @@ def test_a_folder_means_its_newest_best_checkpoint(tmp_path: Path) -> None:
     import os
 
     os.utime(tmp_path / "version_0" / "best.ckpt", (1, 1))
-    assert checkpoint.find(tmp_path) == tmp_path / "version_1" / "best.ckpt"
+    assert checkpoints.find(tmp_path) == tmp_path / "version_1" / "best.ckpt"
 
 
 def test_tensorboard_gets_images(tmp_path: Path) -> None:

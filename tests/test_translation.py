@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from conftest import ROOT, Told, run_arlm
 from PIL import Image
 
-from arlm.checkpoint import load
+from arlm.checkpoints import load
 from arlm.core import Spec, token_log_prob
 from arlm.errors import UserError
 from arlm.evaluation.bleu import score_translations

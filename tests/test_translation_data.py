@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arlm import checkpoint
+from arlm import checkpoints
 from arlm.data.dataset import Rows
 from arlm.data.pairs import Pairs, buckets
 from arlm.data.parallel_module import LengthBuckets
@@ -62,7 +62,7 @@ def test_no_text_holds_the_end() -> None:
     assert spec.context.pad_id == spec.context.vocab_size - 1
     assert (domain.encode("<eos> <pad> </s>") == spec.eos_id).sum() == 1
     assert domain.decode(domain.encode("<eos> <pad> </s>")) == "<eos> <pad> </s>"
-    copy = checkpoint.build(json.loads(json.dumps(checkpoint.describe(domain))))
+    copy = checkpoints.build(json.loads(json.dumps(checkpoints.describe(domain))))
     assert copy.spec(9) == spec
 
 

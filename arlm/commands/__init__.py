@@ -13,7 +13,7 @@ from arlm.messages import nearest
 READING = ("length", "reading", "stride", "lanes", "overlap")  # of TextDataModule
 
 if TYPE_CHECKING:
-    from arlm.checkpoint import Loaded
+    from arlm.checkpoints import Loaded
     from arlm.data.module import TokenDataModule
 
 
@@ -59,7 +59,7 @@ def with_data(path: str, fragment: str | None = None) -> tuple[Loaded, TokenData
     """
     import yaml
 
-    from arlm.checkpoint import build, load
+    from arlm.checkpoints import build, load
     from arlm.data.text_files import read_text
 
     loaded = load(path)

@@ -137,7 +137,7 @@ def summarise(name: str, loaded: list, split: Split, length: int, seed: int) -> 
     """
     import torch
 
-    from arlm import checkpoint
+    from arlm import checkpoints
     from arlm.reports.comparison import Model
 
     run, (net, domain, *_), module, scores = loaded[0]
@@ -145,7 +145,7 @@ def summarise(name: str, loaded: list, split: Split, length: int, seed: int) -> 
     if len(kinds) > 1:
         raise UserError(f"runs: {name!r} mixes networks: {kinds}; give them names of their own")
     nats = torch.stack([part.nats for *_, part in loaded])
-    efforts = [checkpoint.read(path).get("effort", {}) for path, *_ in loaded]
+    efforts = [checkpoints.read(path).get("effort", {}) for path, *_ in loaded]
     began = time.perf_counter()
     shown = show(net, domain, module, split, length, seed)
     return Model(
@@ -162,7 +162,7 @@ def summarise(name: str, loaded: list, split: Split, length: int, seed: int) -> 
         trained_seconds=sum(e.get("seconds", 0.0) for e in efforts) / len(efforts),
         sampling=shown.tokens / (time.perf_counter() - began),
         by_context=by_context(net, module, split, length),
-        curve=curve(checkpoint.find(run)),
+        curve=curve(checkpoints.find(run)),
         shown=shown,
     )
 

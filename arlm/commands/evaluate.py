@@ -14,7 +14,7 @@ from arlm.commands.translate import add_search, check_search
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from arlm.checkpoint import Loaded
+    from arlm.checkpoints import Loaded
     from arlm.core import Batch
     from arlm.data.module import TokenDataModule
     from arlm.evaluation.likelihood import Likelihood

@@ -69,7 +69,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> None:
     """Run the verb."""
     options = parse(arguments)
-    from arlm.checkpoint import load  # torch is imported only now
+    from arlm.checkpoints import load  # torch is imported only now
     from arlm.domains import ImageDomain, TranslationDomain
     from arlm.reports.images import check_writable, write_samples
     from arlm.sampling.processors import parse_rules

@@ -23,7 +23,7 @@ def main(arguments: Sequence[str]) -> None:
 
     import torch  # only now
 
-    from arlm.checkpoint import load
+    from arlm.checkpoints import load
     from arlm.commands.sample import labels
     from arlm.domains import ImageDomain
     from arlm.reports.images import check_writable, heat_map, write_image

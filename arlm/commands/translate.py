@@ -70,7 +70,7 @@ def check_search(options: argparse.Namespace) -> None:
 def main(arguments: Sequence[str]) -> None:
     """Run the verb."""
     options = parse(arguments)
-    from arlm.checkpoint import load  # torch is imported only now
+    from arlm.checkpoints import load  # torch is imported only now
     from arlm.data.pairs import lines_of
     from arlm.domains import TranslationDomain
     from arlm.inference.memory import keep_freed_memory

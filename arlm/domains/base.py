@@ -12,7 +12,7 @@ class Domain(ABC):
     """Native <-> tokens, and what a token is worth.
 
     A domain keeps each constructor argument as an attribute of the same name, plain enough for JSON, so
-    that a checkpoint can carry it (`arlm.checkpoint.describe`).
+    that a checkpoint can carry it (`arlm.checkpoints.describe`).
     """
 
     unit: ClassVar[str]  # singular: "byte", "dim"
