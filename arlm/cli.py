@@ -21,11 +21,11 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 
 import arlm.models
 from arlm import checkpoints
-from arlm.callbacks import LineProgress, SaveRun, WriteSamples
 from arlm.data.module import TokenDataModule
 from arlm.errors import UserError
 from arlm.messages import one_line
-from arlm.module import AutoregressiveModule
+from arlm.training.callbacks import LineProgress, SaveRun, WriteSamples
+from arlm.training.module import AutoregressiveModule
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "accelerator": "auto",
@@ -34,7 +34,7 @@ TRAINER_DEFAULTS: dict[str, Any] = {
         "class_path": "pytorch_lightning.loggers.CSVLogger",
         "init_args": {"save_dir": "runs"},
     },
-    "plugins": {"class_path": "arlm.callbacks.AtomicCheckpointIO"},
+    "plugins": {"class_path": "arlm.training.callbacks.AtomicCheckpointIO"},
     "gradient_clip_val": 1.0,
     "log_every_n_steps": 25,
     "use_distributed_sampler": False,  # TokenDataModule shares out batches itself

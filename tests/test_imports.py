@@ -32,10 +32,6 @@ ROOMS: dict[str, set[str]] = {
 }
 # Modules that have not moved into their room yet.
 LOOSE = {
-    "module": "training",
-    "callbacks": "training",
-    "optimizers": "training",
-    "schedule": "training",
     "messages": "cli",
     "commands": "cli",
 }

@@ -14,9 +14,9 @@ from arlm.layers.head import score
 from arlm.models.neural_ngram import NeuralNGram
 from arlm.models.rnn import GRULanguageModel, LSTMLanguageModel, RNNLanguageModel
 from arlm.models.transformer import TransformerLanguageModel
-from arlm.module import parameter_groups
-from arlm.optimizers import Muon, orthogonal
-from arlm.schedule import HoldThenDecay
+from arlm.training.module import parameter_groups
+from arlm.training.optimizers import Muon, orthogonal
+from arlm.training.schedules import HoldThenDecay
 
 SPEC = Spec(11, (9,))
 TOKENS = torch.randint(11, (3, 9), generator=torch.Generator().manual_seed(0))

@@ -14,7 +14,7 @@ from conftest import ROOT
 
 from arlm.domains import TextDomain
 from arlm.models.pixelcnn import PixelCNN
-from arlm.module import AutoregressiveModule
+from arlm.training.module import AutoregressiveModule
 from datamodules.digits import Digits
 
 

@@ -18,15 +18,15 @@ from conftest import ROOT
 
 import arlm
 from arlm import checkpoints
-from arlm.callbacks import AtomicCheckpointIO, AverageOncePlateaued, WriteSamples
 from arlm.core import Autoregressor, Spec
 from arlm.errors import UserError
 from arlm.models.pixelcnn import PixelCNN
 from arlm.models.rnn import LSTMLanguageModel
-from arlm.module import AutoregressiveModule, planned_steps
 from arlm.reports.images import write_samples
 from arlm.sampling import Sampler, row_seeds
-from arlm.schedule import WarmupCosine
+from arlm.training.callbacks import AtomicCheckpointIO, AverageOncePlateaued, WriteSamples
+from arlm.training.module import AutoregressiveModule, planned_steps
+from arlm.training.schedules import WarmupCosine
 from datamodules.digits import Digits
 from datamodules.text_file import TextFile
 

@@ -27,8 +27,8 @@ from arlm.core import Autoregressor, Batch, Spec
 from arlm.inference.scorer import Reader
 from arlm.models.rnn import LSTMLanguageModel
 from arlm.models.transformer import TransformerLanguageModel
-from arlm.module import parameter_groups
-from arlm.optimizers import Muon
+from arlm.training.module import parameter_groups
+from arlm.training.optimizers import Muon
 from tools.bench.step import training_step
 from tools.bench.timing import Action, apart, in_turn, machine, median
 

@@ -21,11 +21,11 @@ import pytorch_lightning as pl
 import torch
 from torch.optim import AdamW
 
-from arlm.callbacks import LineProgress
 from arlm.cli import TRAINER_DEFAULTS
 from arlm.models.pixelcnn import PixelCNN
-from arlm.module import AutoregressiveModule
-from arlm.schedule import WarmupCosine
+from arlm.training.callbacks import LineProgress
+from arlm.training.module import AutoregressiveModule
+from arlm.training.schedules import WarmupCosine
 from datamodules.digits import Digits
 from tools.bench.timing import interleaved, machine, median
 

@@ -26,8 +26,8 @@ from arlm.inference.memory import keep_freed_memory
 from arlm.inference.scorer import Reader, score
 from arlm.models.rnn import GRULanguageModel, LSTMLanguageModel, RNNLanguageModel
 from arlm.models.transformer import TransformerLanguageModel
-from arlm.module import parameter_groups
-from arlm.optimizers import Muon
+from arlm.training.module import parameter_groups
+from arlm.training.optimizers import Muon
 from datamodules.text_file import TextFile
 from tools.bench.step import training_step
 from tools.bench.timing import machine

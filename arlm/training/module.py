@@ -24,7 +24,7 @@ from arlm.evaluation.likelihood import Likelihood
 from arlm.inference.memory import keep_freed_memory
 from arlm.inference.scorer import Reader
 from arlm.sampling import Sampler
-from arlm.schedule import WarmupCosine
+from arlm.training.schedules import WarmupCosine
 
 
 class Effort:

@@ -1,0 +1,1 @@
+"""Training: the Lightning module, callbacks, optimizers and learning-rate schedules."""
