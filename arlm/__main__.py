@@ -8,8 +8,8 @@ import signal
 import sys
 
 from arlm import __version__
+from arlm.cli.messages import nearest
 from arlm.errors import UserError
-from arlm.messages import nearest
 
 TRAINER_VERBS = {
     "fit": "train a network",
@@ -51,9 +51,9 @@ def main() -> int:
         return fail(f"verb: {verb!r} is not known; {mend}")
     try:
         if verb in COMMANDS:
-            importlib.import_module(f"arlm.commands.{verb}").main(sys.argv[2:])
+            importlib.import_module(f"arlm.cli.{verb}").main(sys.argv[2:])
         else:
-            importlib.import_module("arlm.cli").main()
+            importlib.import_module("arlm.cli.trainer").main()
     except UserError as error:
         return fail(str(error))
     except BrokenPipeError:  # whoever read our output, such as `head`, has enough

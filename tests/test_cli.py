@@ -374,7 +374,7 @@ def test_help_is_quick_and_light() -> None:
         )
         assert done.returncode == 0, done.stderr
     code = (
-        "import sys\nimport arlm.commands.sample as s\n"
+        "import sys\nimport arlm.cli.sample as s\n"
         "try: s.main(['--help'])\nexcept SystemExit: assert 'torch' not in sys.modules"
     )
     assert (

@@ -10,7 +10,7 @@ import torch
 import yaml
 from conftest import ROOT
 
-from arlm.cli import TRAINER_DEFAULTS
+from arlm.cli.trainer import TRAINER_DEFAULTS
 from arlm.sampling.processors import Rule, all_rules
 
 CONFIGS = ROOT / "configs"

@@ -30,11 +30,6 @@ ROOMS: dict[str, set[str]] = {
     "__main__": {"cli"},
     "__init__": set(),
 }
-# Modules that have not moved into their room yet.
-LOOSE = {
-    "messages": "cli",
-    "commands": "cli",
-}
 LIGHTNING = {"data", "training", "cli"}
 
 
@@ -59,8 +54,7 @@ def imports(path: Path) -> set[str]:
 
 
 def room(path: Path) -> str:
-    name = path.relative_to(ROOT / "arlm").parts[0].removesuffix(".py")
-    return LOOSE.get(name, name)
+    return path.relative_to(ROOT / "arlm").parts[0].removesuffix(".py")
 
 
 FILES = sorted((ROOT / "arlm").rglob("*.py"))
@@ -74,8 +68,8 @@ def test_arlm(path: Path) -> None:
         assert top not in {"datamodules", "tests", "examples", "tools"}, name
         if top in {"pytorch_lightning", "lightning_fabric"}:
             assert here in LIGHTNING, name
-        if top == "arlm" and rest[0] in ROOMS | LOOSE:
-            target = LOOSE.get(rest[0], rest[0])
+        if top == "arlm" and rest[0] in ROOMS:
+            target = rest[0]
             assert target == here or target in reachable(here), f"{here} may not import {name}"
     if here == "core":
         third = {n.split(".")[0] for n in imports(path)} - {"arlm"}
@@ -100,7 +94,7 @@ def test_no_network_imports_another(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "datamodules").glob("*.py")), ids=lambda p: p.stem)
 def test_data_modules(path: Path) -> None:
     used = {n.split(".")[1] for n in imports(path) if n.startswith("arlm.")}
-    assert {LOOSE.get(name, name) for name in used} <= {"data", *reachable("data")}
+    assert used <= {"data", *reachable("data")}
     assert not [n for n in imports(path) if n.startswith("datamodules")]
 
 

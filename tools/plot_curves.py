@@ -12,7 +12,7 @@ from pathlib import Path
 import matplotlib
 
 from arlm.__main__ import fail
-from arlm.commands import Parser
+from arlm.cli.parser import Parser
 from arlm.errors import UserError
 from arlm.reports.images import check_writable
 

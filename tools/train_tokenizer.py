@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from arlm.__main__ import fail
-from arlm.commands import Parser
+from arlm.cli.parser import Parser
 from arlm.data.text_files import read_text
 from arlm.domains import TextDomain
 from arlm.domains.text import bpe_tokenizer

@@ -2,7 +2,7 @@
 
 python -m tools.bench.lightning_overhead [--steps 600] [--repeats 5]
 
-The Trainer runs with the flags of arlm's command line (`arlm.cli.TRAINER_DEFAULTS`), the CSV logger, its
+The Trainer runs with the flags of arlm's command line (`arlm.cli.trainer.TRAINER_DEFAULTS`), the CSV logger, its
 checkpoint callback and the schedule, saving every third epoch as
 `configs/digits_pixelcnn.yaml` does. The loop does the same arithmetic: loss, backward, clipping, AdamW,
 schedule.
@@ -21,7 +21,7 @@ import pytorch_lightning as pl
 import torch
 from torch.optim import AdamW
 
-from arlm.cli import TRAINER_DEFAULTS
+from arlm.cli.trainer import TRAINER_DEFAULTS
 from arlm.models.pixelcnn import PixelCNN
 from arlm.training.callbacks import LineProgress
 from arlm.training.module import AutoregressiveModule

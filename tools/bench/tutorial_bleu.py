@@ -14,7 +14,7 @@ from pathlib import Path
 from sacrebleu.metrics import BLEU
 
 from arlm.__main__ import fail
-from arlm.commands import Parser
+from arlm.cli.parser import Parser
 from arlm.data.pairs import aligned
 from arlm.errors import UserError
 

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from arlm.commands import Parser
+from arlm.cli.parser import Parser
 from arlm.data.text_files import UNREADABLE, opened, unreadable
 from arlm.errors import UserError, require
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from arlm.commands import Parser
+from arlm.cli.parser import Parser
 from arlm.errors import UserError
 
 
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str]) -> None:
     import torch  # only now
 
     from arlm.checkpoints import load
-    from arlm.commands.sample import labels
+    from arlm.cli.sample import labels
     from arlm.domains import ImageDomain
     from arlm.reports.images import check_writable, heat_map, write_image
 

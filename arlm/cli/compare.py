@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arlm.commands import Parser, bar, with_data
+from arlm.cli.parser import Parser, bar, with_data
 from arlm.errors import UserError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arlm.commands import Parser, bar
+from arlm.cli.parser import Parser, bar
 from arlm.errors import UserError, require
 
 if TYPE_CHECKING:

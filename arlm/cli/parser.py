@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from arlm.cli.messages import nearest
 from arlm.errors import UserError
-from arlm.messages import nearest
 
 READING = ("length", "reading", "stride", "lanes", "overlap")  # of TextDataModule
 

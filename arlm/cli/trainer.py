@@ -21,9 +21,9 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 
 import arlm.models
 from arlm import checkpoints
+from arlm.cli.messages import one_line
 from arlm.data.module import TokenDataModule
 from arlm.errors import UserError
-from arlm.messages import one_line
 from arlm.training.callbacks import LineProgress, SaveRun, WriteSamples
 from arlm.training.module import AutoregressiveModule
 

@@ -8,8 +8,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
-from arlm.commands import Parser, bar, shows_progress
-from arlm.commands.translate import add_search, check_search
+from arlm.cli.parser import Parser, bar, shows_progress
+from arlm.cli.translate import add_search, check_search
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse(arguments)
     check_search(options)
 
-    from arlm.commands import with_data  # Lightning is imported only now
+    from arlm.cli.parser import with_data  # Lightning is imported only now
     from arlm.domains import TranslationDomain
     from arlm.inference.baselines import baselines, readable
     from arlm.inference.scorer import Reader
