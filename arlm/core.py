@@ -1,35 +1,35 @@
 """The interface: everything is a sequence of discrete tokens, and `logits[:, t]` scores `tokens[:, t]`.
 
-A network models p(x | c) = prod_t p(x_t | x_<t, c), the chain rule of probability. `forward` is the one
-method it must write; `log_prob`, `start` and `advance` follow from it. Sizes in the docstrings:
-B rows, T tokens in a row, V vocabulary size, S tokens in a chunk, C channels of an image.
+A network models p(x | c) = prod_t p(x_t | x_<t, c), the chain rule of probability. `forward` is the only
+method that it must write; `log_prob`, `score`, `start` and `advance` follow from it. Sizes in the docstrings:
+B rows, T tokens in a row, V vocabulary size, S tokens in a chunk or context, C channels of an image.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from arlm.errors import UserError, require
+from arlm.errors import UserError
+from arlm.states import Prefix, State
 
 
 @dataclass(frozen=True)
 class Spec:
-    """All that a network may know of its data.
+    """Everything that a network may know of its data.
 
     Args:
         vocab_size: number of distinct tokens, V.
         shape: `(T,)` for text; `(H, W, C)` for an image, flattened "h w c -> (h w c)".
-        pad_id: token that fills up short rows, if there is one.
+        pad_id: token that pads short rows, if there is one.
         eos_id: token that ends a row, if there is one.
         context: spec of what is conditioned on, if anything is.
-        unit: what a token is worth in, for the names of metrics: "byte", "word" or "dim".
+        unit: what tokens are measured in, for the names of metrics: "byte", "word" or "dim".
         joint: whether the context's tokens are numbered as these are.
     """
 
@@ -48,71 +48,21 @@ class Spec:
 
 
 class Batch(NamedTuple):
-    """Rows of tokens and what they count for."""
+    """Rows of tokens, which of them are scored, and how many units each one stands for."""
 
     tokens: Tensor  # (B, T) int64
-    scored: Tensor  # (B, T) bool: counts in loss and metric
+    scored: Tensor  # (B, T) bool: counts in loss and metrics
     units: Tensor  # (B, T) float: bytes, words or dims that the token stands for
     context: Tensor | None = None  # (B, S) int64
-    fresh: Tensor | None = (
-        None  # (B,) bool: begins a document; the others go on from the batch before
-    )
+    # (B,) bool: the row starts a document; other rows continue those of the batch before
+    starts_document: Tensor | None = None
 
 
-@dataclass(frozen=True)
-class State:
-    """What incremental decoding carries: a batch-first pytree of tensors, passed by value.
+class Scores(NamedTuple):
+    """What training needs of one pass: log-probabilities, and penalties to add to the loss."""
 
-    `state[rows]` selects or reorders rows, as beams do. Fields named in `shared` are the same for all
-    rows (folded weights) and are left alone.
-    """
-
-    shared: ClassVar[frozenset[str]] = frozenset()
-
-    def __getitem__(self, rows: Tensor | slice) -> State:
-        return self.map(lambda part: part[rows])
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> State:
-        """The same of each tensor that is not shared."""
-        names = [f.name for f in fields(self) if f.name not in self.shared]
-        return replace(self, **{name: map_tensors(function, getattr(self, name)) for name in names})
-
-    def leaves(self) -> list[Tensor]:
-        """All tensors that are not shared, in order."""
-        found: list[Tensor] = []
-        self.map(lambda part: found.append(part) or part)  # type: ignore[func-returns-value]
-        return found
-
-    def filled(self, leaves: Iterator[Tensor]) -> State:
-        """This state's form with other tensors, in the order of `leaves`."""
-        return self.map(lambda _: next(leaves))
-
-    def join(self, below: State) -> State:
-        """The rows of both, one below the other."""
-        others = iter(below.leaves())
-        return self.map(lambda part: torch.cat([part, next(others)]))
-
-
-def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
-    """The same of each tensor in nested tuples; what is no tensor stays."""
-    if isinstance(value, Tensor):
-        return function(value)
-    return tuple(map_tensors(function, v) for v in value) if isinstance(value, tuple) else value
-
-
-@dataclass(frozen=True)
-class Prefix(State):
-    """The state of the slow, obvious decoder: all tokens so far."""
-
-    tokens: Tensor  # (B, t)
-    context: Tensor | None
-
-
-class Carried(NamedTuple):
-    """Where rows stopped: the last token, which is not in the state yet, and the state before it."""
-
-    last: Tensor  # (B, 1) int64
-    state: State
+    log_prob: Tensor  # (B, T) nats
+    auxiliary: Tensor | None = None  # (B, T), added to the loss where tokens are scored
 
 
 class Autoregressor(nn.Module, ABC):
@@ -120,15 +70,13 @@ class Autoregressor(nn.Module, ABC):
 
     A subclass
     - writes `forward`, with the shift inside (a start vector, or mask A for pixels);
-    - looks at tokens only through a position-wise module `self.embed` (the gradient law hooks it);
-    - keeps each named scalar of its constructor as an attribute of the same name, so that
-      `arlm.checkpoints.describe` can write it down and `arlm.load` build it again;
-    - overrides `start` and `advance` only for speed: the forms here are the oracle.
+    - reads tokens only through a position-wise module `self.embed`, which gets whole rows (B, T) in `forward`;
+    - keeps each constructor argument as an attribute of the same name, for checkpoints;
+    - overrides `log_prob`, `score`, `start` and `advance` only for speed, or to add penalties in `score`.
     """
 
     embed: nn.Module
     uses_context: ClassVar[bool] = False
-    carries: ClassVar[bool] = False  # whether `advance` may go on without end, as an RNN's does
 
     def __init__(self, spec: Spec) -> None:
         super().__init__()
@@ -141,12 +89,12 @@ class Autoregressor(nn.Module, ABC):
 
     @property
     def max_length(self) -> int | None:
-        """Longest row that can be scored or sampled; None where there is no limit."""
+        """Longest row that can be scored or sampled; None if there is no limit."""
         return self.spec.length
 
     @abstractmethod
     def forward(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
-        """Scores of all next tokens at once.
+        """Logits of every token of a row, in one pass.
 
         Args:
             tokens: (B, T) int64, a prefix of a row or a whole row.
@@ -160,8 +108,12 @@ class Autoregressor(nn.Module, ABC):
         """log p(x_t | x_<t, c) of each token, (B, T) in nats."""
         return token_log_prob(self(tokens, context), tokens)
 
+    def score(self, tokens: Tensor, context: Tensor | None = None) -> Scores:
+        """`log_prob`, with the penalties of the same pass that training adds to the loss."""
+        return Scores(self.log_prob(tokens, context))
+
     def start(self, batch: int, length: int, context: Tensor | None = None) -> tuple[Tensor, State]:
-        """Begin `batch` empty rows of up to `length` tokens.
+        """Start `batch` empty rows of up to `length` tokens.
 
         Returns:
             logits (B, V) of the first token, and the state.
@@ -170,7 +122,7 @@ class Autoregressor(nn.Module, ABC):
         return self(tokens.new_zeros(batch, 1), context)[:, 0], Prefix(tokens, context)
 
     def advance(self, tokens: Tensor, state: Any) -> tuple[Tensor, State]:
-        """Take `tokens` (B, S) into the state, which may be consumed.
+        """Take `tokens` (B, S) into the state, which is consumed.
 
         A row of `length` tokens takes `length - 1`: nothing is scored after the last one.
 
@@ -182,59 +134,6 @@ class Autoregressor(nn.Module, ABC):
         logits = self(torch.cat([prefix, next_token], dim=1), state.context)
         return logits[:, -tokens.shape[1] :], Prefix(prefix, state.context)
 
-    def carry_on(
-        self, tokens: Tensor, carried: Carried | None = None, context: Tensor | None = None
-    ) -> tuple[Tensor, Carried]:
-        """log_prob of a piece of longer rows: truncated back-propagation, and evaluation without windows.
-
-        Args:
-            tokens: (B, S) int64, which follow those that were given with `carried`.
-            carried: from the piece before, or None where rows begin.
-            context: (B, S') int64, or None; read where rows begin.
-
-        Returns: nats (B, S), as one pass over the long rows would give, and where they stopped.
-        """
-        if carried is None:
-            logits, state = self.start(len(tokens), tokens.shape[1], context)
-            logits = logits[:, None]
-            if tokens.shape[1] > 1:
-                more, state = self.advance(tokens[:, :-1], state)
-                logits = torch.cat([logits, more], dim=1)
-        else:
-            before = torch.cat([carried.last, tokens[:, :-1]], dim=1)
-            logits, state = self.advance(before, carried.state)
-        return token_log_prob(logits, tokens), Carried(tokens[:, -1:], state)
-
-    def attention_weights(self, tokens: Tensor, context: Tensor | None = None) -> Tensor | None:
-        """Where each token's score looks in the context, (B, T, S), rows summing to 1; None if nowhere."""
-        return None
-
-    def roll_out(
-        self,
-        noise: Tensor,
-        forced: Tensor,
-        context: Tensor | None,
-        progress: Callable[[int], object],
-    ) -> tuple[Tensor, Tensor] | None:
-        """Draw whole rows at once, if the network has a faster way than `advance`; here it has none.
-
-        Args:
-            noise: (B, T) float64 in [0, 1), turned into tokens as `arlm.sampling.noise.draw` does.
-            forced: (B, T) int64, -1 where a token is to be drawn.
-            context: as for `forward`.
-            progress: called with the number of positions done.
-
-        Returns: tokens and log-probabilities (B, T), or None.
-        """
-        return None
-
-
-def check_sizes(dropout: float = 0.0, **sizes: int) -> None:
-    """Refuse a network's sizes below 1 and dropout outside [0, 1)."""
-    for name, size in sizes.items():
-        require(size >= 1, f"model.net.{name}", size, "choose at least 1")
-    require(0 <= dropout < 1, "model.net.dropout", dropout, "choose from 0 up to below 1")
-
 
 def log_softmax(logits: Tensor) -> Tensor:
     """Log-probabilities over the last axis, in float32 or better."""
@@ -242,10 +141,10 @@ def log_softmax(logits: Tensor) -> Tensor:
 
 
 def token_log_prob(logits: Tensor, tokens: Tensor) -> Tensor:
-    """Nats of `tokens` (...) under `logits` (..., V)."""
+    """log p of `tokens` (...) under `logits` (..., V), in nats."""
     return log_softmax(logits).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
 
 
 def device_of(net: nn.Module) -> torch.device:
-    """Where the parameters of `net` are."""
+    """The device of a network's parameters."""
     return next(net.parameters()).device

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from arlm.core import Spec
 from arlm.data.dataset import FixedRows
-from arlm.data.module import Split, TokenDataModule, data_folder
+from arlm.data.folders import Split, data_folder
+from arlm.data.module import TokenDataModule
 from arlm.domains.image import ImageDomain, check_levels
 from arlm.errors import UserError
 

@@ -11,7 +11,7 @@ import random
 from itertools import product
 from typing import NamedTuple
 
-from arlm.data.module import Split, split_of
+from arlm.data.folders import Split, split_of
 from arlm.data.pairs import Sentences
 from arlm.data.parallel_module import ParallelDataModule
 from arlm.errors import require

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from arlm.core import Spec
 from arlm.data.dataset import FixedRows, generator
-from arlm.data.module import Split, TokenDataModule
+from arlm.data.folders import Split
+from arlm.data.module import TokenDataModule
 from arlm.domains import ImageDomain
 
 

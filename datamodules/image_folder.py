@@ -13,7 +13,8 @@ from torchvision.transforms.v2.functional import center_crop, resize
 
 from arlm.core import Spec
 from arlm.data.dataset import FixedRows
-from arlm.data.module import Split, TokenDataModule, data_folder, split_of
+from arlm.data.folders import Split, data_folder, split_of
+from arlm.data.module import TokenDataModule
 from arlm.domains.image import ImageDomain, check_levels, read_image
 from arlm.errors import UserError, require
 

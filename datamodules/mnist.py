@@ -23,7 +23,8 @@ from torch import Tensor
 
 from arlm.core import Batch, Spec
 from arlm.data.dataset import FixedRows, Rows, TokenDataset, chosen, generator, whole_rows
-from arlm.data.module import Split, TokenDataModule, data_folder
+from arlm.data.folders import Split, data_folder
+from arlm.data.module import TokenDataModule
 from arlm.domains.image import ImageDomain, check_levels
 from arlm.errors import UserError
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from arlm.data.module import Split, data_folder
+from arlm.data.folders import Split, data_folder
 from arlm.data.pairs import Sentences, aligned
 from arlm.data.parallel_module import ParallelDataModule
 from arlm.errors import UserError
@@ -25,13 +25,13 @@ class Multi30k(ParallelDataModule):
     Args:
         test: name of the test files.
         data_dir: folder of data sets; by default ARLM_DATA_DIR or the user's cache.
-        reading: see ParallelDataModule: source, target, tokenizer, vocab_size, joint, batch_tokens, ...
+        options: see ParallelDataModule: source, target, tokenizer, vocab_size, joint, batch_tokens, ...
     """
 
     def __init__(
-        self, test: str = "test_2016_flickr", data_dir: str | None = None, **reading: Any
+        self, test: str = "test_2016_flickr", data_dir: str | None = None, **options: Any
     ) -> None:
-        super().__init__(**reading)
+        super().__init__(**options)
         self.test, self.data_dir = test, data_dir
         self.folder = data_folder(data_dir) / "multi30k"
         if not self.folder.is_dir():

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from arlm.data.module import Split
+from arlm.data.folders import Split, find_file
 from arlm.data.pairs import Sentences, aligned
 from arlm.data.parallel_module import ParallelDataModule
-from arlm.data.text_module import find_file
 from arlm.errors import UserError, require
 
 
@@ -21,7 +20,7 @@ class ParallelText(ParallelDataModule):
         val, test: the same for these splits; None takes every so many pairs out of the training files.
         held_out: share of the training files' pairs that each such split takes, in (0, 0.5).
         data_dir: folder of data sets; by default ARLM_DATA_DIR or the user's cache.
-        reading: see ParallelDataModule: source, target, tokenizer, vocab_size, joint, batch_tokens, ...
+        options: see ParallelDataModule: source, target, tokenizer, vocab_size, joint, batch_tokens, ...
     """
 
     def __init__(
@@ -31,9 +30,9 @@ class ParallelText(ParallelDataModule):
         test: Sequence[str] | None = None,
         held_out: float = 0.02,
         data_dir: str | None = None,
-        **reading: Any,
+        **options: Any,
     ) -> None:
-        super().__init__(**reading)
+        super().__init__(**options)
         require(0 < held_out < 0.5, "data.held_out", held_out, "choose between 0 and 0.5")
         self.train, self.val, self.test = train, val, test
         self.held_out, self.data_dir = held_out, data_dir

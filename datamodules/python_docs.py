@@ -16,11 +16,11 @@ from functools import cached_property
 from pydoc_data.topics import topics
 from typing import Any
 
-from arlm.data.corpus import TokenStream, in_memory
-from arlm.data.module import Split, split_of
+from arlm.data.corpus import Corpus, in_memory
+from arlm.data.folders import Split, split_of
 from arlm.data.text_module import TextDataModule
 from arlm.domains import TextDomain
-from arlm.domains.text import character_tokenizer
+from arlm.tokenizers import CharacterTokenizer
 
 ALPHABET = "\n" + "".join(map(chr, range(32, 127)))  # printable ASCII
 PARTS = 10  # one for validation, one for the test
@@ -36,18 +36,18 @@ class PythonDocs(TextDataModule):
 
     Args:
         length: as for TextDataModule.
-        reading: see TextDataModule: reading, stride, lanes, overlap, apart, batch_size, ...
+        options: see TextDataModule: batching, stride, streams, overlap, separate_documents, ...
     """
 
     def __init__(
         self,
         length: int = 128,
-        **reading: Any,
+        **options: Any,
     ) -> None:
-        super().__init__(length, **reading)
-        self.domain = TextDomain(character_tokenizer(ALPHABET, unknown=True))
+        super().__init__(length, **options)
+        self.domain = TextDomain(CharacterTokenizer(ALPHABET, unknown=True))
 
-    def read(self, split: Split) -> TokenStream:
+    def read(self, split: Split) -> Corpus:
         kept: dict[str, list[str]] = {}
         quoted: set[str] = set()
         for held in ("test", "val", "train"):
@@ -56,7 +56,7 @@ class PythonDocs(TextDataModule):
             kept[held] = ["\n\n".join(p for p in d if p.strip() not in quoted) for d in documents]
             quoted |= {p.strip() for d in documents for p in d if len(p.strip()) >= QUOTED}
         *texts, last = kept[split]
-        return in_memory([*(text + "\n\n" for text in texts), last], self.domain)
+        return in_memory([*(text + "\n\n" for text in texts), last], self.domain.tokenizer)
 
     @cached_property
     def provenance(self) -> dict[str, str]:

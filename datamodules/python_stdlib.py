@@ -14,9 +14,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from arlm.data.corpus import TokenStream, in_memory
-from arlm.data.module import Split, split_of
-from arlm.data.text_module import TextDataModule, tokenizer_file
+from arlm.data.corpus import Corpus, in_memory
+from arlm.data.folders import Split, split_of
+from arlm.data.text_module import TextDataModule, named_tokenizer
+from arlm.domains import TextDomain
 from arlm.errors import UserError
 
 PARTS = 20  # one for validation, one for the test
@@ -29,18 +30,18 @@ class PythonStdlib(TextDataModule):
     Args:
         tokenizer: "byte", or the path of a tokenizer's JSON from tools/train_tokenizer.py.
         length: as for TextDataModule.
-        reading: see TextDataModule: reading, stride, lanes, overlap, apart, batch_size, ...
+        options: see TextDataModule: batching, stride, streams, overlap, separate_documents, ...
     """
 
     def __init__(
         self,
         tokenizer: str = "byte",
         length: int = 256,
-        **reading: Any,
+        **options: Any,
     ) -> None:
-        super().__init__(length, **reading)
+        super().__init__(length, **options)
         self.tokenizer = tokenizer
-        self.domain = tokenizer_file(tokenizer)
+        self.domain = TextDomain(named_tokenizer(tokenizer))
 
     @cached_property
     def files(self) -> dict[str, str]:
@@ -56,9 +57,9 @@ class PythonStdlib(TextDataModule):
             )
         return texts
 
-    def read(self, split: Split) -> TokenStream:
+    def read(self, split: Split) -> Corpus:
         *texts, last = (t for name, t in self.files.items() if split_of(name, PARTS) == split)
-        return in_memory([*(text + "\n" for text in texts), last], self.domain)
+        return in_memory([*(text + "\n" for text in texts), last], self.domain.tokenizer)
 
     @cached_property
     def provenance(self) -> dict[str, str]:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from arlm.data.corpus import Piece, texts
-from arlm.data.module import Split
-from arlm.data.text_module import FilesDataModule, find_file, tokenizer_file
+from arlm.data.folders import Split, find_file
+from arlm.data.text_module import FilesDataModule, named_tokenizer
 from arlm.domains import TextDomain
-from arlm.domains.text import character_tokenizer
 from arlm.errors import UserError, require
+from arlm.tokenizers import CharacterTokenizer
 
 
 class TextFile(FilesDataModule):
@@ -27,7 +27,7 @@ class TextFile(FilesDataModule):
         one_held_out: validation and test are the same text, as in nanoGPT's split of Tiny Shakespeare.
         separator: text behind which a document ends; without one, a file is a document.
         data_dir: folder of data sets; by default ARLM_DATA_DIR or the user's cache.
-        reading: see TextDataModule: length, reading, stride, lanes, overlap, apart, batch_size, ...
+        options: see TextDataModule: length, batching, stride, streams, overlap, separate_documents, ...
     """
 
     def __init__(
@@ -38,9 +38,9 @@ class TextFile(FilesDataModule):
         one_held_out: bool = False,
         separator: str | None = None,
         data_dir: str | None = None,
-        **reading: Any,
+        **options: Any,
     ) -> None:
-        super().__init__(**reading)
+        super().__init__(**options)
         require(0 < held_out < 1, "data.held_out", held_out, "choose between 0 and 1")
         self.path = path if isinstance(path, str) else list(path)
         self.tokenizer, self.held_out, self.one_held_out = tokenizer, held_out, one_held_out
@@ -52,9 +52,9 @@ class TextFile(FilesDataModule):
         if self.size < 2:
             raise UserError(f"data.path: {path!r} has {self.size} bytes; give a text of at least 2")
         if tokenizer == "character":
-            self.domain = TextDomain(character_tokenizer(set().union(*texts(self.files, False))))
+            self.domain = TextDomain(CharacterTokenizer(set().union(*texts(self.files, False))))
         else:
-            self.domain = tokenizer_file(tokenizer)
+            self.domain = TextDomain(named_tokenizer(tokenizer))
 
     def pieces(self, split: Split) -> list[Piece]:
         cut = self._whole_character(int(self.size * (1 - self.held_out)))

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from arlm.data.corpus import Piece, replace_file, texts
-from arlm.data.module import Split
-from arlm.data.text_module import FilesDataModule, find_file, prepared_folder, tokenizer_file
+from arlm.data.folders import Split, find_file, prepared_folder
+from arlm.data.text_module import FilesDataModule, named_tokenizer
 from arlm.domains import TextDomain
-from arlm.domains.text import character_tokenizer, word_tokenizer
 from arlm.errors import UserError
+from arlm.tokenizers import CharacterTokenizer, WordTokenizer
 
 Files = str | list[str]
 
@@ -31,7 +31,7 @@ class TextSplits(FilesDataModule):
         words_from: whose words or characters the vocabulary holds; "all" as pytorch/examples does.
         separator: text behind which a document ends; without one, a file is a document.
         data_dir: folder of data sets; by default ARLM_DATA_DIR or the user's cache.
-        reading: see TextDataModule: length, reading, stride, lanes, overlap, apart, batch_size, ...
+        options: see TextDataModule: length, batching, stride, streams, overlap, separate_documents, ...
 
     References:
         | Building a Large Annotated Corpus of English: The Penn Treebank (Marcus et al., 1993), in
@@ -49,9 +49,9 @@ class TextSplits(FilesDataModule):
         words_from: Literal["train", "all"] = "train",
         separator: str | None = None,
         data_dir: str | None = None,
-        **reading: Any,
+        **options: Any,
     ) -> None:
-        super().__init__(**reading)
+        super().__init__(**options)
         self.train, self.val, self.test = train, val, test
         self.tokenizer, self.words_from = tokenizer, words_from
         self.separator, self.data_dir = separator, data_dir
@@ -61,13 +61,13 @@ class TextSplits(FilesDataModule):
         every = [file for files in self.files.values() for file in files]
         known = self.files["train"] if words_from == "train" else every
         if tokenizer == "word":
-            self.domain = TextDomain(word_tokenizer(vocabulary(known)))
+            self.domain = TextDomain(WordTokenizer(vocabulary(known)))
         elif tokenizer == "character":
             self.domain = TextDomain(
-                character_tokenizer(set().union(*texts(known, False)), words_from == "train")
+                CharacterTokenizer(set().union(*texts(known, False)), words_from == "train")
             )
         else:
-            self.domain = tokenizer_file(tokenizer)
+            self.domain = TextDomain(named_tokenizer(tokenizer))
 
     def _find(self, split: Split, files: Files) -> list[Path]:
         names = [files] if isinstance(files, str) else files

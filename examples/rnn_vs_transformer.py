@@ -38,10 +38,10 @@ def train(config: str, data: str, steps: int, seed: int, out: Path, name: str) -
     run = out / "runs" / name
     if not list(run.rglob("finished")):
         data_file = CONFIGS / "data" / f"{data}.yaml"
-        reading = "--data.reading lanes --data.length 64 --data.batch_size 32"
+        batching = "--data.batching continuous --data.length 64 --data.batch_size 32"
         arlm(
             f"fit --config {CONFIGS / config}.yaml --data {data_file} "
-            f"{reading if config == LSTM else '--data.length 128 --data.batch_size 16'} "
+            f"{batching if config == LSTM else '--data.length 128 --data.batch_size 16'} "
             f"--seed_everything {seed} --data.seed {seed} --trainer.max_steps {steps} "
             f"--trainer.val_check_interval {steps // 4} "
             f"--trainer.logger.save_dir {run.parent} --trainer.logger.name {run.name}"

@@ -49,7 +49,15 @@ SMALL: dict[str, list[dict]] = {
         {"width": 8, "depth": 2, "heads": 2, "positions": "rotary"},
         {"width": 8, "depth": 2, "heads": 2, "positions": "learned"},
         {"width": 8, "depth": 2, "heads": 2, "positions": "alibi", "norm_first": False},
-        {"width": 8, "depth": 2, "heads": 2, "band": 2, "tied": True, "start_token": 1},
+        {
+            "width": 8,
+            "depth": 2,
+            "heads": 2,
+            "sliding_window": 2,
+            "windowed_blocks": "alternate",
+            "tied": True,
+            "start_token": 1,
+        },
         LLAMA,
     ],
     "LSTMSeq2Seq": [

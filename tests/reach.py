@@ -1,6 +1,6 @@
 """Which earlier tokens each token's logits should see, followed through the layers as drawn in the papers.
 
-A reach maps each place (row, column, channel) to the set of places that its features depend on.
+A reach maps each place (row, column, channel) to the set of positions that its features depend on.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Place = tuple[int, int, int]
 Reach = dict[Place, frozenset[Place]]
 
 
-def places(net: Autoregressor) -> list[Place]:
+def positions(net: Autoregressor) -> list[Place]:
     height, width, channels = net.spec.shape
     return list(itertools.product(range(height), range(width), range(channels)))
 
@@ -47,7 +47,7 @@ def masked(height: int, width: int, itself: bool) -> Callable[[Place, Place], bo
 
 
 def start(net: Autoregressor) -> Reach:
-    return {p: frozenset([p]) for p in places(net)}
+    return {p: frozenset([p]) for p in positions(net)}
 
 
 def pixel(reach: Reach, i: int, j: int) -> frozenset[Place]:
@@ -67,7 +67,7 @@ def row_lstm(net: Autoregressor) -> Reach:
     for _ in range(net.depth):
         states: Reach = {}
         read = convolved(x, masked(0, 1, True))
-        for i, j, c in places(net):
+        for i, j, c in positions(net):
             above = union(pixel(states, i - 1, j + d) for d in (-1, 0, 1))
             states[i, j, c] = read[i, j, c] | above
         x = {p: x[p] | union(states[(*p[:2], c)] for c in range(p[2] + 1)) for p in x}
@@ -81,10 +81,10 @@ def diagonal_bilstm(net: Autoregressor) -> Reach:
     for _ in range(net.depth):
         forth: Reach = {}
         back: Reach = {}
-        for i, j, c in places(net):
+        for i, j, c in positions(net):
             before = pixel(forth, i, j - 1) | pixel(forth, i - 1, j)
             forth[i, j, c] = union(x[i, j, d] for d in range(c + 1)) | before
-        for i, j, c in places(net):
+        for i, j, c in positions(net):
             j = width - 1 - j
             read = pixel(x, i, j) | (pixel(more, i, j) if net.complete else frozenset())
             back[i, j, c] = read | pixel(back, i, j + 1) | pixel(back, i - 1, j)
@@ -127,7 +127,7 @@ def reach_of(net: Autoregressor) -> Tensor:
         return torch.ones(length, length).tril(-1).triu(1 - net.order).bool()
     for kind in type(net).__mro__:
         if kind.__name__ in REACH:
-            order = {p: t for t, p in enumerate(places(net))}
+            order = {p: t for t, p in enumerate(positions(net))}
             matrix = torch.zeros(length, length, dtype=torch.bool)
             for target, sources in REACH[kind.__name__](net).items():
                 matrix[order[target], [order[s] for s in sources]] = True

@@ -44,7 +44,7 @@ def every_row(net: Autoregressor, context: Tensor | None, alpha: float) -> list[
         given = None if context is None else context[i : i + 1].expand(len(rows), -1)
         first = ((rows == END).cumsum(1) - (rows == END).long()) == 0  # up to the first end
         nats = (net.log_prob(rows, given) * first).sum(1)
-        scores = nats / torch.tensor([module.length_penalty(int(n), alpha) for n in first.sum(1)])
+        scores = nats / torch.tensor([module.length_norm(int(n), alpha) for n in first.sum(1)])
         best = scores.argsort(descending=True)
         found.append([(scores[j].item(), rows[j].tolist(), nats[j].item()) for j in best])
     return found
@@ -57,7 +57,9 @@ def test_a_wide_beam_is_exact(kind: type[Autoregressor], alpha: float) -> None:
     context = laws.contexts(net, 5)
     with torch.no_grad():
         expected = every_row(net, context, alpha)
-    beams = beam_search(net, len(expected), beam=250, best=4, alpha=alpha, context=context)
+    beams = beam_search(
+        net, len(expected), beam=250, n_best=4, length_penalty=alpha, context=context
+    )
     for i, rows in enumerate(expected):
         assert beams.tokens[i].tolist() == [tokens for _, tokens, _ in rows[:4]]
         assert beams.score[i].tolist() == pytest.approx([score for score, _, _ in rows[:4]])
@@ -77,7 +79,7 @@ def test_beam_1_is_greedy(kind: type[Autoregressor], ends: bool) -> None:
     spec = replace(PAIRS, vocab_size=7, shape=(9,))
     net = ending(kind) if ends else build(kind, spec)
     context = laws.contexts(net, 8)
-    greedy = generate(net, range(8), rules=[Greedy()], context=context)
+    greedy = generate(net, range(8), processors=[Greedy()], context=context)
     beams = beam_search(net, 8, beam=1, context=context)
     assert torch.equal(beams.tokens[:, 0], greedy.tokens)
     assert beams.log_prob[:, 0].tolist() == pytest.approx(greedy.log_prob.sum(1).tolist())
@@ -96,7 +98,7 @@ def test_stopping_early_loses_nothing(kind, alpha: float, monkeypatch) -> None:
 
     def run() -> tuple[Beams, int]:
         rows.clear()
-        return beam_search(net, 8, beam=8, alpha=alpha, context=context), sum(rows)
+        return beam_search(net, 8, beam=8, length_penalty=alpha, context=context), sum(rows)
 
     early, fewer = run()
     # nothing scores above 0: the rows are searched until `beam` have ended
@@ -114,11 +116,11 @@ def test_a_row_is_searched_as_if_alone(kind: type[Autoregressor]) -> None:
     rows: list[int] = []
     advance = net.advance
     net.advance = lambda tokens, state: (rows.append(len(tokens)), advance(tokens, state))[1]
-    together = beam_search(net, 6, beam=3, best=3, context=context)
+    together = beam_search(net, 6, beam=3, n_best=3, context=context)
     assert context is None or len(set(rows)) > 1  # some have left before the others
     for i in range(6):
         given = None if context is None else context[i : i + 1]
-        alone = beam_search(net, 1, beam=3, best=3, context=given)
+        alone = beam_search(net, 1, beam=3, n_best=3, context=given)
         assert torch.equal(alone.tokens[0], together.tokens[i])
         assert alone.score[0].tolist() == pytest.approx(together.score[i].tolist())
 
@@ -126,12 +128,12 @@ def test_a_row_is_searched_as_if_alone(kind: type[Autoregressor]) -> None:
 def test_scores_are_those_of_the_network() -> None:
     net = build(TransformerSeq2Seq, replace(PAIRS, vocab_size=7, shape=(9,)))
     context = laws.contexts(net, 6)
-    beams = beam_search(net, 6, beam=4, best=4, alpha=0.7, context=context)
+    beams = beam_search(net, 6, beam=4, n_best=4, length_penalty=0.7, context=context)
     rows, ends = beams.tokens.flatten(0, 1), (beams.tokens == END).flatten(0, 1)
     nats = net.log_prob(rows, context.repeat_interleave(4, 0))
     inside = (ends.cumsum(1) - ends.long()) == 0
     assert (nats * inside).sum(1).tolist() == pytest.approx(beams.log_prob.flatten().tolist())
-    penalties = [module.length_penalty(int(n), 0.7) for n in inside.sum(1)]
+    penalties = [module.length_norm(int(n), 0.7) for n in inside.sum(1)]
     expected = beams.log_prob.flatten() / torch.tensor(penalties)
     assert beams.score.flatten().tolist() == pytest.approx(expected.tolist())
     assert (beams.score.diff(dim=1) <= 0).all()
@@ -140,7 +142,7 @@ def test_scores_are_those_of_the_network() -> None:
 def test_a_prompt_is_kept_and_does_not_count() -> None:
     net = build(LSTMLanguageModel, replace(PAIRS, shape=(6,)))
     prompt = torch.tensor([[0, 1], [1, 1]])
-    beams = beam_search(net, 2, beam=100, alpha=0.0, prompt=prompt)
+    beams = beam_search(net, 2, beam=100, length_penalty=0.0, prompt=prompt)
     assert torch.equal(beams.tokens[:, 0, :2], prompt)
     whole = beams.tokens[:, 0]
     ends = whole == END
@@ -154,7 +156,7 @@ def test_padding_is_never_found() -> None:
     net = build(LSTMSeq2Seq, spec)
     net.head.bias.data[3] += 5.0  # the likeliest token by far
     context = laws.contexts(net, 4)
-    beams = beam_search(net, 4, beam=4, best=4, context=context)
+    beams = beam_search(net, 4, beam=4, n_best=4, context=context)
     assert not (beams.tokens == 3).any()
 
 
@@ -162,8 +164,8 @@ def test_padding_is_never_found() -> None:
     ("arguments", "said"),
     [
         ({"beam": 0}, "beam: 0"),
-        ({"beam": 3, "best": 4}, "n-best: 4"),
-        ({"alpha": -1.0}, "length-penalty: -1.0"),
+        ({"beam": 3, "n_best": 4}, "n-best: 4"),
+        ({"length_penalty": -1.0}, "length-penalty: -1.0"),
         ({"length": 99}, "length: 99"),
         ({"prompt": torch.zeros(1, 5, dtype=torch.long)}, "prompt: 5"),
     ],

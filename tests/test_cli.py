@@ -151,12 +151,15 @@ def test_score_draws_where_an_image_surprises(arlm, runs: Path, picture: Path) -
         ("sample digits_pixelcnn --complete digit.png --keep top:2", "--keep: 'top:2'"),
         ("sample digits_pixelcnn --label 3", "--label: 3 given, but the checkpoint knows no"),
         ("sample digits_pixelcnn --sweep temperature", "--sweep: 'temperature' has no values"),
-        ("sample digits_pixelcnn --sweep heat=1,2", "--rules: unknown rule 'heat'"),
+        ("sample digits_pixelcnn --sweep heat=1,2", "--processors: unknown processor 'heat'"),
         ("sample digits_pixelcnn --sweep top_k=1,2 --gif a.gif", "--gif: it shows one set"),
         ("sample digits_pixelcnn --gif /proc/a.gif", "cannot write '/proc/a.gif'"),
-        ("sample fox --complete digit.png", "--complete: it needs images"),
+        (
+            "sample fox --complete digit.png",
+            "--complete: 'digit.png' given, but the checkpoint draws text",
+        ),
         ("score digits_pixelcnn wide.png", "image: 'wide.png' is 9x8 pixels"),
-        ("score fox digit.png", "models text; give one of images"),
+        ("score fox digit.png", "models text, which `arlm score` does not do"),
         ("score digits_pixelcnn digit.png --label 1", "--label: 1 given"),
     ],
 )
@@ -170,7 +173,7 @@ def test_bad_pictures_and_options_are_told_in_one_line(
 
 def test_sample_searches_for_the_likeliest_text(arlm, runs: Path) -> None:
     given = ["sample", runs / "fox", "--prompt", "the fox", "--length", 12]
-    greedy = arlm(*given, "--n", 1, "--rules", "greedy").out
+    greedy = arlm(*given, "--n", 1, "--processors", "greedy").out
     assert arlm(*given, "--n", 1, "--beam", 1).out == greedy
     several = arlm(*given, "--n", 3, "--beam", 8).out.split("--- ")[1:]
     assert len(several) == 3
@@ -179,11 +182,11 @@ def test_sample_searches_for_the_likeliest_text(arlm, runs: Path) -> None:
 
 
 def test_sample_goes_on_from_a_prompt(arlm, runs: Path) -> None:
-    told = arlm("sample", runs / "fox", "--n", 2, "--prompt", "the fox", "--rules", "top_k=3")
+    told = arlm("sample", runs / "fox", "--n", 2, "--prompt", "the fox", "--processors", "top_k=3")
     assert told.code == 0, told.err
     assert told.out.count("the fox") == 2
     assert "tokens/s" in told.err
-    greedy = arlm("sample", runs / "fox", "--n", 2, "--rules", "greedy").out.split("--- 1\n")
+    greedy = arlm("sample", runs / "fox", "--n", 2, "--processors", "greedy").out.split("--- 1\n")
     assert greedy[0].removeprefix("--- 0\n") == greedy[1]
     assert arlm("sample", runs / "fox", "--n", 2, "--out", "x.txt").out.strip() == "x.txt"
     assert Path("x.txt").read_text().startswith("--- 0\n")
@@ -264,8 +267,8 @@ def test_options_on_the_command_line_win_over_the_checkpoint(arlm, runs: Path) -
         (["sample", "x", "--n", 0], "--n: 0 is out of range; choose at least 1"),
         (["sample", "x", "--n", "many"], "argument --n: invalid int value: 'many'"),
         (["sample", "x", "--nn", 3], "--nn: unknown option; did you mean '--n'?"),
-        (["sample", "x", "--rules", "temperature=-1"], "temperature: -1.0 is out of range; choose"),
-        (["sample", "x", "--rules", "nucleus=1"], "--rules: unknown rule 'nucleus'; choose from"),
+        (["sample", "x", "--processors", "temperature=-1"], "temperature: -1.0 is out of range; choose"),
+        (["sample", "x", "--processors", "nucleus=1"], "--processors: unknown processor 'nucleus'; choose from"),
         (["evaluate", "x", "--split", "dev"], "argument --split: invalid choice: 'dev'"),
     ],
     ids=lambda value: None if isinstance(value, str) else " ".join(map(str, value[-2:])),
@@ -281,13 +284,17 @@ def test_bad_input_is_one_line(arlm, arguments: list, said: str) -> None:
         ("fox", ["--prompt", "a" * 9, "--length", 9], "--prompt: 9 tokens leave nothing to draw"),
         ("fox", ["--prompt", "ß"], "--prompt: text: character 'ß' is unknown to the tokenizer"),
         ("fox", ["--beam", 3], "--beam: 3 is out of range; choose at least --n, 16"),
-        ("fox", ["--beam", 20, "--rules", "greedy"], "--beam: it searches and draws nothing"),
-        ("digits_pixelcnn", ["--beam", 20], "--beam: the likeliest image is no sample"),
+        ("fox", ["--beam", 20, "--processors", "greedy"], "--beam: it searches and draws nothing"),
+        (
+            "digits_pixelcnn",
+            ["--beam", 20],
+            "--beam: 20 given, but the likeliest image is no sample",
+        ),
         ("fox", ["--length", 33], "length: 33 tokens do not fit the network, which holds 32"),
         ("fox", ["--out", "/proc/x/y.txt"], "--out: cannot write '/proc/x/y.txt'"),
         ("digits_pixelcnn", ["--out", "/proc/x.png"], "--out: cannot write '/proc/x.png'"),
         ("digits_pixelcnn", ["--prompt", "x"], "--prompt: 'x' given, but the checkpoint draws"),
-        ("digits_pixelcnn", ["--length", 3], "--length: images have a fixed size"),
+        ("digits_pixelcnn", ["--length", 3], "--length: 3 given, but images have a fixed size"),
     ],
 )
 def test_bad_requests_of_a_checkpoint_are_one_line(
@@ -324,8 +331,8 @@ def test_bad_texts_and_readings_are_one_line(arlm, runs: Path) -> None:
     file = ["--data", "datamodules.text_file.TextFile", "--data.path", "t.txt"]
     splits = ["--data", "datamodules.text_splits.TextSplits", "--data.train", "t.txt"]
     splits += ["--data.val", "t.txt", "--data.test", "t.txt"]
-    said = arlm("fit", *docs, "--data.reading", "lanes", "--trainer.max_steps", 1).error()
-    assert "data.reading: TransformerLanguageModel cannot carry its state" in said
+    said = arlm("fit", *docs, "--data.batching", "continuous", "--trainer.max_steps", 1).error()
+    assert "data.batching: TransformerLanguageModel cannot carry its state" in said
     Path("t.txt").write_bytes(b"text " * 500 + b"\0" + b"text " * 500)
     assert "'t.txt' is binary (a zero at byte 2500)" in arlm("fit", *docs, *file).error()
     assert "'t.txt' is binary" in arlm("fit", *docs, *splits).error()

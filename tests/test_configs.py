@@ -11,7 +11,7 @@ import yaml
 from conftest import ROOT
 
 from arlm.cli.trainer import TRAINER_DEFAULTS
-from arlm.sampling.processors import Rule, all_rules
+from arlm.sampling.processors import LogitsProcessor, all_processors
 
 CONFIGS = ROOT / "configs"
 RUNS = sorted(CONFIGS.glob("*.yaml"))
@@ -98,12 +98,12 @@ def test_run_is_short_and_begins_with_launch_line_time_and_result(path: Path) ->
 
 
 def test_every_rule_has_a_fragment() -> None:
-    assert {p.stem for p in (CONFIGS / "sampler").glob("*.yaml")} == set(all_rules())
+    assert {p.stem for p in (CONFIGS / "sampler").glob("*.yaml")} == set(all_processors())
     for path in (CONFIGS / "sampler").glob("*.yaml"):
         (entry,) = yaml.safe_load(path.read_text())["rules"]
         module, _, name = entry["class_path"].rpartition(".")
         rule = getattr(sys.modules[module], name)(**entry.get("init_args", {}))
-        assert isinstance(rule, Rule)
+        assert isinstance(rule, LogitsProcessor)
         assert rule(torch.zeros(1, 3), torch.zeros(1, 0)).shape == (1, 3)
 
 

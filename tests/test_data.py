@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from arlm.data.corpus import TokenStream, in_memory
+from arlm.data.corpus import Corpus, in_memory
 from arlm.data.dataset import FixedRows, Rows
-from arlm.data.module import BatchOrder, ResumableLoader, Split, TokenDataModule
+from arlm.data.folders import Split
+from arlm.data.module import TokenDataModule
+from arlm.data.order import BatchOrder, ResumableLoader
 from arlm.data.text_module import TextDataModule
 from arlm.data.windows import TextWindows
 from arlm.domains import ImageDomain, TextDomain
-from arlm.domains.text import byte_tokenizer, character_tokenizer
 from arlm.errors import UserError
+from arlm.tokenizers import CharacterTokenizer
 from datamodules import python_docs, python_stdlib
 from datamodules.digits import Digits
 from datamodules.digits import images as digit_images
@@ -24,14 +26,13 @@ from datamodules.python_docs import PythonDocs
 from datamodules.python_stdlib import PythonStdlib
 from datamodules.text_file import TextFile
 
-LETTERS = TextDomain(character_tokenizer("abcdefgh"))
+LETTERS = TextDomain(CharacterTokenizer("abcdefgh"))
 
 
 def test_training_windows_are_disjoint_and_differ_between_epochs() -> None:
     text = torch.arange(1000)
-    domain = TextDomain(byte_tokenizer())
-    domain._bytes = torch.ones(1000)
-    windows = TextWindows(TokenStream(text), domain, 16, seed=3)
+    domain = TextDomain(CharacterTokenizer(map(chr, range(1000))))
+    windows = TextWindows(Corpus(text), domain, 16, seed=3)
     everything = torch.arange(len(windows))
     first = windows[Rows(0, everything)].tokens
     assert len(first.unique()) == first.numel()
@@ -87,12 +88,12 @@ class Letters(TextDataModule):
         self.size = size
         self.domain = LETTERS
 
-    def read(self, split: Split) -> TokenStream:
-        return in_memory([("abcdefgh" * self.size)[: self.size]], self.domain)
+    def read(self, split: Split) -> Corpus:
+        return in_memory([("abcdefgh" * self.size)[: self.size]], self.domain.tokenizer)
 
 
 def text(data: TextDataModule, split: Split) -> str:
-    return data.domain.decode(data.stream(split).whole())
+    return data.domain.decode(data.corpus(split).whole())
 
 
 def test_too_little_text_is_refused() -> None:

@@ -1,18 +1,30 @@
 """Domains round-trip, and tokens are worth what they stand for."""
 
+import json
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
-from arlm.domains import ImageDomain, TextDomain
-from arlm.domains.text import UNKNOWN, bpe_tokenizer, byte_tokenizer, character_tokenizer
+from arlm.checkpoints import build, describe
+from arlm.domains import Domain, ImageDomain, TextDomain
 from arlm.errors import UserError
+from arlm.tokenizers import (
+    BPETokenizer,
+    ByteTokenizer,
+    CharacterTokenizer,
+    SentenceTokenizer,
+)
+from arlm.tokenizers.character import UNKNOWN
 
 # All of Unicode but lone surrogates, which no UTF-8 text can hold.
 UNICODE = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
-BYTES = TextDomain(byte_tokenizer())
-BPE = TextDomain(bpe_tokenizer(["the cat sat on the mat. Die Katze saß auf der Matte. "] * 9, 300))
+BYTES = TextDomain(ByteTokenizer())
+BPE = TextDomain(
+    BPETokenizer.train(["the cat sat on the mat. Die Katze saß auf der Matte. "] * 9, 300)
+)
 
 
 @pytest.mark.parametrize("domain", [BYTES, BPE], ids=["byte", "bpe"])
@@ -29,7 +41,7 @@ def test_any_text_round_trips(domain: TextDomain, text: str) -> None:
 @given(text=UNICODE)
 def test_characters_round_trip(text: str) -> None:
     text = text.replace(UNKNOWN, "")
-    domain = TextDomain(character_tokenizer("a" + text))
+    domain = TextDomain(CharacterTokenizer("a" + text))
     tokens = domain.encode(text)
     assert len(tokens) == len(text)
     assert domain.decode(tokens) == text
@@ -38,11 +50,11 @@ def test_characters_round_trip(text: str) -> None:
 
 @settings(deadline=None, max_examples=300)
 @given(text=UNICODE)
-def test_the_table_gives_the_tokens_of_the_library(text: str) -> None:
-    assert BYTES.encode(text).tolist() == byte_tokenizer().encode(text).ids
-    tokenizer = character_tokenizer("abc\n\xe9", unknown=True)
-    tokens = TextDomain(tokenizer).encode(text, strict=False)
-    assert tokens.tolist() == tokenizer.encode(text).ids
+def test_tokens_are_bytes_and_alphabet_positions(text: str) -> None:
+    assert BYTES.encode(text).tolist() == list(text.encode())
+    alphabet = "\nabc\xe9"
+    tokens = TextDomain(CharacterTokenizer(alphabet, unknown=True)).encode(text, strict=False)
+    assert tokens.tolist() == [alphabet.find(c) % (len(alphabet) + 1) for c in text]
 
 
 def test_byte_tokens_are_one_a_byte_and_bpe_is_shorter() -> None:
@@ -50,21 +62,25 @@ def test_byte_tokens_are_one_a_byte_and_bpe_is_shorter() -> None:
     assert len(BPE.encode("the cat")) < 7
 
 
-def test_a_domain_is_rebuilt_from_its_json() -> None:
-    for domain in (BYTES, BPE):
-        again = TextDomain(domain.tokenizer)
+def test_a_domain_is_rebuilt_from_its_description() -> None:
+    words = SentenceTokenizer.train(["the cat ß"])
+    for tokenizer in (BYTES.tokenizer, BPE.tokenizer, CharacterTokenizer("cateh ß"), words):
+        domain = TextDomain(tokenizer)
+        again = build(json.loads(json.dumps(describe(domain))), Domain)
         assert torch.equal(again.encode("the cat ß"), domain.encode("the cat ß"))
+        assert again.tokenizer.fingerprint == tokenizer.fingerprint
+        assert torch.equal(again.tokenizer.token_bytes, tokenizer.token_bytes)
 
 
 def test_unknown_characters_are_refused_or_marked() -> None:
-    domain = TextDomain(character_tokenizer("abc", unknown=True))
+    domain = TextDomain(CharacterTokenizer("abc", unknown=True))
     with pytest.raises(UserError, match="'z' is unknown"):
         domain.encode("abz")
     tokens = domain.encode("azb", strict=False)
     assert domain.decode(tokens) == f"a{UNKNOWN}b"
     assert domain.units(tokens).tolist() == [1, 1, 1]
     with pytest.raises(UserError, match="unknown"):
-        TextDomain(character_tokenizer("abc")).encode("abz", strict=False)
+        TextDomain(CharacterTokenizer("abc")).encode("abz", strict=False)
 
 
 def test_half_a_surrogate_pair_is_refused() -> None:
@@ -73,17 +89,18 @@ def test_half_a_surrogate_pair_is_refused() -> None:
             domain.encode("a\udcff")
 
 
-def test_special_tokens_are_worth_nothing() -> None:
-    tokenizer = byte_tokenizer()
-    tokenizer.add_special_tokens(["<eos>"])
-    domain = TextDomain(tokenizer)
-    eos = tokenizer.token_to_id("<eos>")
+def test_special_tokens_count_no_bytes() -> None:
+    library = Tokenizer.from_str(BPE.tokenizer.json_text)
+    library.add_special_tokens(["<eos>"])
+    domain = TextDomain(BPETokenizer(library.to_str()))
+    eos = library.token_to_id("<eos>")
     assert domain.units(torch.tensor([eos, 0])).tolist() == [0, 1]
 
 
-def test_what_is_no_tokenizer_is_refused() -> None:
+@pytest.mark.parametrize("text", ['{"not": "a tokenizer"}', "", "[" * 100_000, "\0", "null"])
+def test_what_is_no_tokenizer_is_refused(text: str) -> None:
     with pytest.raises(UserError, match=r"train_tokenizer\.py"):
-        TextDomain('{"not": "a tokenizer"}')
+        BPETokenizer(text)
 
 
 @settings(deadline=None)

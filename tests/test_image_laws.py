@@ -19,7 +19,7 @@ from arlm.models.pixelrnn import DiagonalBiLSTM, RowLSTM
 from arlm.models.pixelsnail import PixelSNAIL
 
 
-def places(net: DiagonalBiLSTM, mirrored: bool) -> Tensor:
+def positions(net: DiagonalBiLSTM, mirrored: bool) -> Tensor:
     """Where pixel (i, j) of the image, or of its mirror image, stands among the diagonals, (H, W)."""
     height, width, _ = net.spec.shape
     place = diagonal_order(height, width).argsort().view(height, width)
@@ -33,7 +33,7 @@ class NoShift(DiagonalBiLSTM):
         super().__init__(spec, **arguments)
         for layer in self.layers:
             zeros = spec.shape[0] * spec.shape[1] + torch.arange(spec.shape[1])
-            layer.shifted = torch.cat([places(self, True).flatten()[self.order], zeros])
+            layer.shifted = torch.cat([positions(self, True).flatten()[self.order], zeros])
 
 
 class NotFlippedBack(DiagonalBiLSTM):
@@ -42,9 +42,9 @@ class NotFlippedBack(DiagonalBiLSTM):
     def __init__(self, spec, **arguments):
         super().__init__(spec, **arguments | {"depth": 1})  # two layers make up for it
         zeros = spec.shape[0] * spec.shape[1] + torch.arange(spec.shape[1])
-        source = torch.cat([zeros, places(self, False)[:-1].flatten()])[self.order]
+        source = torch.cat([zeros, positions(self, False)[:-1].flatten()])[self.order]
         for layer in self.layers:
-            layer.shifted = torch.cat([source, places(self, False)[-1]])
+            layer.shifted = torch.cat([source, positions(self, False)[-1]])
 
 
 class PaperDiagonal(DiagonalBiLSTM):
@@ -147,10 +147,9 @@ class LateVertical(GatedPixelCNN):
 class StaleRow(GatedPixelCNN):
     """The vertical stack is not computed for the first row."""
 
-    def plan(self, tape):
-        start_row = super().plan(tape)
-        tape.stages[:] = [stage._replace(after=1) for stage in tape.stages]
-        return start_row
+    def build_program(self, program):
+        super().build_program(program)
+        program.stages[:] = [stage._replace(after=1) for stage in program.stages]
 
 
 class ForgottenLabel(PixelCNN):

@@ -68,7 +68,7 @@ def test_arlm(path: Path) -> None:
         assert top not in {"datamodules", "tests", "examples", "tools"}, name
         if top in {"pytorch_lightning", "lightning_fabric"}:
             assert here in LIGHTNING, name
-        if top == "arlm" and rest[0] in ROOMS:
+        if top == "arlm" and rest and rest[0] in ROOMS:
             target = rest[0]
             assert target == here or target in reachable(here), f"{here} may not import {name}"
     if here == "core":

@@ -65,7 +65,7 @@ def test_gpt2_weight_for_weight() -> None:
 
 
 def from_llama(theirs: dict[str, Tensor], depth: int) -> dict[str, Tensor]:
-    """Llama's weights under our names; ours stand together where theirs are apart."""
+    """Llama's weights under our names; ours stand together where theirs are separate_documents."""
     ours = {
         "embed.weight": theirs["model.embed_tokens.weight"],
         "head.weight": theirs["lm_head.weight"],

@@ -8,15 +8,15 @@ import torch
 
 from arlm.core import Spec
 from arlm.models.pixelcnn import PixelCNN
-from arlm.pixels.base import RasterNetwork, RasterState
-from arlm.programs.native_backend import NativePlayer
-from arlm.programs.torch_backend import Player
+from arlm.pixels.base import PixelNetwork, PixelState
+from arlm.programs.native_backend import NativeBackend
+from arlm.programs.torch_backend import TorchBackend
 from arlm.sampling import fixed_point, generate
 from arlm.sampling.processors.temperature import Temperature
 
 pytest.importorskip("numba", reason="machine code needs numba (pip install arlm[native])")
 
-CASES = [case for case in laws.cases() if issubclass(case.kind, RasterNetwork)]
+CASES = [case for case in laws.cases() if issubclass(case.kind, PixelNetwork)]
 SPECS = laws.SPECS | {"grey": Spec(4, (5, 6, 1)), "rgb": Spec(4, (4, 6, 3))}
 SPECS |= {f"{k}+label": Spec(4, SPECS[k].shape, context=laws.LABEL) for k in ("grey", "rgb")}
 
@@ -45,8 +45,8 @@ def test_step_by_step_and_reordered(case: laws.Case, monkeypatch: pytest.MonkeyP
     with torch.no_grad():
         parallel = net(tokens, context)
         logits, state = net.start(6, net.spec.length, context)
-        assert isinstance(state, RasterState)
-        assert isinstance(state.player, NativePlayer)
+        assert isinstance(state, PixelState)
+        assert isinstance(state.backend, NativeBackend)
         chunk, state = net.advance(tokens[:, :-1], state)
         together = torch.cat([logits[:, None], chunk], dim=1)
         assert (together.softmax(-1) - parallel.softmax(-1)).abs().max() < 1e-4
@@ -76,16 +76,16 @@ def test_forced_pixels_stay_and_rules_take_the_other_way() -> None:
     assert sum(counted) == 36
     assert torch.equal(drawn.tokens[:, 10:20], forced[:, 10:20])
     assert torch.equal(fixed_point(net, range(5), forced=forced).tokens, drawn.tokens)
-    same = generate(net, range(5), forced=forced, rules=[Temperature(1.0)])
+    same = generate(net, range(5), forced=forced, processors=[Temperature(1.0)])
     assert torch.equal(same.tokens, drawn.tokens)
 
 
 def test_torch_plays_where_machine_code_is_not_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     net = PixelCNN(Spec(2, (4, 4, 1)), width=4, depth=1, head_width=4)
     monkeypatch.setenv("ARLM_NATIVE", "0")
-    assert isinstance(net.start(2, 16)[1].player, Player)
+    assert isinstance(net.start(2, 16)[1].backend, TorchBackend)
     monkeypatch.delenv("ARLM_NATIVE")
-    assert isinstance(net.double().start(2, 16)[1].player, Player)
+    assert isinstance(net.double().start(2, 16)[1].backend, TorchBackend)
 
 
 def test_fast_exp_and_its_kin() -> None:

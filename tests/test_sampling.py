@@ -105,7 +105,7 @@ def test_rows_end_at_eos_and_are_padded() -> None:
 
 
 def test_log_prob_is_the_networks_own_whatever_the_rules() -> None:
-    tokens, log_prob = generate(net(), [1, 2], rules=[TopK(2)])
+    tokens, log_prob = generate(net(), [1, 2], processors=[TopK(2)])
     assert torch.allclose(log_prob, net().log_prob(tokens))
 
 
@@ -160,7 +160,7 @@ def test_a_trainers_half_precision_does_not_reach_samples() -> None:
 def test_fixed_points_keep_prompts_rules_and_ends() -> None:
     model = net()
     forced = torch.tensor([[1, 2, -1, 0]]).expand(5, -1)
-    given = {"length": 8, "forced": forced, "rules": [TopK(2)]}
+    given = {"length": 8, "forced": forced, "processors": [TopK(2)]}
     steps, fixed = generate(model, range(5), **given), fixed_point(model, range(5), **given)
     assert torch.equal(fixed.tokens, steps.tokens)
     assert (fixed.log_prob - steps.log_prob).abs().max() < 1e-10

@@ -8,14 +8,14 @@ from torch import nn
 
 from arlm.core import Spec
 from arlm.errors import UserError
-from arlm.layers.attention import alibi_slopes, attention_bias
+from arlm.layers.attention import causal_mask
 from arlm.layers.fused_lstm import lstm
 from arlm.layers.head import score
+from arlm.layers.positional_encoding import alibi_slopes
 from arlm.models.neural_ngram import NeuralNGram
 from arlm.models.rnn import GRULanguageModel, LSTMLanguageModel, RNNLanguageModel
 from arlm.models.transformer import TransformerLanguageModel
-from arlm.training.module import parameter_groups
-from arlm.training.optimizers import Muon, orthogonal
+from arlm.training.optimizers import Muon, orthogonal, parameter_groups
 from arlm.training.schedules import HoldThenDecay
 
 SPEC = Spec(11, (9,))
@@ -90,16 +90,17 @@ def test_embedding_dropout_leaves_out_whole_words() -> None:
     assert set(by_token.values()) == {0.0, 2.0}
 
 
-def test_penalties_enter_the_gradient_and_not_the_likelihood() -> None:
+def test_penalties_are_returned_beside_the_likelihood() -> None:
     torch.manual_seed(1)
     net = LSTMLanguageModel(
         SPEC, width=6, depth=1, activation_penalty=2, slowness_penalty=3
     ).double()
     plain = LSTMLanguageModel(SPEC, width=6, depth=1).double()
     plain.load_state_dict(net.state_dict())
-    loss = -net.log_prob(TOKENS).mean()
-    assert torch.allclose(loss, -plain.log_prob(TOKENS).mean())
-    loss.backward()
+    scores = net.score(TOKENS)
+    assert torch.equal(scores.log_prob, plain.log_prob(TOKENS))
+    assert torch.equal(net.log_prob(TOKENS), plain.log_prob(TOKENS))
+    (-scores.log_prob.mean() + scores.auxiliary.mean()).backward()
     raw, dropped, _ = plain._read(plain._inputs(TOKENS), None)
     awd = -plain.log_prob(TOKENS).mean() + 2 * dropped.square().mean()
     # the paper's mean is over differences; ours over tokens, the first of which has none
@@ -107,8 +108,10 @@ def test_penalties_enter_the_gradient_and_not_the_likelihood() -> None:
     awd.backward()
     for ours, theirs in zip(net.parameters(), plain.parameters(), strict=True):
         assert torch.allclose(ours.grad, theirs.grad)
-    pieces = net.carry_on(TOKENS[:, :4])[0]
-    assert torch.allclose(pieces, plain.log_prob(TOKENS)[:, :4])
+    chunk = net.score_chunk(TOKENS[:, :4])[0]
+    assert torch.allclose(chunk.log_prob, plain.log_prob(TOKENS)[:, :4])
+    assert chunk.auxiliary.shape == (3, 4)
+    assert net.eval().score(TOKENS).auxiliary is None, "penalties are for training"
 
 
 def test_tied_weights_are_counted_once() -> None:
@@ -125,7 +128,7 @@ def test_tied_weights_are_counted_once() -> None:
         (NeuralNGram, {"order": 1}, "model.net.order: 1"),
         (TransformerLanguageModel, {"heads": 4, "kv_heads": 3}, "3 does not divide 4 heads"),
         (TransformerLanguageModel, {"start_token": 11}, "model.net.start_token: 11 .* 0 to 10"),
-        (TransformerLanguageModel, {"band": 0}, "model.net.band: 0"),
+        (TransformerLanguageModel, {"sliding_window": 0}, "model.net.sliding_window: 0"),
     ],
 )
 def test_bad_options_are_refused(kind, arguments, said) -> None:
@@ -137,7 +140,7 @@ def test_alibi_and_bands() -> None:
     assert torch.allclose(alibi_slopes(8), torch.tensor([2.0**-i for i in range(1, 9)]))
     assert torch.allclose(alibi_slopes(6)[4:], torch.tensor([2.0**-1, 2.0**-3]))
     at = torch.arange(4)
-    bias = attention_bias(at, at, torch.tensor([0.5]), band=2)[0]
+    bias = causal_mask(at, at, torch.tensor([0.5]), sliding_window=2)[0]
     inf = float("inf")
     rows = [
         [0, -inf, -inf, -inf],
@@ -150,7 +153,9 @@ def test_alibi_and_bands() -> None:
 
 def test_a_banded_block_sees_its_band_only() -> None:
     torch.manual_seed(0)
-    net = TransformerLanguageModel(SPEC, width=8, depth=2, heads=2, band=3).double().eval()
+    net = (
+        TransformerLanguageModel(SPEC, width=8, depth=2, heads=2, sliding_window=3).double().eval()
+    )
     net.blocks[0].attention.out.weight.data.zero_()  # the dense block attends to nothing
     other = TOKENS.clone()
     other[:, 1] = (other[:, 1] + 1) % 11
@@ -263,11 +268,11 @@ def test_wide_lstms_train_alike_by_either_layer(
         torch.manual_seed(1)
         net.zero_grad()
         with torch.autocast("cpu", torch.bfloat16):
-            first, carried = net.carry_on(tokens)
-            second, _ = net.carry_on(tokens, carried)
-        (-first - second).mean().backward()
+            first, after = net.score_chunk(tokens)
+            second, _ = net.score_chunk(tokens, after)
+        (-first.log_prob - second.log_prob).mean().backward()
         gradient = torch.cat([p.grad.flatten() for p in net.parameters()])
-        found[wide] = torch.cat([first, second]).detach(), gradient
+        found[wide] = torch.cat([first.log_prob, second.log_prob]).detach(), gradient
     assert len(calls) == 4
     assert torch.allclose(found[32][0], found[10**9][0], atol=0.02)
     difference = found[32][1] - found[10**9][1]

@@ -14,6 +14,7 @@ from conftest import ROOT
 
 from arlm.domains import TextDomain
 from arlm.models.pixelcnn import PixelCNN
+from arlm.tokenizers import BPETokenizer
 from arlm.training.module import AutoregressiveModule
 from datamodules.digits import Digits
 
@@ -28,7 +29,7 @@ def test_a_trained_tokenizer_round_trips_and_compresses(tmp_path: Path) -> None:
     text.write_text("the cat sat on the mat. ß 日本\n" * 50, encoding="utf-8")
     done = run(ROOT / "tools/train_tokenizer.py", text, "--vocab-size", 270, "--out", out)
     assert done.returncode == 0, done.stderr
-    domain = TextDomain(out.read_text(encoding="utf-8"))
+    domain = TextDomain(BPETokenizer(out.read_text(encoding="utf-8")))
     assert domain.vocab_size == 270
     tokens = domain.encode("the cat ß")
     assert domain.decode(tokens) == "the cat ß"

@@ -18,11 +18,12 @@ from conftest import ROOT
 
 import arlm
 from arlm import checkpoints
+from arlm.checkpoints.describe import checksums, entry_checksum
 from arlm.core import Autoregressor, Spec
 from arlm.errors import UserError
 from arlm.models.pixelcnn import PixelCNN
 from arlm.models.rnn import LSTMLanguageModel
-from arlm.reports.images import write_samples
+from arlm.reports.view import view_of
 from arlm.sampling import Sampler, row_seeds
 from arlm.training.callbacks import AtomicCheckpointIO, AverageOncePlateaued, WriteSamples
 from arlm.training.module import AutoregressiveModule, planned_steps
@@ -101,16 +102,16 @@ def lstm_run(
     return run(folder, steps, *callbacks, resume=resume, spec=data.spec, net=net, data=data)
 
 
-@pytest.mark.parametrize("reading", ["windows", "lanes"])
+@pytest.mark.parametrize("reading", ["windows", "streams"])
 def test_a_run_killed_in_the_middle_of_an_epoch_resumes_exactly(
     tmp_path: Path, reading: str
 ) -> None:
     whole, first, rest = Losses(), Losses(), Losses()
-    reference, _ = lstm_run(tmp_path / "a", 60, whole, reading=reading)
+    reference, _ = lstm_run(tmp_path / "a", 60, whole, batching=reading)
     saved = tmp_path / "half.ckpt"
-    lstm_run(tmp_path / "b", 60, first, StopAt(45, saved), reading=reading)  # an epoch: 37 steps
+    lstm_run(tmp_path / "b", 60, first, StopAt(45, saved), batching=reading)  # an epoch: 37 steps
     torch.manual_seed(99)
-    resumed, _ = lstm_run(tmp_path / "c", 60, rest, resume=saved, reading=reading)
+    resumed, _ = lstm_run(tmp_path / "c", 60, rest, resume=saved, batching=reading)
     effort = torch.load(saved, weights_only=True)["effort"]
     assert effort["tokens"] == 45 * 4 * 16
     assert resumed.effort.tokens == 60 * 4 * 16
@@ -170,7 +171,7 @@ def test_averaged_weights_are_evaluated_saved_and_drawn_from(tmp_path: Path) -> 
     assert torch.equal(saved.first.weight, seen["evaluated"])
     assert not torch.equal(seen["evaluated"], seen["trained"])
     drawn = Sampler()(saved, row_seeds(0, 4)).tokens
-    again = write_samples(Digits().domain, drawn, tmp_path / "again")
+    (again,) = view_of(Digits().domain).show(drawn).save(tmp_path / "again")
     (written,) = tmp_path.rglob("step-*.png")
     assert written.read_bytes() == again.read_bytes()
 
@@ -277,6 +278,11 @@ def edited(trained: Path, path: Path, **changes) -> Path:
             del contents[key]
         else:
             contents[key] = value(contents[key])
+    if "arlm" in contents:
+        entry = contents["arlm"]
+        if changes.get("state_dict"):
+            entry["weights"] = json.dumps(checksums(contents["state_dict"]))
+        entry["checksum"] = entry_checksum(entry)
     torch.save(contents, path)
     return path
 

@@ -22,12 +22,12 @@ from arlm.checkpoints import load
 from arlm.core import Spec, token_log_prob
 from arlm.errors import UserError
 from arlm.evaluation.bleu import score_translations
-from arlm.inference.scorer import Reader, smoothed_log_prob
 from arlm.inference.translator import Translator
 from arlm.models.lstm_seq2seq import LSTMSeq2Seq
 from arlm.models.rnn import LSTMLanguageModel
 from arlm.models.transformer_seq2seq import TransformerSeq2Seq
-from arlm.sampling.processors import parse_rules
+from arlm.sampling.processors import parse_processors
+from arlm.training.smoothing import smoothed_log_prob, smoothed_score
 
 LINES = ["Fri, the 3rd of March 2017", "12 MAY in 1944", "on Sunday, '04, AUGUST 21"]
 
@@ -82,9 +82,9 @@ def test_smoothing_is_for_training_only(run: Path) -> None:
 
 def test_smoothing_is_refused_where_it_would_be_ignored() -> None:
     with pytest.raises(UserError, match=r"model.label_smoothing: LSTMLanguageModel"):
-        Reader(LSTMLanguageModel(Spec(5, (4,)), width=4), smoothing=0.1)
+        smoothed_score(LSTMLanguageModel(Spec(5, (4,)), width=4), 0.1)
     with pytest.raises(UserError, match=r"model.label_smoothing: 1.0"):
-        Reader(LSTMLanguageModel(Spec(5, (4,)), width=4), smoothing=1.0)
+        smoothed_score(LSTMLanguageModel(Spec(5, (4,)), width=4), 1.0)
 
 
 def test_a_killed_run_goes_on_to_the_same_bits(run: Path) -> None:
@@ -173,7 +173,10 @@ def test_data_without_sources_is_refused() -> None:
 
 def test_a_translation_does_not_depend_on_its_neighbours(run: Path) -> None:
     loaded = load(run / "runs/dates_attention")
-    for search in ({"beam": 3, "best": 2}, {"rules": parse_rules("temperature=1.5"), "best": 2}):
+    for search in (
+        {"beam": 3, "n_best": 2},
+        {"processors": parse_processors("temperature=1.5"), "n_best": 2},
+    ):
         translator = Translator(loaded.net, loaded.domain, **search, batch_tokens=70)
         sources = [translator.encode(line, "line") for line in LINES * 4]
         together = translator(sources)
@@ -193,7 +196,7 @@ def test_a_translation_does_not_depend_on_its_neighbours(run: Path) -> None:
 def test_greedy_is_a_rule_and_a_beam_of_1(run: Path) -> None:
     loaded = load(run / "runs/dates_attention")
     sources = [Translator(*loaded[:2]).encode(line, "line") for line in LINES]
-    rule = Translator(*loaded[:2], rules=parse_rules("greedy"))(sources)
+    rule = Translator(*loaded[:2], processors=parse_processors("greedy"))(sources)
     beam = Translator(*loaded[:2], beam=1)(sources)
     assert [each[0].text for each in rule] == [each[0].text for each in beam]
     assert rule[0][0].log_prob == pytest.approx(beam[0][0].log_prob, abs=1e-4)
@@ -249,11 +252,14 @@ def test_n_best_and_rules(run: Path) -> None:
     scores = [float(row[3]) for row in rows]
     assert scores[:3] == sorted(scores[:3], reverse=True)
     draws = {
-        translate(run, "dates.txt", "--rules", "temperature=2", "--seed", s).out for s in (1, 1, 2)
+        translate(run, "dates.txt", "--processors", "temperature=2", "--seed", s).out
+        for s in (1, 1, 2)
     }
     assert len(draws) == 2
     drawn = [
-        translate(run, "dates.txt", "--rules", "temperature=2", "--n-best", 2, "--batch-size", size)
+        translate(
+            run, "dates.txt", "--processors", "temperature=2", "--n-best", 2, "--batch-size", size
+        )
         for size in (1, 2, 100)
     ]
     assert (
@@ -320,7 +326,7 @@ def test_a_broken_archive(run: Path, content: bytes) -> None:
         (["dates.txt", "--beam", "0"], "--beam: 0"),
         (["dates.txt", "--n-best", "6"], "--n-best: 6 is out of range; choose 1 to 5"),
         (["dates.txt", "--length-penalty", "-1"], "--length-penalty: -1.0"),
-        (["dates.txt", "--rules", "nonsense"], "unknown rule 'nonsense'"),
+        (["dates.txt", "--processors", "nonsense"], "unknown processor 'nonsense'"),
         (["dates.txt", "--reference", "nothing.txt"], "--reference: cannot read"),
         (["dates.txt", "--reference", "one.txt"], "has 1 lines for 3 translations"),
         (["dates.txt", "--bean", "5"], "did you mean '--beam'?"),
@@ -333,7 +339,7 @@ def test_bad_options(run: Path, arguments: list[str], said: str) -> None:
 
 def test_other_verbs_and_checkpoints_are_refused(run: Path, monkeypatch) -> None:
     done = run_arlm("sample", "runs/dates_attention", folder=run)
-    assert "use `arlm translate`" in done.error()
+    assert "translates, which `arlm sample` does not do; use" in done.error()
     done = run_arlm(
         "translate", "runs/dates_lstm", "dates.txt", "--attention", "no.png", folder=run
     )

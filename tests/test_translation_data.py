@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from arlm import checkpoints
 from arlm.data.dataset import Rows
-from arlm.data.pairs import Pairs, buckets
-from arlm.data.parallel_module import LengthBuckets
-from arlm.domains import TranslationDomain
-from arlm.domains.text import bpe_tokenizer, byte_tokenizer, sentence_tokenizer
+from arlm.data.order import LengthBuckets, buckets
+from arlm.data.pairs import Pairs
+from arlm.domains import Domain, TranslationDomain
 from arlm.errors import UserError
+from arlm.tokenizers import BPETokenizer, ByteTokenizer, SentenceTokenizer
 from datamodules.dates import Dates, Format, formats
 from datamodules.multi30k import Multi30k
 from datamodules.parallel_text import ParallelText
@@ -42,7 +42,7 @@ def parallel(**arguments) -> ParallelText:
 
 @given(st.text())
 def test_round_trip(text: str) -> None:
-    domain = TranslationDomain(byte_tokenizer())
+    domain = TranslationDomain(ByteTokenizer())
     try:
         tokens = domain.encode(text)
     except UserError:
@@ -56,23 +56,23 @@ def test_round_trip(text: str) -> None:
 
 
 def test_no_text_holds_the_end() -> None:
-    domain = TranslationDomain(bpe_tokenizer(["<eos> <pad> </s>"], 300))
+    domain = TranslationDomain(BPETokenizer.train(["<eos> <pad> </s>"], 300))
     spec = domain.spec(9)
     assert spec.eos_id == spec.vocab_size - 1
     assert spec.context.pad_id == spec.context.vocab_size - 1
     assert (domain.encode("<eos> <pad> </s>") == spec.eos_id).sum() == 1
     assert domain.decode(domain.encode("<eos> <pad> </s>")) == "<eos> <pad> </s>"
-    copy = checkpoints.build(json.loads(json.dumps(checkpoints.describe(domain))))
+    copy = checkpoints.build(json.loads(json.dumps(checkpoints.describe(domain))), Domain)
     assert copy.spec(9) == spec
 
 
 def test_sentence_words() -> None:
-    tokenizer = sentence_tokenizer(["Ein Hund, ein Hund .", "ein Haus."], min_count=2)
-    assert set(tokenizer.get_vocab()) == {"<unk>", "ein", "Hund", "."}
+    tokenizer = SentenceTokenizer.train(["Ein Hund, ein Hund .", "ein Haus."], min_count=2)
+    assert set(tokenizer.words) == {"ein", "Hund", "."}
     domain = TranslationDomain(tokenizer)
     tokens = domain.encode("ein Hund bellt.")
     assert domain.decode(tokens) == "ein Hund <unk>."
-    assert [domain.pieces(tokens, domain.target_text)[i] for i in (0, -1)] == ["ein", "<end>"]
+    assert [domain.pieces(tokens, domain.target_tokenizer)[i] for i in (0, -1)] == ["ein", "<end>"]
 
 
 def test_batches_are_filled_up_and_scored_to_their_ends(files: Path) -> None:
@@ -85,7 +85,7 @@ def test_batches_are_filled_up_and_scored_to_their_ends(files: Path) -> None:
         assert ours[-1] == spec.eos_id
         assert (ours == spec.eos_id).sum() == 1
         real = source[source != spec.context.pad_id]
-        assert data.domain.source_text.decode(real) == data.sentences("train").source[i]
+        assert data.domain.source.decode(real) == data.sentences("train").source[i]
     assert (batch.tokens[~batch.scored] == spec.eos_id).all()
 
 
@@ -94,14 +94,14 @@ def test_places_are_the_order_of_the_file(files: Path) -> None:
     everything = torch.cat(list(pairs.targets))
     rows = Rows(0, torch.tensor([7, 2, 19]))
     batch = pairs[rows]
-    places = pairs.places(rows)[batch.scored]
-    assert torch.equal(everything[places], batch.tokens[batch.scored])
+    positions = pairs.positions(rows)[batch.scored]
+    assert torch.equal(everything[positions], batch.tokens[batch.scored])
 
 
 def ragged(seed: int = 0, rows: int = 200) -> Pairs:
     random = torch.Generator().manual_seed(seed)
     lengths = torch.randint(1, 30, (rows, 2), generator=random).tolist()
-    domain = TranslationDomain(byte_tokenizer())
+    domain = TranslationDomain(ByteTokenizer())
     sides = zip(
         *[[torch.zeros(n, dtype=torch.long) for n in pair] for pair in lengths], strict=True
     )
@@ -111,7 +111,7 @@ def ragged(seed: int = 0, rows: int = 200) -> Pairs:
 def test_every_row_once_within_the_budget() -> None:
     pairs = ragged()
     for training in (True, False):
-        order = LengthBuckets(pairs, 120, training, seed=3, rank=0, world_size=1)
+        order = LengthBuckets(pairs.lengths, 120, training, seed=3, rank=0, world_size=1)
         batches = [rows.chosen for rows in order]
         assert len(batches) == len(order)
         assert torch.cat(batches).sort().values.tolist() == list(range(len(pairs)))
@@ -127,7 +127,7 @@ def test_order_is_a_function_of_seed_and_epoch_and_resumes() -> None:
 
     def epoch(number: int, seed: int = 3, skip: int = 0, **place) -> list[list[int]]:
         place = {"rank": 0, "world_size": 1} | place
-        order = LengthBuckets(pairs, 120, True, seed, **place)
+        order = LengthBuckets(pairs.lengths, 120, True, seed, **place)
         order.set_epoch(number)
         order.skip = skip
         return [rows.chosen.tolist() for rows in order]
@@ -138,7 +138,7 @@ def test_order_is_a_function_of_seed_and_epoch_and_resumes() -> None:
     assert epoch(1, skip=7) == epoch(1)[7:]
     assert {frozenset(b) for b in epoch(0)} != {
         frozenset(b) for b in epoch(1)
-    }  # ties change places
+    }  # ties change positions
     halves = [epoch(2, rank=r, world_size=2) for r in (0, 1)]
     assert len(halves[0]) == len(halves[1])
     assert not {i for b in halves[0] for i in b} & {i for b in halves[1] for i in b}
@@ -160,22 +160,22 @@ def test_tokenizers_know_the_training_side_only(files: Path) -> None:
     Path("test.en").write_text("zzyzx\n")
     plain = parallel(tokenizer="word", min_count=1)
     more = parallel(tokenizer="word", min_count=1, test=["test.de", "test.en"])
-    assert set(plain.domain.source_text._vocabulary) <= set(more.domain.source_text._vocabulary)
-    assert "zzyzx" not in more.domain.target_text._vocabulary
+    assert set(plain.domain.source.words) <= set(more.domain.source.words)
+    assert "zzyzx" not in more.domain.target_tokenizer.words
     held = {w for split in ("val", "test") for w in plain.sentences(split).target[0].split()}
     numbers = {w for w in held if w.isdigit()}
     assert numbers
-    assert not numbers & set(plain.domain.target_text._vocabulary)
+    assert not numbers & set(plain.domain.target_tokenizer.words)
 
 
 def test_joint_and_separate_tokenizers(files: Path) -> None:
-    joint, apart = parallel().domain, parallel(joint=False).domain
+    joint, separate_documents = parallel().domain, parallel(joint=False).domain
     assert joint.target is None
     assert joint.pad_id == joint.eos_id
-    assert (joint.spec(9).joint, apart.spec(9).joint) == (True, False)
+    assert (joint.spec(9).joint, separate_documents.spec(9).joint) == (True, False)
     assert torch.equal(joint.encode("Hund")[:-1], joint.encode_source("Hund"))
-    assert apart.target is not None
-    assert apart.source != apart.target
+    assert separate_documents.target is not None
+    assert separate_documents.source != separate_documents.target
 
 
 def test_lowercase(files: Path) -> None:

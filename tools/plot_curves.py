@@ -14,7 +14,7 @@ import matplotlib
 from arlm.__main__ import fail
 from arlm.cli.parser import Parser
 from arlm.errors import UserError
-from arlm.reports.images import check_writable
+from arlm.reports.files import check_writable
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -22,7 +22,7 @@ from arlm.models.pixelcnn import PixelCNN
 from arlm.models.pixelcnnpp import PixelCNNPlusPlus
 from arlm.models.pixelrnn import DiagonalBiLSTM, RowLSTM
 from arlm.models.pixelsnail import PixelSNAIL
-from arlm.reports.images import check_writable
+from arlm.reports.files import check_writable
 
 SIZE, PIXEL = 19, (12, 9)
 SPEC = Spec(4, (SIZE, SIZE, 1))

@@ -11,10 +11,9 @@ from pathlib import Path
 from arlm.__main__ import fail
 from arlm.cli.parser import Parser
 from arlm.data.text_files import read_text
-from arlm.domains import TextDomain
-from arlm.domains.text import bpe_tokenizer
 from arlm.errors import UserError, require
-from arlm.reports.images import write_text
+from arlm.reports.files import write_text
+from arlm.tokenizers import BPETokenizer
 
 
 def main(arguments: list[str]) -> None:
@@ -29,13 +28,12 @@ def main(arguments: list[str]) -> None:
     texts = [read_text(Path(file), "files") for file in options.files]
     if not any(texts):
         raise UserError(f"files: {options.files} are empty; give a text to train on")
-    tokenizer = bpe_tokenizer(texts, size)
-    domain = TextDomain(tokenizer)
-    write_text(domain.tokenizer, Path(options.out))
-    if domain.vocab_size < size:
-        print(f"note: the text gave only {domain.vocab_size} tokens", file=sys.stderr)
-    ratio = sum(len(t.encode()) for t in texts) / sum(len(domain.encode(t)) for t in texts)
-    print(f"{options.out}: {domain.vocab_size} tokens, {ratio:.2f} bytes a token")
+    tokenizer = BPETokenizer.train(texts, size)
+    write_text(tokenizer.json_text, Path(options.out))
+    if tokenizer.vocab_size < size:
+        print(f"note: the text gave only {tokenizer.vocab_size} tokens", file=sys.stderr)
+    ratio = sum(len(t.encode()) for t in texts) / sum(len(tokenizer.encode(t)) for t in texts)
+    print(f"{options.out}: {tokenizer.vocab_size} tokens, {ratio:.2f} bytes a token")
 
 
 if __name__ == "__main__":

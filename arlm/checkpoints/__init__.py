@@ -1,6 +1,7 @@
 """Checkpoints that describe themselves: `load` rebuilds the network and the domain from the file alone."""
 
+from arlm.checkpoints.classes import build
 from arlm.checkpoints.describe import describe, record
-from arlm.checkpoints.load import Loaded, build, find, load, read
+from arlm.checkpoints.load import Loaded, find, load, read, verify_archive
 
-__all__ = ["Loaded", "build", "describe", "find", "load", "read", "record"]
+__all__ = ["Loaded", "build", "describe", "find", "load", "read", "record", "verify_archive"]

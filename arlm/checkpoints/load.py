@@ -1,31 +1,31 @@
-"""Self-contained checkpoints: `arlm.load("x.ckpt")` gives the network and the domain, from the file alone.
+"""Load a checkpoint: the network and the domain, from the file alone, without running code that it contains.
 
-A checkpoint of `AutoregressiveModule` holds, beside Lightning's own entries, plain text under the key
-"arlm": the network's class and arguments, its spec, the domain with its tokenizer, and the data.
+A checkpoint of `AutoregressiveModule` contains, beside Lightning's own entries, plain text under the key
+"arlm": class and arguments of the network, its spec, the domain with its tokenizer, the data, and checksums.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
-import pickle
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
-from arlm.checkpoints.describe import FORMAT
+from arlm.checkpoints.classes import OLDER, build
+from arlm.checkpoints.describe import FORMAT, PREFIX, checksums, entry_checksum
 from arlm.core import Autoregressor, Spec
 from arlm.domains import Domain
 from arlm.errors import UserError
 
-TRUSTED = ("arlm.", "datamodules.")
-PREFIX = "net."  # of the network's weights in Lightning's state dict
+DAMAGED = "use another file, such as last.ckpt of the same run"
 
 
 class Loaded(NamedTuple):
-    """What a checkpoint holds."""
+    """What a checkpoint contains."""
 
     net: Autoregressor
     domain: Domain
@@ -33,28 +33,48 @@ class Loaded(NamedTuple):
     config: str  # the resolved configuration of the run, YAML; empty for runs from Python
 
 
-def build(description: dict[str, Any], *arguments: Any, trusted: Sequence[str] = ()) -> Any:
-    """The object that `describe` wrote down.
+def load(path: str | Path, trusted: Sequence[str] = ()) -> Loaded:
+    """Rebuild network and domain from a checkpoint.
 
     Args:
-        arguments: positional ones that come first, such as the spec.
-        trusted: module prefixes that may be imported beside arlm's own, such as "mypackage.".
+        path: a .ckpt file, or the folder of a run.
+        trusted: packages that may be imported beside arlm's own, such as "mypackage".
+
+    Returns:
+        the network in eval mode on the CPU, the domain, the data's description, the run's configuration.
+
+    Raises:
+        UserError: the file is missing, damaged or not arlm's, or names a class that is not trusted.
     """
-    module, _, name = description["class_path"].rpartition(".")
-    if not description["class_path"].startswith((*TRUSTED, *trusted)):
-        raise UserError(
-            f"checkpoint: it names the class {description['class_path']}, which is not arlm's; "
-            f'if you trust it, load it in Python with arlm.load(path, trusted=["{module}"])'
-        )
+    contents = read(path)
+    entry = contents["arlm"]
+    if "domain" not in entry or "data" not in entry:
+        raise UserError(f"checkpoint: '{path}' names no domain; train with a TokenDataModule")
+    network, spec, domain, data = (
+        _parsed(path, entry, name) for name in ("network", "spec", "domain", "data")
+    )
+    weights = _verified(path, contents)
+    net = build(network, Autoregressor, spec_from(spec), trusted=trusted)  # type: ignore[type-abstract]
     try:
-        kind = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"checkpoint: {description['class_path']} is missing ({error})") from None
-    return kind(*arguments, **description["init_args"])
+        net.load_state_dict(weights)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"checkpoint: the weights in '{path}' do not fit the network that it names ({reason}); "
+            f"{OLDER}"
+        ) from None
+    wrong = [name for name, weight in weights.items() if not bool(weight.isfinite().all())]
+    if wrong:
+        raise UserError(
+            f"checkpoint: '{path}' holds nan or inf in {wrong[0]}: its training diverged; "
+            "train with a lower learning rate"
+        )
+    found = build(domain, Domain, trusted=trusted)  # type: ignore[type-abstract]
+    return Loaded(net.eval(), found, data, entry["config"])
 
 
 def find(path: str | Path) -> Path:
-    """The checkpoint meant by a file, or by a run's folder: its newest best.ckpt, else last.ckpt."""
+    """The checkpoint that a file or a run's folder means: its newest best.ckpt, else last.ckpt."""
     path = Path(path)
     if path.is_dir():
         for name in ("best.ckpt", "last.ckpt"):
@@ -68,63 +88,82 @@ def find(path: str | Path) -> Path:
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """The raw contents of a checkpoint of arlm, without running any code that it holds."""
+    """The contents of a checkpoint, with its description verified, as tensors and plain values only."""
     path = find(path)
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError):
-        raise UserError(
-            f"checkpoint: '{path}' is truncated or no checkpoint; "
-            "use another file, such as last.ckpt of the same run"
-        ) from None
+    except Exception:  # whatever a damaged archive may raise
+        raise UserError(f"checkpoint: '{path}' is truncated or no checkpoint; {DAMAGED}") from None
     entry = contents.get("arlm") if isinstance(contents, dict) else None
     if not isinstance(entry, dict):
         raise UserError(f"checkpoint: '{path}' was not written by arlm; train with `arlm fit`")
-    if entry["format"] != FORMAT:
+    if entry.get("format") != FORMAT:
         raise UserError(
-            f"checkpoint: '{path}' has format {entry['format']}, this arlm reads {FORMAT}; "
-            "use the version of arlm that wrote it"
+            f"checkpoint: '{path}' has format {str(entry.get('format'))[:20]}, this arlm reads "
+            f"{FORMAT}; {OLDER}"
         )
+    texts = {name: value for name, value in entry.items() if name != "format"}
+    sound = all(isinstance(part, str) for item in texts.items() for part in item)
+    sound = sound and {"network", "spec", "config", "weights", "checksum"} <= set(texts)
+    if not sound or entry_checksum(entry) != entry["checksum"]:
+        raise UserError(f"checkpoint: the description in '{path}' is damaged; {DAMAGED}")
     return contents
 
 
-def load(path: str | Path, trusted: Sequence[str] = ()) -> Loaded:
-    """Rebuild network and domain from a checkpoint.
-
-    Args:
-        path: a .ckpt file, or the folder of a run.
-        trusted: see `build`.
-
-    Returns:
-        the network in eval mode on the CPU, the domain, the data's description, the run's configuration.
-    """
-    contents = read(path)
-    entry = contents["arlm"]
-    if "domain" not in entry:
-        raise UserError(f"checkpoint: '{path}' names no domain; train with a TokenDataModule")
-    spec_fields = json.loads(entry["spec"])
-    net = build(json.loads(entry["network"]), spec_from(spec_fields), trusted=trusted)
-    weights = contents["state_dict"]
-    weights = {k.removeprefix(PREFIX): v for k, v in weights.items() if k.startswith(PREFIX)}
+def verify_archive(path: str | Path) -> None:
+    """Refuse a checkpoint of which any byte is damaged, the optimizer's state included."""
+    path = find(path)
     try:
-        net.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"checkpoint: the weights in '{path}' do not fit the network that it names ({reason}); "
-            "use the version of arlm that wrote it"
-        ) from None
-    wrong = [name for name, weight in weights.items() if not bool(weight.isfinite().all())]
-    if wrong:
-        raise UserError(
-            f"checkpoint: '{path}' holds nan or inf in {wrong[0]}: its training diverged; "
-            "train with a lower learning rate"
-        )
-    domain = build(json.loads(entry["domain"]), trusted=trusted)
-    return Loaded(net.eval(), domain, json.loads(entry["data"]), entry["config"])
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception:  # whatever a damaged archive may raise
+        damaged = "its directory"
+    if damaged is not None:
+        raise UserError(f"checkpoint: '{path}' is damaged in {damaged}; {DAMAGED}")
 
 
-def spec_from(plain: dict[str, Any]) -> Spec:
+def _parsed(path: str | Path, entry: dict[str, str], name: str) -> dict[str, Any]:
+    """One part of the description, parsed."""
+    try:
+        value = json.loads(entry[name])
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise UserError(f"checkpoint: the {name} in '{path}' is no description; {OLDER}")
+    return value
+
+
+def _verified(path: str | Path, contents: dict[str, Any]) -> dict[str, Tensor]:
+    """The network's weights by their name in the network; each has to have its checksum."""
+    state, expected = contents.get("state_dict"), _parsed(path, contents["arlm"], "weights")
+    tensors = isinstance(state, dict) and all(
+        isinstance(name, str) and isinstance(value, Tensor) and value.layout is torch.strided
+        for name, value in state.items()
+    )
+    if not tensors or not isinstance(state, dict):
+        raise UserError(f"checkpoint: '{path}' holds no weights; {DAMAGED}")
+    found = checksums(state)
+    for name in sorted(set(expected) | set(found)):
+        if expected.get(name) != found.get(name):
+            raise UserError(f"checkpoint: the weight {name} in '{path}' is damaged; {DAMAGED}")
+    return {name: state[PREFIX + name] for name in found}
+
+
+def spec_from(plain: Any) -> Spec:
     """A spec from its JSON form."""
-    context = plain["context"] and spec_from(plain["context"])
+    kinds: dict[str, tuple[type, ...]] = {
+        "vocab_size": (int,),
+        "shape": (list,),
+        "pad_id": (int, type(None)),
+        "eos_id": (int, type(None)),
+        "context": (dict, type(None)),
+        "unit": (str,),
+        "joint": (bool,),
+    }
+    sound = isinstance(plain, dict) and set(plain) == set(kinds)
+    sound = sound and all(isinstance(plain[name], kinds[name]) for name in kinds)
+    sizes = [plain["vocab_size"], *plain["shape"]] if sound else [0]
+    if not all(type(size) is int and 1 <= size < 2**31 for size in sizes) or len(sizes) > 4:
+        raise UserError(f"checkpoint: its spec is no spec: {str(plain)[:80]!r}; {OLDER}")
+    context = None if plain["context"] is None else spec_from(plain["context"])
     return Spec(**plain | {"shape": tuple(plain["shape"]), "context": context})

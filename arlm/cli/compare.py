@@ -11,20 +11,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arlm.cli.parser import Parser, bar, with_data
+from arlm.cli.parser import Parser, bar
 from arlm.errors import UserError
 
 if TYPE_CHECKING:
     from arlm.core import Autoregressor
-    from arlm.data.module import Split
-    from arlm.domains import Domain
-    from arlm.inference.scorer import Scores
-    from arlm.reports.comparison import Model, Shown
+    from arlm.data.folders import Split
+    from arlm.inference.scorer import TokenScores
+    from arlm.reports.comparison import Model
 
 SAMPLES = 3
 SENTENCES = 8  # translated in the report
-LONGEST = 256  # tokens of a sample, where networks have no limit
-ENOUGH = 2**17  # tokens that show loss by context
+LONGEST = 256  # tokens of a sample of networks without a longest row
+CONTEXT_TOKENS = 2**17  # tokens from which the loss by context is computed
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -46,19 +45,21 @@ def main(arguments: Sequence[str]) -> None:
     import torch  # only now
 
     from arlm.evaluation.paired import paired_difference
+    from arlm.inference.runs import open_run
     from arlm.inference.scorer import check_same
     from arlm.reports.comparison import markdown, page
-    from arlm.reports.images import check_writable
+    from arlm.reports.files import check_writable
+    from arlm.reports.view import view_of
 
     out = Path(options.out)
     check_writable(out)
     groups_loaded: dict[str, list] = {}
-    every: dict[str, Scores] = {}
+    every: dict[str, TokenScores] = {}
     first: Any = None
     for name, runs in groups.items():
         loaded = []
         for run in runs:
-            checkpoint, module = with_data(run, options.data)
+            checkpoint, module = open_run(run, options.data)
             scores = score_run(run, checkpoint.net, module, options.split)
             check_same(every | {run: scores})  # before more work is done
             every.setdefault(run, scores)
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str]) -> None:
     models = [
         summarise(*group, options.split, length, options.seed) for group in groups_loaded.items()
     ]
-    best = min(models, key=lambda model: model.scores.likelihood["nll"])
+    best = min(models, key=lambda model: float(model.scores.nats.mean()))
     for model in models:
         if model is not best:
             model.difference = paired_difference(model.scores.nats, best.scores.nats, options.seed)
@@ -83,9 +84,13 @@ def main(arguments: Sequence[str]) -> None:
         frequency += batch.tokens[batch.scored].bincount(minlength=domain.vocab_size)
     data = ", ".join(module.provenance[k] for k in ("name",) if k in module.provenance)
     title = f"{data}, {options.split} split"
-    out.write_text(page(title, models, domain, words, frequency), encoding="utf-8")
+    out.write_text(page(title, models, view_of(domain), words, frequency), encoding="utf-8")
     if options.json:
-        print(json.dumps({"title": title, "models": [as_json(model) for model in models]}))
+        print(
+            json.dumps(
+                {"title": title, "models": [as_json(model, domain.unit) for model in models]}
+            )
+        )
     else:
         print(f"{title}: {len(best.scores.tokens)} tokens", markdown(rows), out, sep="\n")
 
@@ -109,9 +114,9 @@ def named(runs: Sequence[str]) -> dict[str, list[str]]:
     return groups
 
 
-def score_run(run: str, net: Autoregressor, module: Any, split: Split) -> Scores:
+def score_run(run: str, net: Autoregressor, module: Any, split: Split) -> TokenScores:
     """Score a split, with a bar."""
-    from arlm.inference.scorer import score
+    from arlm.inference.scorer import score_split
 
     loader = module.loader(split)
     if net.spec.vocab_size != module.spec.vocab_size:
@@ -125,7 +130,7 @@ def score_run(run: str, net: Autoregressor, module: Any, split: Split) -> Scores
                 yield rows
                 progress.update()
 
-        return score(net, loader.dataset, batches())
+        return score_split(net, loader.dataset, batches())
 
 
 def summarise(name: str, loaded: list, split: Split, length: int, seed: int) -> Model:
@@ -139,6 +144,7 @@ def summarise(name: str, loaded: list, split: Split, length: int, seed: int) -> 
 
     from arlm import checkpoints
     from arlm.reports.comparison import Model
+    from arlm.reports.view import view_of
 
     run, (net, domain, *_), module, scores = loaded[0]
     kinds = {(type(one.net).__name__, count(one.net)) for _, one, _, _ in loaded}
@@ -147,7 +153,9 @@ def summarise(name: str, loaded: list, split: Split, length: int, seed: int) -> 
     nats = torch.stack([part.nats for *_, part in loaded])
     efforts = [checkpoints.read(path).get("effort", {}) for path, *_ in loaded]
     began = time.perf_counter()
-    shown = show(net, domain, module, split, length, seed)
+    view = view_of(domain)
+    count_drawn = SENTENCES if view.items(module, split) else SAMPLES
+    shown = view.draw(net, module, split, count_drawn, seed, length)
     return Model(
         name=name,
         network=type(net).__name__,
@@ -167,46 +175,25 @@ def summarise(name: str, loaded: list, split: Split, length: int, seed: int) -> 
     )
 
 
-def show(
-    net: Autoregressor, domain: Domain, module: Any, split: Split, length: int, seed: int
-) -> Shown:
-    """Samples of a network; of a translator, the same sentences by all, and where it looked."""
-    from arlm.domains import TranslationDomain
-    from arlm.inference.translator import Translator
-    from arlm.reports.attention_map import maps
-    from arlm.reports.comparison import Shown
-    from arlm.sampling import generate, labels_in_turn, row_seeds
-
-    if not isinstance(domain, TranslationDomain):
-        context = labels_in_turn(net, SAMPLES)
-        tokens = generate(net, row_seeds(seed, SAMPLES), length, context=context).tokens
-        return Shown(tokens.numel(), tokens)
-    pairs = [side[:SENTENCES] for side in module.sentences(split)]
-    found = Translator(net, domain).lines(pairs[0], "data")
-    texts = [
-        f"{source}\n= {target}\n> {ours.text}"
-        for source, target, (_, ours) in zip(*pairs, found, strict=True)
-    ]
-    picture = maps(net, domain, found[:SAMPLES])
-    return Shown(sum(len(ours.tokens) for _, ours in found), texts=texts, picture=picture)
-
-
 def by_context(
     net: Autoregressor, module: Any, split: Split, length: int
 ) -> list[tuple[float, float]]:
-    """(tokens read before, mean nats) in disjoint windows, in steps of a power of two."""
+    """(tokens read before, mean nats) in disjoint windows, in steps of a power of two; [] for images."""
     import torch
 
     from arlm.data.dataset import Rows
-    from arlm.data.windows import TextReading, TextWindows
+    from arlm.data.windows import TextDataset, TextWindows
     from arlm.evaluation.paired import by_bins
-    from arlm.inference.scorer import score
+    from arlm.inference.scorer import score_split
 
-    if not isinstance(module.dataset(split), TextReading):
+    if not isinstance(module.dataset(split), TextDataset):
         return []
-    windows = TextWindows(module.stream(split), module.domain, length, length, apart=module.apart)
-    chosen = torch.arange(min(len(windows), max(1, ENOUGH // length)))
-    scores = score(net, windows, [Rows(0, part) for part in chosen.split(16)])
+    separate = module.separate_documents
+    windows = TextWindows(
+        module.corpus(split), module.domain, length, length, separate_documents=separate
+    )
+    chosen = torch.arange(min(len(windows), max(1, CONTEXT_TOKENS // length)))
+    scores = score_split(net, windows, [Rows(0, part) for part in chosen.split(16)])
     edges = [0, *(2**i for i in range(length.bit_length()))]
     return [(edge, mean) for edge, mean, _ in by_bins(scores.nats, scores.context, edges)]
 
@@ -228,7 +215,7 @@ def curve(path: Path) -> list[tuple[float, float, float]]:
     return [tuple(map(float, row)) for row in rows if all(row)]  # type: ignore[misc, arg-type]
 
 
-def as_json(model: Model) -> dict[str, Any]:
+def as_json(model: Model, unit: str) -> dict[str, Any]:
     """Plain numbers of a model."""
     return {
         "name": model.name,
@@ -237,7 +224,7 @@ def as_json(model: Model) -> dict[str, Any]:
         "parameters": model.parameters,
         "seeds": model.seeds,
         "tokens": len(model.scores.tokens),
-        **model.scores.likelihood,
+        **model.scores.figures(unit),
         "nll_by_seed": model.nll_by_seed,
         "trained_tokens": model.trained_tokens,
         "trained_seconds": model.trained_seconds,

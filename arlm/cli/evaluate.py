@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from typing import TYPE_CHECKING, TypeAlias
 
-from arlm.cli.parser import Parser, bar, shows_progress
-from arlm.cli.translate import add_search, check_search
+from arlm.cli.parser import Parser, add_beam_options, bar, check_beam_options
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from arlm.checkpoints import Loaded
     from arlm.core import Batch
-    from arlm.data.module import TokenDataModule
-    from arlm.evaluation.likelihood import Likelihood
+    from arlm.evaluation.metric import Likelihood
 
     Scorer: TypeAlias = Callable[[Batch], Tensor]  # nats (B, T)
 
@@ -33,94 +28,77 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--baselines", action="store_true", help="fit simple models to the same training data too"
     )
-    add_search(parser)
+    add_beam_options(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
     options = parser.parse(arguments)
-    check_search(options)
+    check_beam_options(options)
 
-    from arlm.cli.parser import with_data  # Lightning is imported only now
-    from arlm.domains import TranslationDomain
-    from arlm.inference.baselines import baselines, readable
-    from arlm.inference.scorer import Reader
+    from arlm.evaluation.likelihood import figures
+    from arlm.inference.baselines import baselines, independent_batches
+    from arlm.inference.runs import open_run
+    from arlm.inference.scorer import BatchScorer
+    from arlm.reports.view import view_of
 
-    loaded, module = with_data(options.checkpoint, options.data)
-    net, domain, provenance = loaded.net, loaded.domain, module.provenance
-    loader = module.loader(options.split)
-    likelihoods = score({type(net).__name__: Reader(net)}, loader, domain.unit)
+    loaded, data = open_run(options.checkpoint, options.data)
+    net, domain, provenance = loaded.net, loaded.domain, data.provenance
+    loader, scorer = data.loader(options.split), BatchScorer(net)
+    own: dict[str, Scorer] = {type(net).__name__: lambda batch: scorer(batch).log_prob}
+    likelihoods = score(own, loader, domain.unit)
     if options.baselines:
-        scorers = {name: without_context(scorer) for name, scorer in baselines(module).items()}
-        likelihoods |= score(scorers, readable(module, options.split), domain.unit)
+        simple = {name: from_tokens(log_prob) for name, log_prob in baselines(data).items()}
+        likelihoods |= score(simple, independent_batches(data, options.split), domain.unit)
 
+    words = data.words(options.split)
     rows = {
-        name: {figure: float(value) for figure, value in likelihood.compute().items()}
-        for name, likelihood in likelihoods.items()
+        name: figures(float(sums.nats), float(sums.tokens), float(sums.units), domain.unit, words)
+        for name, sums in likelihoods.items()
     }
     counted = next(iter(likelihoods.values()))
     counts = {"tokens": int(counted.tokens), f"{domain.unit}s": int(counted.units)}
-    if words := module.words(options.split):
+    if words:
         counts["words"] = words
-        for name, likelihood in likelihoods.items():
-            nats = float(likelihood.nats) / words
-            rows[name] |= {
-                "bits_per_word": nats / math.log(2),
-                "word_ppl": math.exp(min(700, nats)),
-            }
-    told = translations(loaded, module, options) if isinstance(domain, TranslationDomain) else {}
+    view = view_of(domain)
+    with bar("evaluating", "item", view.items(data, options.split)) as progress:
+        search = (options.beam, options.length_penalty, progress.update)
+        quality = view.quality(net, data, options.split, *search)
     if options.json:
-        record = {"split": options.split} | counts | {"data": provenance, "models": rows} | told
+        record = {"split": options.split} | counts | {"data": provenance, "models": rows} | quality
         print(json.dumps(record))
-    else:
-        named = ", ".join(provenance[k] for k in ("name", "protocol") if k in provenance)
-        counted_as = ", ".join(f"{count} {what}" for what, count in counts.items())
-        print(f"{named}, {options.split} split: {counted_as}")
-        print_table(rows)
-        for what, figures in told.items():
-            print(
-                f"{what}:",
-                *(f"{k} {v:.2f}" if isinstance(v, float) else v for k, v in figures.items()),
-            )
+        return
+    name = ", ".join(provenance[k] for k in ("name", "protocol") if k in provenance)
+    counted_as = ", ".join(f"{count} {what}" for what, count in counts.items())
+    print(f"{name}, {options.split} split: {counted_as}")
+    print_table(rows)
+    for what, values in quality.items():
+        shown = (f"{k} {v:.2f}" if isinstance(v, float) else v for k, v in values.items())
+        print(f"{what}:", *shown)
 
 
-def translations(
-    loaded: Loaded, module: TokenDataModule, options: argparse.Namespace
-) -> dict[str, dict[str, float | str]]:
-    """BLEU, chrF and exact matches of a split's translations."""
-    from arlm.evaluation.bleu import score_translations
-    from arlm.inference.translator import Translator
-
-    search = {"beam": options.beam, "alpha": options.length_penalty}
-    translator = Translator(loaded.net, loaded.domain, **search)  # type: ignore[arg-type]
-    pairs = module.sentences(options.split)  # type: ignore[attr-defined]
-    with bar("translating", "line", len(pairs.source)) as progress:
-        found = translator.lines(pairs.source, "data", progress.update)
-    scores = score_translations([ours.text for _, ours in found], pairs.target)
-    return {f"translations, beam {options.beam}": scores._asdict()}
-
-
-def without_context(log_prob: Callable[[Tensor], Tensor]) -> Scorer:
-    """A baseline looks at the tokens only."""
+def from_tokens(log_prob: Callable[[Tensor], Tensor]) -> Scorer:
+    """A scorer of batches from a function of tokens (B, T)."""
     return lambda batch: log_prob(batch.tokens)
 
 
 def score(scorers: dict[str, Scorer], loader: Iterable[Batch], unit: str) -> dict[str, Likelihood]:
     """The likelihood of one split under each scorer, from the same batches."""
     import torch
-    from tqdm import tqdm
 
-    from arlm.evaluation.likelihood import Likelihood
+    from arlm.evaluation.metric import Likelihood
 
     likelihoods = {name: Likelihood(unit) for name in scorers}
-    with torch.inference_mode():
-        for batch in tqdm(loader, desc="scoring", disable=not shows_progress()):
+    total = len(loader) if isinstance(loader, Sized) else 0
+    with torch.inference_mode(), bar("scoring", "batch", total) as progress:
+        for batch in loader:
             for name, log_prob in scorers.items():
                 likelihoods[name].update(log_prob(batch), batch)
+            progress.update()
     return likelihoods
 
 
 def print_table(rows: dict[str, dict[str, float]]) -> None:
-    """One row a model, one column a figure."""
+    """Print a row for each model and a column for each figure."""
     width = max(map(len, rows))
-    figures = list(next(iter(rows.values())))
-    print(" " * width, *(f"{name:>14}" for name in figures))
-    for name, row in rows.items():
-        print(f"{name:{width}}", *(f"{row[figure]:14.4f}" for figure in figures))
+    names = list(next(iter(rows.values())))
+    print(" " * width, *(f"{name:>14}" for name in names))
+    for model, row in rows.items():
+        print(f"{model:{width}}", *(f"{row[name]:14.4f}" for name in names))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,35 +23,33 @@ def main(arguments: Sequence[str]) -> None:
     import torch  # only now
 
     from arlm.checkpoints import load
-    from arlm.cli.sample import labels
-    from arlm.domains import ImageDomain
-    from arlm.reports.images import check_writable, heat_map, write_image
+    from arlm.evaluation.likelihood import figures
+    from arlm.reports.files import check_writable
+    from arlm.reports.view import view_of
+    from arlm.sampling import class_labels
 
-    loaded = load(options.checkpoint)
-    net, domain = loaded.net, loaded.domain
-    if not isinstance(domain, ImageDomain):
-        raise UserError(
-            f"checkpoint: '{options.checkpoint}' models text; give one of images, "
-            "or use `arlm evaluate`"
-        )
+    net, domain, *_ = load(options.checkpoint)
+    view = view_of(domain)
+    view.check_verb("score", options.checkpoint)
     if net.spec.context is not None and options.label is None:
         raise UserError(
             f"--label: the network needs a class; give 0 to {net.spec.context.vocab_size - 1}"
         )
     check_writable(Path(options.out))
-    rows = [domain.read(Path(name), "image") for name in options.images]
-    tokens = torch.stack(rows)
+    tokens = torch.stack([domain.read(Path(name), "image") for name in options.images])  # type: ignore[attr-defined]
     with torch.inference_mode():
-        nats = -net.log_prob(tokens, labels(net, options.label, len(tokens))).double()
-    pixels = nats.view(-1, domain.height, domain.width, domain.channels).sum(-1)
-    picture = write_image(heat_map(domain.decode(tokens), pixels / math.log(2)), Path(options.out))
-    figures = {
-        name: {"nats": float(total), "bits_per_dim": float(total) / math.log(2) / len(row)}
-        for name, total, row in zip(options.images, nats.sum(1), tokens, strict=True)
+        context = class_labels(net, options.label, len(tokens))
+        nats = -net.log_prob(tokens, context).double()
+    found = {
+        name: {"nats": float(row.sum())}
+        | figures(float(row.sum()), len(row), len(row), domain.unit)
+        for name, row in zip(options.images, nats, strict=True)
     }
+    picture = view.write_heat_map(tokens, nats, Path(options.out))  # type: ignore[attr-defined]
     if options.json:
-        print(json.dumps(figures))
+        print(json.dumps(found))
         return
-    for name, figure in figures.items():
-        print(f"{name}: {figure['nats']:.2f} nats, {figure['bits_per_dim']:.4f} bits/dim")
+    for name, figure in found.items():
+        bits = figure[f"bits_per_{domain.unit}"]
+        print(f"{name}: {figure['nats']:.2f} nats, {bits:.4f} bits/{domain.unit}")
     print(picture)

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
-from arlm.cli.parser import Parser
+from arlm.cli.parser import Parser, add_beam_options, check_beam_options
 from arlm.data.text_files import UNREADABLE, opened, unreadable
 from arlm.errors import UserError, require
 
@@ -30,10 +30,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "file", nargs="?", default="-", help="one sentence a line; - is standard input (default)"
     )
-    add_search(parser)
+    add_beam_options(parser)
     parser.add_argument("--n-best", type=int, default=1, help="of each sentence, with their scores")
     parser.add_argument(
-        "--rules", help='draw instead of searching, such as "temperature=0.8,top_p=0.9" or "greedy"'
+        "--processors",
+        help='draw instead of searching, such as "temperature=0.8,top_p=0.9" or "greedy"',
     )
     parser.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
     parser.add_argument(
@@ -46,25 +47,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     options = parser.parse(arguments)
     require(options.batch_size >= 1, "--batch-size", options.batch_size, "choose at least 1")
-    check_search(options)
-    most = options.beam if options.rules is None else 10**6
+    check_beam_options(options)
+    most = options.beam if options.processors is None else 10**6
     require(1 <= options.n_best <= most, "--n-best", options.n_best, f"choose 1 to {most}")
     return options
-
-
-def add_search(parser: Parser) -> None:
-    """Options of beam search."""
-    parser.add_argument("--beam", type=int, default=5, help="width; 1 is greedy (default 5)")
-    parser.add_argument(
-        "--length-penalty", type=float, default=1.0, help="0 favours short ones (default 1)"
-    )
-
-
-def check_search(options: argparse.Namespace) -> None:
-    """Refuse what beam search cannot do."""
-    require(options.beam >= 1, "--beam", options.beam, "choose at least 1")
-    alpha = options.length_penalty
-    require(0 <= alpha < float("inf"), "--length-penalty", alpha, "choose at least 0")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -72,22 +58,18 @@ def main(arguments: Sequence[str]) -> None:
     options = parse(arguments)
     from arlm.checkpoints import load  # torch is imported only now
     from arlm.data.pairs import lines_of
-    from arlm.domains import TranslationDomain
     from arlm.inference.memory import keep_freed_memory
     from arlm.inference.translator import Translator
-    from arlm.reports.images import check_writable
-    from arlm.sampling.processors import parse_rules
+    from arlm.reports.files import check_writable
+    from arlm.reports.view import view_of
+    from arlm.sampling.processors import parse_processors
 
-    rules = None if options.rules is None else parse_rules(options.rules)
+    processors = None if options.processors is None else parse_processors(options.processors)
     loaded = load(options.checkpoint)
-    if not isinstance(loaded.domain, TranslationDomain):
-        raise UserError(
-            f"checkpoint: '{options.checkpoint}' does not translate; give one that was trained on pairs"
-        )
-    translator = Translator(
-        *(loaded.net, loaded.domain, options.beam, options.n_best, options.length_penalty),
-        *(rules, options.seed),
-    )
+    view_of(loaded.domain).check_verb("translate", options.checkpoint)
+    search = (options.beam, options.n_best, options.length_penalty)
+    domain: Any = loaded.domain
+    translator = Translator(loaded.net, domain, *search, processors, options.seed)
     references = lines_of(Path(options.reference), "--reference") if options.reference else None
     for path in filter(None, (options.out, options.attention)):
         check_writable(Path(path))
@@ -106,10 +88,10 @@ def check_attends(net: Autoregressor) -> None:
     """Refuse to draw the attention of a network that has none."""
     import torch
 
-    from arlm.reports.attention_map import weights_of
+    from arlm.reports.attention_map import attention_of
 
     one = torch.zeros(1, dtype=torch.long)
-    if weights_of(net, one, one) is None:
+    if attention_of(net, one, one) is None:
         raise UserError(f"--attention: {type(net).__name__} was trained without attention; omit it")
 
 
@@ -184,10 +166,13 @@ def written(name: str | None) -> AbstractContextManager[IO[str]]:
 
 
 def draw(translator: Translator, shown: Sequence[tuple[Tensor, Translation]], path: Path) -> None:
-    """Heat maps of attention."""
-    from arlm.reports.attention_map import write_maps
+    """Write heat maps of attention."""
+    from arlm.reports.attention_map import attention_maps
+    from arlm.reports.files import write_bytes
 
-    print(write_maps(translator.net, translator.domain, shown, path), file=sys.stderr)
+    picture = attention_maps(translator.net, translator.domain, shown)
+    assert picture is not None  # check_attends has refused networks without attention
+    print(write_bytes(picture, path.with_suffix(".png")), file=sys.stderr)
 
 
 def compare(translations: Sequence[str], references: Sequence[str], name: str) -> None:

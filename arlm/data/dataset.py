@@ -1,7 +1,8 @@
-"""Splits of a data set as batches of tokens: rows of one size; long texts are in `arlm.data.windows`.
+"""Splits of a data set: `dataset[rows]` is a whole batch of tokens.
 
-A batch is a pure function of (seed, epoch, rows), so a run that is killed and resumed in the middle of
-an epoch sees the very batches that it would have seen.
+A batch is a pure function of (seed, epoch, rows), so a run that is killed and resumed in the middle of an
+epoch gets the batches that it would have got. Long texts are in `windows` and `continuous`, sentence pairs
+in `pairs`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from arlm.domains import Domain
 
 
 class Rows(NamedTuple):
-    """Which rows make a batch, and in which pass over the data."""
+    """The rows of a batch, and the pass over the data that it belongs to."""
 
     epoch: int
     chosen: Tensor  # (B,) int64
@@ -27,7 +28,7 @@ class Rows(NamedTuple):
 class TokenDataset(Dataset, ABC):
     """One split. `dataset[rows]` is a whole batch."""
 
-    lanes: int | None = None  # rows that go on from batch to batch, side by side; None: no order
+    streams: int | None = None  # parallel streams of continuous batching; None for independent rows
 
     @abstractmethod
     def __len__(self) -> int:
@@ -36,8 +37,8 @@ class TokenDataset(Dataset, ABC):
     @abstractmethod
     def __getitem__(self, rows: Rows) -> Batch: ...
 
-    def places(self, rows: Rows) -> Tensor:
-        """Where each token stands in the split, (B, T) int64: to bring scores into the data's order."""
+    def positions(self, rows: Rows) -> Tensor:
+        """Position of each token in the split, (B, T) int64, to sort scores into the data's order."""
         length = self[rows].tokens.shape[1]
         return rows.chosen[:, None] * length + torch.arange(length)
 
@@ -47,8 +48,8 @@ class FixedRows(TokenDataset):
 
     Args:
         tokens: (N, T) integers.
-        domain: says what the tokens are worth.
-        labels: (N,) integers, the class of each row, if it is to be the context.
+        domain: gives the units of the tokens.
+        labels: (N,) integers, the class of each row, if it is the context.
     """
 
     def __init__(self, tokens: Tensor, domain: Domain, labels: Tensor | None = None) -> None:
@@ -67,14 +68,14 @@ def chosen(labels: Tensor | None, rows: Rows) -> Tensor | None:
 
 
 def whole_rows(tokens: Tensor, domain: Domain, context: Tensor | None = None) -> Batch:
-    """A batch of integers (B, T), every one of them scored."""
+    """A batch of integers (B, T), all of them scored."""
     tokens = tokens.long()
     scored = torch.ones(tokens.shape, dtype=torch.bool)
     return Batch(tokens, scored, domain.units(tokens), context)
 
 
 def generator(*numbers: int) -> torch.Generator:
-    """Randomness that is a pure function of some small numbers (seed, epoch, ...)."""
+    """A random generator seeded by some small numbers (seed, epoch, ...)."""
     seed = 0
     for number in numbers:
         seed = (seed * 1_000_003 + number) % 2**63

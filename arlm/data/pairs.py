@@ -1,4 +1,4 @@
-"""Pairs of sentences: read from aligned files, and batched by length, as many as a budget takes."""
+"""Pairs of sentences: read from aligned files, and padded into batches."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Sentences(NamedTuple):
 
 
 class Pairs(TokenDataset):
-    """Rows of their own lengths; a batch is filled up to its longest.
+    """Sentence pairs of different lengths; a batch is padded to its longest.
 
     Args:
-        sources, targets: tokens (S,) and (T,) of each pair, the target's end among them.
-        domain: what the tokens are.
+        sources, targets: tokens (S,) and (T,) of each pair, the target's end included.
+        domain: of the tokens.
     """
 
     def __init__(
@@ -52,45 +52,19 @@ class Pairs(TokenDataset):
         context = self.domain.contexts([self.sources[i] for i in chosen])
         return Batch(tokens, scored, self.domain.units(tokens), context)
 
-    def places(self, rows: Rows) -> Tensor:
+    def positions(self, rows: Rows) -> Tensor:
         longest = int(self.lengths[rows.chosen, 1].max())
         return self._first[rows.chosen, None] + torch.arange(longest)
 
 
-def buckets(lengths: Tensor, budget: int) -> tuple[Tensor, list[int]]:
-    """Rows in the order of their lengths, and how many of them make each batch.
-
-    Args:
-        lengths: (N, 2) of sources and targets.
-        budget: most cells of a batch on either side, padding included; a longer row is alone.
-
-    Returns: order (N,), and sizes that sum to N.
-    """
-    order = by_length(lengths)
-    sizes, longest = [0], 0
-    for length in lengths[order].amax(1).tolist():
-        longest = max(longest, length)
-        if sizes[-1] and (sizes[-1] + 1) * longest > budget:
-            sizes.append(0)
-            longest = length
-        sizes[-1] += 1
-    return order, sizes
-
-
-def by_length(lengths: Tensor) -> Tensor:
-    """Order by target, then by source; equal ones stay as they are."""
-    source, target = lengths.unbind(1)
-    return (target * (int(source.max()) + 1) + source).argsort(stable=True)
-
-
 def aligned(source: Path, target: Path, field: str) -> Sentences:
-    """Both files' lines; refuses files of different lengths and empty lines."""
+    """The lines of both files; refuses files of different lengths and empty lines."""
     sides = [lines_of(path, field) for path in (source, target)]
     counts = [len(side) for side in sides]
     if counts[0] != counts[1]:
         raise UserError(
             f"{field}: '{source}' has {counts[0]} lines and '{target}' {counts[1]}; "
-            "give files whose lines belong together, one by one"
+            "give files whose lines are translations of each other, one by one"
         )
     for path, side in zip((source, target), sides, strict=True):
         empty = next((i for i, line in enumerate(side) if not line), None)

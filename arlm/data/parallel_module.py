@@ -1,4 +1,4 @@
-"""ParallelDataModule: pairs of sentences in two languages, tokenizers made from the training side only."""
+"""ParallelDataModule: pairs of sentences in two languages, with tokenizers made from the training side only."""
 
 from __future__ import annotations
 
@@ -6,58 +6,19 @@ import hashlib
 import sys
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterator
 from functools import cached_property
 from itertools import chain
 
-import torch
-from tokenizers import Tokenizer, normalizers
-
 from arlm.core import Spec
-from arlm.data.dataset import Rows, TokenDataset, generator
-from arlm.data.module import BatchOrder, Split, TokenDataModule
-from arlm.data.pairs import Pairs, Sentences, buckets, by_length
-from arlm.data.text_module import tokenizer_file
+from arlm.data.dataset import TokenDataset
+from arlm.data.folders import Split
+from arlm.data.module import TokenDataModule
+from arlm.data.order import BatchOrder, LengthBuckets
+from arlm.data.pairs import Pairs, Sentences
+from arlm.data.text_module import named_tokenizer
 from arlm.domains import TranslationDomain
-from arlm.domains.text import bpe_tokenizer, character_tokenizer, sentence_tokenizer
 from arlm.errors import UserError, require
-
-
-class LengthBuckets(BatchOrder):
-    """Batches of rows of like length, a pure function of (seed, epoch), shared out over processes.
-
-    In training, batches come in random order and rows of equal lengths change places; the number of
-    batches is the same in every epoch.
-
-    Args:
-        dataset: pairs.
-        budget: most tokens of a batch on either side, padding included.
-        training, seed, rank, world_size: as for BatchOrder.
-    """
-
-    def __init__(
-        self, dataset: Pairs, budget: int, training: bool, seed: int, rank: int, world_size: int
-    ) -> None:
-        super().__init__(len(dataset), 1, training, seed, rank, world_size)
-        self.lengths = dataset.lengths
-        self.order, self.sizes = buckets(self.lengths, budget)
-
-    def __len__(self) -> int:
-        if self.training:
-            return len(self.sizes) // self.world_size
-        return len(range(self.rank, len(self.sizes), self.world_size))
-
-    def __iter__(self) -> Iterator[Rows]:
-        skip, self.skip = self.skip, 0
-        order, turns = self.order, torch.arange(len(self.sizes))
-        if self.training:
-            random = generator(self.seed, self.epoch)
-            shuffled = torch.randperm(self.rows, generator=random)
-            order = shuffled[by_length(self.lengths[shuffled])]
-            turns = torch.randperm(len(turns), generator=random)
-        batches = order.split(self.sizes)
-        for turn in turns[self.rank :: self.world_size][: len(self)][skip:].tolist():
-            yield Rows(self.epoch, batches[turn])
+from arlm.tokenizers import BPETokenizer, CharacterTokenizer, SentenceTokenizer, Tokenizer
 
 
 class ParallelDataModule(TokenDataModule):
@@ -65,12 +26,12 @@ class ParallelDataModule(TokenDataModule):
 
     Args:
         source, target: the languages, such as "de" and "en".
-        tokenizer: "bpe"; "word": words and marks, `<unk>` for rare ones; "character"; "byte"; or the path
-            of a tokenizer's JSON. All are made from the training side only.
+        tokenizer: "bpe"; "word": words and punctuation marks, `<unk>` for rare ones; "character"; "byte"; or
+            the path of a tokenizer's JSON. All are made from the training side only.
         vocab_size: of "bpe".
-        min_count: a word, or a character, must come so often in the training side to have a token.
+        min_count: how often a word or character must occur in the training side to get a token.
         joint: one tokenizer for both sides.
-        lowercase: of both sides, for good.
+        lowercase: convert both sides to lower case.
         length: most tokens of a sentence, the end included. Longer pairs of the training side are left
             out; in other splits they are refused.
         batch_tokens: most tokens of a batch on either side, padding included.
@@ -106,7 +67,7 @@ class ParallelDataModule(TokenDataModule):
         """Both sides of one split. Called once for each."""
 
     def sentences(self, split: Split) -> Sentences:
-        """One split, read at first use."""
+        """One split, read when first used."""
         if split not in self._sentences:
             self._sentences[split] = self.read(split)
         return self._sentences[split]
@@ -115,25 +76,23 @@ class ParallelDataModule(TokenDataModule):
     def domain(self) -> TranslationDomain:  # type: ignore[override]
         train = self.sentences("train")
         if self.joint:
-            return TranslationDomain(self._tokenizer([*train.source, *train.target]))
-        return TranslationDomain(self._tokenizer(train.source), self._tokenizer(train.target))
+            both = self._tokenizer([*train.source, *train.target])
+            return TranslationDomain(both, None, self.lowercase)
+        sides = self._tokenizer(train.source), self._tokenizer(train.target)
+        return TranslationDomain(*sides, self.lowercase)
 
     def _tokenizer(self, lines: list[str]) -> Tokenizer:
         if self.lowercase:
             lines = [line.lower() for line in lines]
         if self.tokenizer == "bpe":
-            tokenizer = bpe_tokenizer(lines, self.vocab_size)
-        elif self.tokenizer == "word":
-            tokenizer = sentence_tokenizer(lines, self.min_count)
-        elif self.tokenizer == "character":
+            return BPETokenizer.train(lines, self.vocab_size)
+        if self.tokenizer == "word":
+            return SentenceTokenizer.train(lines, self.min_count)
+        if self.tokenizer == "character":
             counts = Counter(chain.from_iterable(lines))
-            known = [c for c, count in counts.items() if count >= self.min_count]
-            tokenizer = character_tokenizer(known, unknown=True)
-        else:
-            tokenizer = Tokenizer.from_str(tokenizer_file(self.tokenizer).tokenizer)
-        if self.lowercase:
-            tokenizer.normalizer = normalizers.Lowercase()
-        return tokenizer
+            frequent = [c for c, count in counts.items() if count >= self.min_count]
+            return CharacterTokenizer(frequent, unknown=True)
+        return named_tokenizer(self.tokenizer)
 
     @property
     def spec(self) -> Spec:
@@ -169,10 +128,11 @@ class ParallelDataModule(TokenDataModule):
 
     def order(self, split: Split) -> BatchOrder:
         pairs: Pairs = self.dataset(split)  # type: ignore[assignment]
-        return LengthBuckets(pairs, self.batch_tokens, split == "train", self.seed, *self.processes)
+        given = pairs.lengths, self.batch_tokens, split == "train", self.seed
+        return LengthBuckets(*given, *self.processes)
 
     def words(self, split: Split) -> int:
-        """Of the target, between white space."""
+        """Words of the target, between white space."""
         return sum(len(line.split()) for line in self.sentences(split).target)
 
     @property

@@ -1,4 +1,4 @@
-"""What every domain offers."""
+"""The interface of domains."""
 
 from __future__ import annotations
 
@@ -9,22 +9,25 @@ from torch import Tensor
 
 
 class Domain(ABC):
-    """Native <-> tokens, and what a token is worth.
+    """Native objects <-> tokens, and how many units each token stands for.
 
-    A domain keeps each constructor argument as an attribute of the same name, plain enough for JSON, so
-    that a checkpoint can carry it (`arlm.checkpoints.describe`).
+    A domain keeps each constructor argument as an attribute of the same name: plain values, or a tokenizer, so
+    that a checkpoint can describe it.
     """
 
     unit: ClassVar[str]  # singular: "byte", "dim"
+    view: ClassVar[
+        str
+    ]  # class path of the `arlm.reports.view.View` that shows its objects to people
     vocab_size: int
 
     @abstractmethod
     def encode(self, native: Any) -> Tensor:
-        """Native -> tokens (..., T) int64."""
+        """Native object -> tokens (..., T) int64."""
 
     @abstractmethod
     def decode(self, tokens: Tensor) -> Any:
-        """Tokens (T,) for text, (..., T) for images -> native."""
+        """Tokens (T,) of text, (..., T) of images -> native object."""
 
     @abstractmethod
     def units(self, tokens: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ class ImageDomain(Domain):
     """
 
     unit = "dim"
+    view = "arlm.reports.image_view.ImageView"
 
     def __init__(self, levels: int, height: int, width: int, channels: int = 1) -> None:
         require(2 <= levels <= 256, "levels", levels, "choose 2 to 256")

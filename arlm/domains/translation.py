@@ -5,41 +5,41 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from arlm.core import Spec
 from arlm.domains.base import Domain
-from arlm.domains.text import TextDomain
+from arlm.tokenizers import Tokenizer
 
 
 class TranslationDomain(Domain):
     """A sentence and its translation <-> tokens.
 
-    Either side has one token beside its tokenizer's, the last of the vocabulary, which no text holds: the
-    target's ends a row and fills it up behind its end; the source's only fills up.
+    Each side has one token more than its tokenizer, the last of the vocabulary, which no text contains: the
+    target's ends a row and pads it after its end; the source's only pads.
 
     Args:
-        source: tokenizer of the source, or its JSON text.
-        target: that of the target; None where both sides have one, whose numbers they then share.
+        source: tokenizer of the source.
+        target: tokenizer of the target; None if both sides share one, and with it their numbering.
+        lowercase: convert both sides to lower case before they are encoded.
     """
 
     unit = "byte"
+    view = "arlm.reports.translation_view.TranslationView"
 
-    def __init__(self, source: Tokenizer | str, target: Tokenizer | str | None = None) -> None:
-        self.source_text = TextDomain(source)
-        self.target_text = self.source_text if target is None else TextDomain(target)
-        self.source = self.source_text.tokenizer
-        self.target = None if target is None else self.target_text.tokenizer
-        self.pad_id, self.eos_id = self.source_text.vocab_size, self.target_text.vocab_size
+    def __init__(
+        self, source: Tokenizer, target: Tokenizer | None = None, lowercase: bool = False
+    ) -> None:
+        self.source, self.target, self.lowercase = source, target, lowercase
+        self.target_tokenizer = source if target is None else target
+        self.pad_id, self.eos_id = source.vocab_size, self.target_tokenizer.vocab_size
         self.vocab_size = self.eos_id + 1
-        # The end of a line is worth the newline.
-        known = self.target_text.units(torch.arange(self.eos_id))
-        self._bytes = torch.cat([known, torch.ones(1)])
+        # The end of a line counts as one byte, the newline.
+        self._bytes = torch.cat([self.target_tokenizer.token_bytes, torch.ones(1)])
 
     def spec(self, length: int) -> Spec:
-        """The data as a network sees it, in rows of up to `length` tokens on either side."""
+        """The spec of rows of up to `length` tokens on either side."""
         context = Spec(self.pad_id + 1, (length,), pad_id=self.pad_id, unit=self.unit)
         return Spec(
             *(self.vocab_size, (length,)),
@@ -50,30 +50,33 @@ class TranslationDomain(Domain):
         )
 
     def encode(self, native: str) -> Tensor:
-        """A sentence of the target -> tokens (T,), the end among them."""
-        tokens = self.target_text.encode(native, strict=False)
+        """A sentence of the target -> tokens (T,), the end token included."""
+        tokens = self.target_tokenizer.encode(self._cased(native), strict=False)
         return torch.cat([tokens, tokens.new_tensor([self.eos_id])])
 
     def encode_source(self, native: str) -> Tensor:
         """A sentence of the source -> tokens (S,)."""
-        return self.source_text.encode(native, strict=False)
+        return self.source.encode(self._cased(native), strict=False)
 
     def decode(self, tokens: Tensor) -> str:
-        """Tokens (T,) -> the sentence up to their first end."""
-        return self.target_text.decode(self.until_end(tokens))
+        """Tokens (T,) -> the sentence before their first end token."""
+        return self.target_tokenizer.decode(self.until_end(tokens))
 
     def units(self, tokens: Tensor) -> Tensor:
         return self._bytes.to(tokens.device)[tokens]
 
     def until_end(self, tokens: Tensor) -> Tensor:
-        """Tokens (T,) before their first end."""
+        """Tokens (T,) before their first end token."""
         return tokens[(tokens == self.eos_id).cumsum(0) == 0]
 
     def contexts(self, sources: Sequence[Tensor]) -> Tensor:
-        """Sources (S,) each -> (B, S), filled up."""
+        """Sources (S,) each -> (B, S), padded."""
         return pad_sequence(list(sources), batch_first=True, padding_value=self.pad_id)
 
-    def pieces(self, tokens: Tensor, side: TextDomain) -> list[str]:
-        """Each token as text, for the axes of a picture."""
-        end = {side.vocab_size: "<end>"}
-        return [end.get(int(t)) or side.decode(t[None]) for t in tokens]
+    def pieces(self, tokens: Tensor, tokenizer: Tokenizer) -> list[str]:
+        """Each token of one side as text, for the axes of a picture."""
+        end = tokenizer.vocab_size
+        return ["<end>" if t == end else tokenizer.decode(t[None]) for t in tokens]
+
+    def _cased(self, text: str) -> str:
+        return text.lower() if self.lowercase else text

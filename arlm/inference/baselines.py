@@ -4,43 +4,43 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from arlm.core import Batch
+from arlm.data.continuous import ContinuousText
 from arlm.data.dataset import Rows
+from arlm.data.folders import Split
+from arlm.data.module import TokenDataModule
 from arlm.data.pairs import Pairs
-from arlm.data.windows import TextLanes, TextWindows
+from arlm.data.windows import TextDataset, TextWindows
 from arlm.evaluation.baselines import Histogram, NGram, Uniform
-
-if TYPE_CHECKING:
-    from arlm.data.module import Split, TokenDataModule
 
 WINDOWS = 256, 128  # length and stride
 
 
-def readable(data: TokenDataModule, split: Split) -> Iterable[Batch]:
-    """The split in batches that a baseline can read: windows in place of lanes."""
+def independent_batches(data: TokenDataModule, split: Split) -> Iterable[Batch]:
+    """A split in batches of independent rows: windows in place of continuous streams."""
     dataset = data.dataset(split)
-    if isinstance(dataset, TextLanes):
-        dataset = TextWindows(dataset.stream, dataset.domain, *WINDOWS, apart=dataset.apart)
+    if isinstance(dataset, ContinuousText):
+        separate = dataset.separate_documents
+        dataset = TextWindows(dataset.corpus, dataset.domain, *WINDOWS, separate_documents=separate)
     for chosen in torch.arange(len(dataset)).split(data.batch_size):
         yield dataset[Rows(0, chosen)]
 
 
 def baselines(data: TokenDataModule) -> dict[str, Callable[[Tensor], Tensor]]:
-    """Log-probabilities of the baselines for this kind of data, fitted to its training split."""
+    """Functions from tokens (B, T) to nats (B, T) of the baselines for this kind of data."""
     spec = data.spec
     models: dict[str, Uniform | Histogram | NGram] = {"uniform": Uniform(spec)}
     train = data.dataset("train")
-    if len(spec.shape) == 1:
+    if isinstance(train, (Pairs, TextDataset)):
         pairs = isinstance(train, Pairs)
-        stream = torch.cat(list(train.targets)) if pairs else train.stream.whole()  # type: ignore[attr-defined]
+        tokens = torch.cat(list(train.targets)) if pairs else train.corpus.whole()  # type: ignore[union-attr]
         order = min(5, int(62 / math.log2(spec.vocab_size)))
-        models["unigram"] = NGram(stream, 1, spec.vocab_size)
-        models[f"{order}-gram"] = NGram(stream, order, spec.vocab_size)
+        models["unigram"] = NGram(tokens, 1, spec.vocab_size)
+        models[f"{order}-gram"] = NGram(tokens, order, spec.vocab_size)
     else:
         rows = train[Rows(0, torch.arange(len(train)))].tokens
         models["pixel histogram"] = Histogram(rows, spec.vocab_size)

@@ -1,184 +1,173 @@
-"""Scores batches in their order: state carried from one to the next, labels smoothed in training."""
+"""Scoring: batch after batch with carried state, and every token of a split once."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from arlm.core import Autoregressor, Batch, Carried
+from arlm.core import Autoregressor, Batch, Scores
 from arlm.data.dataset import Rows, TokenDataset
-from arlm.errors import UserError, require
+from arlm.errors import UserError
+from arlm.evaluation.likelihood import figures
+from arlm.states import ChunkState
 
 
-class Reader:
-    """log_prob of batch after batch; where `batch.fresh` is set, rows go on from the batch before.
+@runtime_checkable
+class ScoresChunks(Protocol):
+    """A network that scores long rows chunk by chunk; see `arlm.layers.recurrent`."""
 
-    In training this is truncated back-propagation through time: the state is carried, gradients are not.
+    def score_chunk(
+        self,
+        tokens: Tensor,
+        chunk_state: ChunkState | None = None,
+        context: Tensor | None = None,
+    ) -> tuple[Scores, ChunkState]:
+        """Scores (B, S) of a chunk, and the state after it."""
+
+
+class BatchScorer:
+    """Scores one batch after the other; rows that do not start a document continue those of the batch before.
+
+    `batch.starts_document` says which rows start; without it every row stands alone. In training this is
+    truncated back-propagation through time: the state is carried over, gradients are not.
+
+        batch 0              batch 1              batch 2
+        row 0  [A0 A1 A2] -> row 0  [A3 A4 A5] -> row 0  [C0 C1 C2]    starts_document: row 0
+        row 1  [B0 B1 B2] -> row 1  [B3 B4 B5] -> row 1  [B6 B7 B8]
 
     Args:
         net: the network.
-        compile: compile what scores a batch; the network's parameters and keys stay as they are.
-        smoothing: share of the probability that labels give to all tokens alike, in [0, 1); it enters the
-            gradient, never the value.
+        compile: compile what scores a batch; the network's parameters and their names stay as they are.
+        score: scores rows that stand alone, by default `net.score`.
     """
 
-    def __init__(self, net: Autoregressor, compile: bool = False, smoothing: float = 0.0) -> None:
-        require(0 <= smoothing < 1, "model.label_smoothing", smoothing, "choose from 0 to below 1")
-        if smoothing and type(net).log_prob is not Autoregressor.log_prob:
-            raise UserError(
-                f"model.label_smoothing: {type(net).__name__} scores tokens in a way of its own; choose 0"
-            )
+    def __init__(
+        self,
+        net: Autoregressor,
+        compile: bool = False,
+        score: Callable[[Tensor, Tensor | None], Scores] | None = None,
+    ) -> None:
         wrap: Callable = torch.compile if compile else lambda function: function
-
-        def smoothed(tokens: Tensor, context: Tensor | None) -> Tensor:
-            return smoothed_log_prob(net(tokens, context), tokens, smoothing)
-
         self.net = net
-        self._log_prob = wrap(smoothed if smoothing else net.log_prob)
-        self._carry_on = wrap(net.carry_on)
-        self.carried: Carried | None = None
+        self._score = wrap(net.score if score is None else score)
+        self._score_chunk = wrap(net.score_chunk) if isinstance(net, ScoresChunks) else None
+        self.chunk_state: ChunkState | None = None
 
-    def __call__(self, batch: Batch) -> Tensor:
-        """Nats (B, T) of a batch."""
-        if batch.fresh is None:
-            return self._log_prob(batch.tokens, batch.context)
-        if not self.net.carries:
+    def __call__(self, batch: Batch) -> Scores:
+        """Scores (B, T) of a batch."""
+        if batch.starts_document is None:
+            return self._score(batch.tokens, batch.context)
+        if self._score_chunk is None:
             raise UserError(
-                f"data.reading: {type(self.net).__name__} cannot carry its state from row to row; "
+                f"data.batching: {type(self.net).__name__} cannot carry its state from row to row; "
                 "choose windows for it"
             )
-        fresh, before = batch.fresh, self.carried
-        if before is None or bool(fresh.all()):
-            log_prob, carried = self._carry_on(batch.tokens, None, batch.context)
-        elif not bool(fresh.any()):
-            log_prob, carried = self._carry_on(batch.tokens, before, batch.context)
-        else:  # those that begin, and those that go on
-            new, old = fresh.nonzero().flatten(), (~fresh).nonzero().flatten()
-            given = None if batch.context is None else batch.context[new]
-            first, begun = self._carry_on(batch.tokens[new], None, given)
-            rest = Carried(before.last[old], before.state[old])
-            second, gone = self._carry_on(batch.tokens[old], rest, None)
-            order = torch.cat([new, old]).argsort()
-            log_prob = torch.cat([first, second])[order]
-            last = torch.cat([begun.last, gone.last])[order]
-            carried = Carried(last, begun.state.join(gone.state)[order])
-        self.carried = Carried(carried.last, carried.state.map(torch.Tensor.detach))
-        return log_prob
+        starts, before = batch.starts_document, self.chunk_state
+        if before is None or bool(starts.all()):
+            scores, after = self._score_chunk(batch.tokens, None, batch.context)
+        elif not bool(starts.any()):
+            scores, after = self._score_chunk(batch.tokens, before, batch.context)
+        else:
+            scores, after = self._mixed(batch, starts, before)
+        self.chunk_state = ChunkState(after.last, after.state.map(torch.Tensor.detach))
+        return scores
+
+    def _mixed(self, batch: Batch, starts: Tensor, before: ChunkState) -> tuple[Scores, ChunkState]:
+        """Score a batch of which some rows start and others continue."""
+        assert self._score_chunk is not None
+        new, old = starts.nonzero().flatten(), (~starts).nonzero().flatten()
+        context = None if batch.context is None else batch.context[new]
+        first, started = self._score_chunk(batch.tokens[new], None, context)
+        rest = ChunkState(before.last[old], before.state[old])
+        second, continued = self._score_chunk(batch.tokens[old], rest, None)
+        order = torch.cat([new, old]).argsort()
+        log_prob = torch.cat([first.log_prob, second.log_prob])[order]
+        auxiliary = None
+        if first.auxiliary is not None:
+            auxiliary = torch.cat([first.auxiliary, second.auxiliary])[order]
+        last = torch.cat([started.last, continued.last])[order]
+        state = started.state.join(continued.state)[order]
+        return Scores(log_prob, auxiliary), ChunkState(last, state)
 
     def saved(self) -> list[Tensor]:
-        """What is carried, as plain tensors for a checkpoint; nothing at a beginning."""
-        return [] if self.carried is None else [self.carried.last, *self.carried.state.leaves()]
+        """The carried state as plain tensors for a checkpoint; empty before the first batch."""
+        state = self.chunk_state
+        return [] if state is None else [state.last, *state.state.leaves()]
 
     def restore(self, saved: list[Tensor]) -> None:
-        """Go on from what `saved` gave."""
+        """Continue from what `saved` returned."""
         if saved:
             last, *leaves = saved
             _, state = self.net.start(len(last), 1)
-            self.carried = Carried(last, state.filled(iter(leaves)))
-
-
-def smoothed_log_prob(logits: Tensor, tokens: Tensor, smoothing: float) -> Tensor:
-    """Nats of `tokens` (...) under `logits` (..., V), with the gradient of smoothed labels.
-
-    The gradient is that of (1 - smoothing) log p(x) + smoothing * mean over v of log p(v).
-
-    References:
-        | Rethinking the Inception Architecture for Computer Vision (Szegedy et al., 2016), section 7
-        | https://arxiv.org/abs/1512.00567
-    """
-    return _Smoothed.apply(logits, tokens, smoothing)
-
-
-class _Smoothed(torch.autograd.Function):
-    """One pass over the logits forward and one back, where the composition of torch's takes five."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, tokens: Tensor, smoothing: float) -> Tensor:
-        fine = torch.promote_types(logits.dtype, torch.float32)
-        total = logits.to(fine).logsumexp(-1, keepdim=True)
-        ctx.save_for_backward(logits, tokens, total)
-        ctx.smoothing = smoothing
-        return (logits.gather(-1, tokens.unsqueeze(-1)).to(fine) - total).squeeze(-1)
-
-    @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
-        logits, tokens, total = ctx.saved_tensors
-        slope = slope.unsqueeze(-1)
-        share = ctx.smoothing / logits.shape[-1]
-        result = (logits - total).exp_().neg_().add_(share).mul_(slope)
-        result.scatter_add_(-1, tokens.unsqueeze(-1), slope * (1 - ctx.smoothing))
-        return result.to(logits.dtype), None, None
+            self.chunk_state = ChunkState(last, state.filled(iter(leaves)))
 
 
 @dataclass(frozen=True)
-class Scores:
-    """What a network makes of each scored token of a split, in the order of the data; (N,) each."""
+class TokenScores:
+    """Each scored token of a split under a network, in the order of the data; (N,) each."""
 
-    places: Tensor  # in the split
+    positions: Tensor  # in the split
     tokens: Tensor
     nats: Tensor  # float64, positive
     units: Tensor
-    context: Tensor  # tokens that the network had read before
+    context: Tensor  # tokens that the network had read before this one
     seconds: float
 
-    @property
-    def likelihood(self) -> dict[str, float]:
-        """nll, ppl, and bits per unit as "bits"."""
-        nats, nll = float(self.nats.sum()), float(self.nats.mean())
-        bits = nats / math.log(2) / float(self.units.sum())
-        return {"nll": nll, "ppl": math.exp(min(nll, 700)), "bits": bits}
+    def figures(self, unit: str) -> dict[str, float]:
+        """nll, ppl and bits_per_<unit>; see `arlm.evaluation.likelihood.figures`."""
+        return figures(float(self.nats.sum()), len(self.nats), float(self.units.sum()), unit)
 
 
-def score(net: Autoregressor, dataset: TokenDataset, batches: Iterable[Rows]) -> Scores:
-    """Score every token of a split once, as its way of reading says."""
-    reader, parts, seconds = Reader(net), [], 0.0
+def score_split(net: Autoregressor, dataset: TokenDataset, batches: Iterable[Rows]) -> TokenScores:
+    """Score every token of a split exactly once, in the batches of its data set."""
+    scorer, parts, seconds = BatchScorer(net), [], 0.0
     read: Tensor | None = None
     with torch.inference_mode():
         for rows in batches:
             batch = dataset[rows]
             began = time.perf_counter()
-            nats = -reader(batch).double()
+            nats = -scorer(batch).log_prob.double()
             seconds += time.perf_counter() - began
             read = _read_before(batch, read)
             context = read[:, None] + torch.arange(batch.tokens.shape[1])
             read = read + batch.tokens.shape[1]
-            mine = batch.scored
-            every = dataset.places(rows), batch.tokens, nats, batch.units, context
-            parts.append([part[mine] for part in every])
-    columns = [torch.cat(column) for column in zip(*parts, strict=True)]
-    order = columns[0].argsort()
-    places, tokens, all_nats, units, read_before = (column[order] for column in columns)
-    return Scores(places, tokens, all_nats, units, read_before, seconds)
+            columns = dataset.positions(rows), batch.tokens, nats, batch.units, context
+            parts.append([column[batch.scored] for column in columns])
+    joined = [torch.cat(column) for column in zip(*parts, strict=True)]
+    order = joined[0].argsort()
+    positions, tokens, all_nats, units, read_before = (column[order] for column in joined)
+    return TokenScores(positions, tokens, all_nats, units, read_before, seconds)
 
 
 def _read_before(batch: Batch, read: Tensor | None) -> Tensor:
-    """Tokens that each row's network has read before this batch, (B,)."""
+    """How many tokens the network has read in each row before this batch, (B,)."""
     zeros = torch.zeros(len(batch.tokens), dtype=torch.long)
-    return zeros if batch.fresh is None or read is None else read.where(~batch.fresh, zeros)
+    if batch.starts_document is None or read is None:
+        return zeros
+    return read.where(~batch.starts_document, zeros)
 
 
-def check_same(scores: dict[str, Scores]) -> None:
-    """Refuse networks that were not scored on the same tokens, saying how they differ."""
+def check_same(scores: dict[str, TokenScores]) -> None:
+    """Refuse networks that were not scored on the same tokens, and say where they differ."""
     (first, one), *others = scores.items()
     for name, other in others:
         here, there = len(one.tokens), len(other.tokens)
-        told = f"runs: '{first}' and '{name}' cannot be compared: "
+        refusal = f"runs: '{first}' and '{name}' cannot be compared: "
         mend = "; give runs of the same data, split and tokenizer, or one --data for all"
         if here != there:
-            raise UserError(f"{told}they score {here} and {there} tokens{mend}")
+            raise UserError(f"{refusal}they score {here} and {there} tokens{mend}")
         for what, a, b in (
-            ("score token number", one.places, other.places),
+            ("score token number", one.positions, other.positions),
             ("read the token", one.tokens, other.tokens),
         ):
             wrong = (a != b).nonzero()
             if len(wrong):
-                at = int(wrong[0])
-                raise UserError(f"{told}at {at} they {what} {int(a[at])} and {int(b[at])}{mend}")
+                i = int(wrong[0])
+                raise UserError(f"{refusal}at {i} they {what} {int(a[i])} and {int(b[i])}{mend}")
         if not torch.equal(one.units, other.units):
-            raise UserError(f"{told}a token is worth different amounts to them{mend}")
+            raise UserError(f"{refusal}they count different units for a token{mend}")

@@ -1,11 +1,7 @@
-"""Causal self-attention with a preallocated cache; rotary and ALiBi positions; local bands.
+"""Causal self-attention with a key-value cache and sliding windows, and attention to another sequence.
 
 References:
     | Attention Is All You Need (Vaswani et al., 2017) | https://arxiv.org/abs/1706.03762
-    | RoFormer: Enhanced Transformer with Rotary Position Embedding (Su et al., 2021)
-    | https://arxiv.org/abs/2104.09864
-    | Train Short, Test Long: Attention with Linear Biases (Press et al., 2022), ALiBi
-    | https://arxiv.org/abs/2108.12409
     | GQA: Training Generalized Multi-Query Transformer Models (Ainslie et al., 2023)
     | https://arxiv.org/abs/2305.13245
 """
@@ -19,54 +15,41 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from arlm.errors import UserError
+from arlm.layers.positional_encoding import rotate
 
 EXPLICIT_LENGTH = 256
 
-Cache = tuple[Tensor, Tensor]  # keys and values, each (B, heads, T, width / heads)
+KVCache = tuple[Tensor, Tensor]  # keys and values, each (B, heads, T, width / heads)
 
 
-def rotary_table(length: int, size: int, base: float = 10000.0) -> Tensor:
-    """cos and sin of position * base**(-2i / size), (2, length, size / 2)."""
-    frequencies = base ** (-torch.arange(0, size, 2, dtype=torch.float64) / size)
-    angles = torch.arange(length, dtype=torch.float64)[:, None] * frequencies
-    return torch.stack([angles.cos(), angles.sin()])
-
-
-def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """Turn each pair (i, i + size/2) of features by the angle of its position.
-
-    Args:
-        x: (B, heads, T, size).
-        table: (2, T, size / 2), or (2, B, 1, T, size / 2) for positions that differ between rows.
-    """
-    cos, sin = table.to(x.dtype)
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
-
-
-def alibi_slopes(heads: int) -> Tensor:
-    """2**(-8 i / heads) for head i = 1 ... heads; the paper interpolates them for no power of two."""
-    power = 2 ** math.floor(math.log2(heads))
-    slopes = [2 ** (-8 * i / power) for i in range(1, power + 1)]
-    slopes += [2 ** (-4 * i / power) for i in range(1, 2 * (heads - power), 2)]
-    return torch.tensor(slopes)
-
-
-def attention_bias(
-    queries: Tensor, keys: Tensor, slopes: Tensor | None = None, band: int | None = None
+def causal_mask(
+    queries: Tensor,
+    keys: Tensor,
+    slopes: Tensor | None = None,
+    sliding_window: int | None = None,
 ) -> Tensor:
-    """What is added to the scores: -inf where a query may not look, and ALiBi's fall with distance.
+    """The bias that is added to attention scores: -inf for hidden keys, and ALiBi's linear penalty.
+
+    A query at position i sees the keys at positions j <= i; with a sliding window of w, i - w < j <= i:
+
+        w = 3    j 0 1 2 3 4
+        i = 0      0 - - - -
+        i = 1      0 0 - - -
+        i = 2      0 0 0 - -
+        i = 3      - 0 0 0 -      - is -inf
+        i = 4      - - 0 0 0
 
     Args:
         queries, keys: positions, (..., S) and (T,).
         slopes: (heads,) of ALiBi, or None.
-        band: how many positions back a query sees, itself among them; None for all.
+        sliding_window: how many positions a query sees, its own included; None for all before it.
 
     Returns: (..., S, T), or (..., heads, S, T) with slopes.
     """
     distance = queries[..., :, None] - keys
-    hidden = distance < 0 if band is None else (distance < 0) | (distance >= band)
+    hidden = distance < 0
+    if sliding_window is not None:
+        hidden = hidden | (distance >= sliding_window)
     zeros = torch.zeros((), device=keys.device)
     bias = zeros if slopes is None else -slopes[:, None, None] * distance.unsqueeze(-3)
     return bias.where(~(hidden if slopes is None else hidden.unsqueeze(-3)), -math.inf)
@@ -81,7 +64,7 @@ def causal_attention(
     more than the (T, T) weights that it saves (`tools/bench/attention.py`).
 
     Args:
-        bias: (T, T) or (heads, T, T) from `attention_bias`; None for the plain causal mask.
+        bias: (T, T) or (heads, T, T) from `causal_mask`; None for the plain causal mask.
     """
     length = q.shape[2]
     explicit = q.device.type == "cpu" and q.dtype == torch.bfloat16 and length <= EXPLICIT_LENGTH
@@ -107,17 +90,21 @@ def explicit_attention(
     return (weights @ v.flatten(0, 1)).unflatten(0, q.shape[:2])
 
 
-def check_heads(width: int, heads: int, kv_heads: int) -> None:
-    """Refuse heads that do not divide the width, or one another."""
-    if width % (2 * heads):
-        raise UserError(
-            f"model.net.width: {width} does not divide into {heads} heads of an even size; "
-            f"choose a multiple of {2 * heads}"
-        )
-    if heads % kv_heads:
-        raise UserError(
-            f"model.net.kv_heads: {kv_heads} does not divide {heads} heads; choose a divisor of it"
-        )
+def cached_attention(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
+    """softmax(q k^T / sqrt(d) + bias) v for the new queries of incremental decoding.
+
+    On a CPU the fused kernel is faster for one row or a chunk of queries, two batched products for one query
+    in each of several rows (`python -m tools.bench.attention` prints both).
+
+    Args:
+        q: (B, heads, S, d).
+        keys, values: (B, heads, T, d).
+        bias: broadcasts to (B, heads, S, T), or None.
+    """
+    if q.device.type != "cpu" or len(q) == 1 or q.shape[2] > 1:
+        return F.scaled_dot_product_attention(q, keys, values, attn_mask=bias)
+    scores = q @ keys.mT * (1 / math.sqrt(q.shape[-1]))
+    return (scores if bias is None else scores + bias).softmax(-1) @ values
 
 
 class CausalSelfAttention(nn.Module):
@@ -129,7 +116,8 @@ class CausalSelfAttention(nn.Module):
         dropout: probability of zeroing an attention weight in training.
         kv_heads: heads of keys and values, each shared by heads / kv_heads queries (Ainslie et al., 2023);
             by default `heads`.
-        bias: whether the two linear maps have one.
+        bias: whether the two linear maps have a bias.
+        qkv_bias: whether queries, keys and values have one, if that differs from `bias` (Qwen).
 
     Shapes: (B, T, width) -> (B, T, width).
     """
@@ -141,11 +129,13 @@ class CausalSelfAttention(nn.Module):
         dropout: float = 0.0,
         kv_heads: int | None = None,
         bias: bool = True,
+        qkv_bias: bool | None = None,
     ) -> None:
         super().__init__()
         self.heads, self.dropout = heads, dropout
         self.kv_heads = heads if kv_heads is None else kv_heads
-        self.qkv = nn.Linear(width, (heads + 2 * self.kv_heads) * (width // heads), bias=bias)
+        size = (heads + 2 * self.kv_heads) * (width // heads)
+        self.qkv = nn.Linear(width, size, bias=bias if qkv_bias is None else qkv_bias)
         self.out = nn.Linear(width, width, bias=bias)
 
     def _project(self, x: Tensor, rotary: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -162,15 +152,15 @@ class CausalSelfAttention(nn.Module):
         y = causal_attention(q, k, v, self.dropout if self.training else 0.0, bias)
         return self.out(rearrange(y, "b heads t d -> b t (heads d)"))
 
-    def cache(self, batch: int, length: int) -> Cache:
-        """Room for the keys and values of `length` positions."""
+    def kv_cache(self, batch: int, length: int) -> KVCache:
+        """An empty key-value cache for `length` positions."""
         width = self.out.weight.shape[0]
         zeros = self.out.weight.new_zeros
         shape = (batch, self.kv_heads, length, width // self.heads)
         return zeros(shape), zeros(shape)
 
     def step(
-        self, x: Tensor, cache: Cache, slots: Tensor, bias: Tensor, rotary: Tensor | None
+        self, x: Tensor, cache: KVCache, slots: Tensor, bias: Tensor, rotary: Tensor | None
     ) -> Tensor:
         """Attend from new positions to all so far, writing their keys and values into `cache`.
 
@@ -178,7 +168,7 @@ class CausalSelfAttention(nn.Module):
             x: (B, S, width), the new positions.
             cache: is written in place.
             slots: (B * kv_heads * S,) int64, where in the flattened cache the new positions go.
-            bias: (B, heads or 1, S, T), as `attention_bias` gives it.
+            bias: (B, heads or 1, S, T), as `causal_mask` gives it.
             rotary: as `rotate` takes it, or None.
 
         Returns: (B, S, width).
@@ -193,12 +183,10 @@ class CausalSelfAttention(nn.Module):
             bias = rearrange(
                 bias.expand(-1, self.heads, -1, -1), "b (kv g) s t -> b kv (g s) t", g=group
             )
-        # Written out: the fused kernel takes ten times as long for a single query on a CPU.
-        scores = q @ keys.transpose(-2, -1) * (1 / math.sqrt(q.shape[-1])) + bias
-        y = scores.softmax(-1) @ values
+        y = cached_attention(q, keys, values, bias)
         return self.out(rearrange(y, "b kv (g s) d -> b s (kv g d)", s=x.shape[1]))
 
-    def extend(self, x: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
+    def extend(self, x: Tensor, cache: KVCache) -> tuple[Tensor, KVCache]:
         """As `step`, with a cache that grows: beams, which copy it at every step, copy no more than it holds.
 
         Args:
@@ -211,11 +199,11 @@ class CausalSelfAttention(nn.Module):
         q, k, v = self._project(x, None)
         old = cache[0].shape[2]
         keys, values = torch.cat([cache[0], k], dim=2), torch.cat([cache[1], v], dim=2)
-        scores = q @ keys.mT * (1 / math.sqrt(q.shape[-1]))
+        bias = None
         if x.shape[1] > 1:
-            at = torch.arange(old + x.shape[1], device=x.device)
-            scores = scores + attention_bias(at[old:], at).to(scores.dtype)
-        y = scores.softmax(-1) @ values
+            positions = torch.arange(old + x.shape[1], device=x.device)
+            bias = causal_mask(positions[old:], positions).to(q.dtype)
+        y = cached_attention(q, keys, values, bias)
         return self.out(rearrange(y, "b heads s d -> b s (heads d)")), (keys, values)
 
 
@@ -235,7 +223,7 @@ class MultiHeadAttention(nn.Module):
         self.key_value = nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, width)
 
-    def keys(self, memory: Tensor) -> Cache:
+    def keys(self, memory: Tensor) -> KVCache:
         """Keys and values of (B, S, width), formed once for all that is asked."""
         key_value = rearrange(
             self.key_value(memory), "b s (two h d) -> two b h s d", two=2, h=self.heads
@@ -243,7 +231,7 @@ class MultiHeadAttention(nn.Module):
         keys, values = key_value.contiguous()  # read at every step
         return keys, values
 
-    def forward(self, x: Tensor, keys: Cache, bias: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, keys: KVCache, bias: Tensor) -> tuple[Tensor, Tensor]:
         """Args: x (B, T, width); keys from `keys`; bias (B, S), -inf where nothing is to be read.
 
         Returns: (B, T, width), and the weights (B, heads, T, S), which sum to 1.
@@ -255,8 +243,3 @@ class MultiHeadAttention(nn.Module):
         weights = (q @ k.mT + bias[:, None, None].to(q.dtype)).softmax(-1).to(v.dtype)
         y = F.dropout(weights, self.dropout, self.training) @ v
         return self.out(rearrange(y, "b heads t d -> b t (heads d)")), weights
-
-
-def sinusoids(length: int, width: int) -> Tensor:
-    """sin and cos of position * 10000**(-2i / width), (length, width): Vaswani's positions."""
-    return torch.cat([*rotary_table(length, width).flip(0)], dim=-1)

@@ -9,7 +9,7 @@ from arlm.core import Spec
 from arlm.errors import UserError
 
 
-class Label(nn.Module):
+class ClassEmbedding(nn.Module):
     """A row of a table for each class, which is V^T h for a one-hot h; nothing where data has no label.
 
     The table begins as zeros: the network without labels.

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from arlm.core import Spec, State, map_tensors
+from arlm.core import Spec
 from arlm.errors import UserError
+from arlm.states import State, map_tensors
 
 
 def source_spec(spec: Spec) -> Spec:
@@ -31,11 +32,26 @@ def source_spec(spec: Spec) -> Spec:
     return spec.context
 
 
-def read_sources(spec: Spec, context: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The sources (B, S), and how many tokens each has before its padding, (B,) int64."""
+def read_sources(
+    spec: Spec, context: Tensor | None, longest: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Check the source sentences.
+
+    Args:
+        spec: of the data.
+        context: (B, S) int64, padded.
+        longest: most positions that the network has, padding included; None for any number.
+
+    Returns: the sources (B, S), and how many tokens each has before its padding, (B,) int64.
+    """
     if context is None:
         raise UserError(
             "context: the network needs source sentences; use `arlm translate`, or give one for each row"
+        )
+    if longest is not None and context.shape[1] > longest:
+        raise UserError(
+            f"context: a source of {context.shape[1]} tokens does not fit the network, which holds "
+            f"{longest}; split the sentence, or train with a larger data.length"
         )
     pad = source_spec(spec).pad_id
     assert pad is not None

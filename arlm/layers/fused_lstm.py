@@ -15,7 +15,7 @@ from torch import Tensor
 WIDE = 600  # features; narrower layers are faster by oneDNN
 
 
-def pays(x: Tensor, width: int) -> bool:
+def is_faster(x: Tensor, width: int) -> bool:
     """Whether `lstm` trains faster than torch's layer, for inputs x."""
     half = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") is torch.bfloat16
     return width >= WIDE and x.device.type == "cpu" and half and torch.is_grad_enabled()

@@ -13,12 +13,14 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from arlm.core import Spec, check_sizes
+from arlm.core import Spec
 from arlm.errors import require
-from arlm.layers.class_embedding import Label
+from arlm.layers.checks import check_sizes
+from arlm.layers.class_embedding import ClassEmbedding
 from arlm.layers.masked_conv import MaskedConv2d
-from arlm.pixels.base import Head, RasterNetwork, RowStep, dense
-from arlm.programs.program import Code, Tape
+from arlm.pixels.base import PixelNetwork
+from arlm.pixels.head import Head, dense
+from arlm.programs.program import Opcode, Program
 
 
 def tanh_gate(x: Tensor, groups: int) -> Tensor:
@@ -52,9 +54,9 @@ class GatedLayer(nn.Module):
         self.horizontal = MaskedConv2d(
             "A" if first else "B", in_features, 2 * width, (1, kernel), channels
         )
-        self.horizontal_label = Label(spec, 2 * width)
+        self.horizontal_label = ClassEmbedding(spec, 2 * width)
         if not last:
-            self.vertical_label = Label(spec, 2 * width)
+            self.vertical_label = ClassEmbedding(spec, 2 * width)
             self.out = MaskedConv2d("B", width, width, 1, channels)
         self.skip = MaskedConv2d("B", width, width, 1, channels)
         self.drop = nn.Dropout(dropout)
@@ -70,7 +72,7 @@ class GatedLayer(nn.Module):
         return v, h, self.skip(y)
 
 
-class GatedPixelCNN(RasterNetwork):
+class GatedPixelCNN(PixelNetwork):
     """A 7x7 layer and `depth` n x n layers of two gated stacks; skips of all layers to the head.
 
     Args:
@@ -113,50 +115,53 @@ class GatedPixelCNN(RasterNetwork):
             skips = skips + skip
         return self.logits(self.head(skips), tokens.shape[1])
 
-    def plan(self, tape: Tape) -> RowStep:
+    def build_program(self, program: Program) -> None:
         width, channels, layers = self.width, self.groups, self.layers
-        image = tape.image = tape.map(channels, left=3, right=3, rows=4)
+        image = program.image = program.feature_buffer(channels, left=3, right=3, rows=4)
         reach = self.kernel // 2
-        vertical = tape.map(width, left=reach, right=reach, rows=reach + 1, count=self.depth)
-        before = tape.map(2 * width, count=len(layers))  # what the vertical stack says
-        states = tape.map(width, left=reach, count=self.depth)  # the horizontal stack
-        gates, skips = tape.cell(2 * width), tape.cell(width)
-        gated = [tape.cell(width) for _ in layers]
-        record_head = self.head.plan(tape)
-        for tape.group in range(channels):
-            mine, seen = tape.mine, tape.seen
+        vertical = program.feature_buffer(
+            width, left=reach, right=reach, rows=reach + 1, count=self.depth
+        )
+        before = program.feature_buffer(
+            2 * width, count=len(layers)
+        )  # what the vertical stack says
+        states = program.feature_buffer(width, left=reach, count=self.depth)  # the horizontal stack
+        gates, skips = program.scratch(2 * width), program.scratch(width)
+        gated = [program.scratch(width) for _ in layers]
+        record_head = self.head.build_program(program)
+        for program.group in range(channels):
+            current, upto = program.current_group, program.up_to_group
             for index, layer in enumerate(layers):
                 if layer.first:
-                    source = image.window(4, tape.group / channels)
-                    so_far = residual = None
+                    source = image.window(4, program.group / channels)
+                    accumulated = residual = None
                 else:
-                    source = states[index - 1].window(reach + 1, (tape.group + 1) / channels)
-                    so_far, residual = mine(skips), mine(states[index - 1].window())
-                known, y = mine(before[index].window()), gated[index]
-                tape.linear(source, mine(layer.horizontal.here()), mine(gates), known)
-                tape.add(Code.TANH_GATE, mine(gates), mine(y))
-                tape.linear(seen(y), mine(dense(layer.skip)), mine(skips), so_far)
+                    source = states[index - 1].window(reach + 1, (program.group + 1) / channels)
+                    accumulated, residual = current(skips), current(states[index - 1].window())
+                known, y = current(before[index].window()), gated[index]
+                program.linear(source, current(layer.horizontal.here()), current(gates), known)
+                program.add(Opcode.TANH_GATE, current(gates), current(y))
+                program.linear(upto(y), current(dense(layer.skip)), current(skips), accumulated)
                 if not layer.last:
-                    out = mine(states[index].window())
-                    tape.linear(seen(y), mine(dense(layer.out)), out, residual)
+                    out = current(states[index].window())
+                    program.linear(upto(y), current(dense(layer.out)), out, residual)
             record_head(skips)
 
-        tape.at_row()  # the whole vertical stack, which sees rows above only
-        tape.shift(image)
-        ups = tape.map(2 * width)
+        program.row_stage()  # the whole vertical stack, which sees rows above only
+        program.shift_up(image)
+        ups = program.feature_buffer(2 * width)
         for index, layer in enumerate(layers):
             rows, side = (image, 3) if layer.first else (vertical[index - 1], reach)
-            up, told = ups.window(), before[index].window()
+            up, row_bias = ups.window(), before[index].window()
             for row, kernel in enumerate(rearrange(layer.vertical.weight, "o i r k -> r (k i) o")):
-                base = up if row else tape.fixed(layer.vertical.bias)
-                tape.linear(rows.span(side, side, row), kernel, up, base)
-            bias = tape.fixed(
+                base = up if row else program.bias(layer.vertical.bias)
+                program.linear(rows.span(side, side, row), kernel, up, base)
+            bias = program.bias(
                 layer.link.bias + layer.horizontal.bias, layer.horizontal_label.vector
             )
-            tape.linear(up, layer.link.weight[:, :, 0, 0].T, told, bias)
+            program.linear(up, layer.link.weight[:, :, 0, 0].T, row_bias, bias)
             if not layer.last:
-                label = tape.constant(layer.vertical_label.vector, 2 * width)
-                tape.add(Code.ADD, up, up, label)
-                tape.shift(vertical[index])
-                tape.add(Code.TANH_GATE, up, vertical[index].window())
-        return None
+                label = program.constant(layer.vertical_label.vector, 2 * width)
+                program.add(Opcode.ADD, up, up, label)
+                program.shift_up(vertical[index])
+                program.add(Opcode.TANH_GATE, up, vertical[index].window())

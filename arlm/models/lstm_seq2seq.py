@@ -17,8 +17,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from arlm.core import Autoregressor, Spec, check_sizes
+from arlm.core import Autoregressor, Spec
 from arlm.errors import UserError
+from arlm.layers.checks import check_sizes
 from arlm.layers.encoder import (
     LSTMEncoder,
     SourceAttention,

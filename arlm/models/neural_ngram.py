@@ -12,8 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from arlm.core import Autoregressor, Spec, State, check_sizes
+from arlm.core import Spec
 from arlm.errors import require
+from arlm.layers.checks import check_sizes
+from arlm.layers.recurrent import StatefulAutoregressor
+from arlm.states import State
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Recent(State):
     vectors: Tensor  # (B, n - 1, embedding)
 
 
-class NeuralNGram(Autoregressor):
+class NeuralNGram(StatefulAutoregressor):
     """logits = b + W z + U tanh(d + H z), where z is the last n - 1 embedded tokens side by side.
 
     Learned vectors stand for the tokens before the first. Rows may be of any length.
@@ -38,8 +41,6 @@ class NeuralNGram(Autoregressor):
 
     Shapes: tokens (B, T) -> logits (B, T, V).
     """
-
-    carries = True
 
     def __init__(
         self,
@@ -63,10 +64,6 @@ class NeuralNGram(Autoregressor):
         if direct:
             self.skip = nn.Linear((order - 1) * embedding, spec.vocab_size, bias=False)
         self.drop = nn.Dropout(dropout)
-
-    @property
-    def max_length(self) -> None:
-        return None
 
     def forward(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
         return self._read(self._start(len(tokens)), tokens)[0][:, :-1]

@@ -14,11 +14,13 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from arlm.core import Spec, check_sizes
-from arlm.layers.class_embedding import Label
+from arlm.core import Spec
+from arlm.layers.checks import check_sizes
+from arlm.layers.class_embedding import ClassEmbedding
 from arlm.layers.masked_conv import MaskedConv2d
-from arlm.pixels.base import Head, RasterNetwork, RowStep, dense, record_first
-from arlm.programs.program import Code, Tape
+from arlm.pixels.base import PixelNetwork
+from arlm.pixels.head import Head, dense, record_first
+from arlm.programs.program import Opcode, Program
 
 
 class ResidualBlock(nn.Module):
@@ -36,7 +38,7 @@ class ResidualBlock(nn.Module):
         return x + self.up(self.drop(F.relu(self.conv(y))))
 
 
-class PixelCNN(RasterNetwork):
+class PixelCNN(PixelNetwork):
     """The paper's PixelCNN: 7x7 mask A, `depth` residual blocks, two 1x1 layers, softmax over V levels.
 
     What a pixel @ sees through a 3x3 (mask B keeps the centre #, mask A does not):
@@ -73,7 +75,7 @@ class PixelCNN(RasterNetwork):
         check_sizes(width=width, depth=depth, head_width=head_width, dropout=dropout)
         channels = self.groups
         self.width, self.depth, self.head_width, self.dropout = width, depth, head_width, dropout
-        self.label = Label(spec, 2 * width)
+        self.label = ClassEmbedding(spec, 2 * width)
         self.first = MaskedConv2d("A", channels, 2 * width, 7, channels)
         self.blocks = nn.ModuleList(ResidualBlock(width, channels, dropout) for _ in range(depth))
         self.head = Head(2 * width, head_width, spec)
@@ -85,40 +87,41 @@ class PixelCNN(RasterNetwork):
             x = block(x)
         return self.logits(self.head(x), tokens.shape[1])
 
-    def plan(self, tape: Tape) -> RowStep:
+    def build_program(self, program: Program) -> None:
         width, channels = self.width, self.groups
-        image = tape.image = tape.map(channels, left=3, right=3, rows=4)
-        first = tape.map(2 * width)  # what the first layer sees of the rows above
-        maps = tape.map(width, left=1, right=1, count=self.depth)  # inputs of the 3x3 layers
-        before = tape.map(width, count=self.depth)  # what these see of the row above
-        x, record_head = tape.cell(2 * width), self.head.plan(tape)
-        rectified = [tape.cell(2 * width) for _ in self.blocks]
-        inner = [tape.cell(width) for _ in self.blocks]
+        image = program.image = program.feature_buffer(channels, left=3, right=3, rows=4)
+        first = program.feature_buffer(2 * width)  # what the first layer sees of the rows above
+        maps = program.feature_buffer(
+            width, left=1, right=1, count=self.depth
+        )  # inputs of the 3x3 layers
+        before = program.feature_buffer(width, count=self.depth)  # what these see of the row above
+        x, record_head = program.scratch(2 * width), self.head.build_program(program)
+        rectified = [program.scratch(2 * width) for _ in self.blocks]
+        inner = [program.scratch(width) for _ in self.blocks]
 
-        for tape.group in range(channels):
-            mine, seen = tape.mine, tape.seen
-            earlier = image.window(4, tape.group / channels)
-            tape.linear(earlier, mine(self.first.here()), mine(x), mine(first.window()))
+        for program.group in range(channels):
+            current, upto = program.current_group, program.up_to_group
+            earlier = image.window(4, program.group / channels)
+            program.linear(earlier, current(self.first.here()), current(x), current(first.window()))
             for index, block in enumerate(self.blocks):
                 y = maps[index].window()
-                tape.add(Code.RELU, mine(x), mine(rectified[index]))
-                tape.linear(seen(rectified[index]), mine(dense(block.down)), mine(y))
-                tape.add(Code.RELU, mine(y), mine(y))
-                tape.linear(
-                    maps[index].window(2, (tape.group + 1) / channels),
-                    mine(block.conv.here()),
-                    mine(inner[index]),
-                    mine(before[index].window()),
+                program.add(Opcode.RELU, current(x), current(rectified[index]))
+                program.linear(upto(rectified[index]), current(dense(block.down)), current(y))
+                program.add(Opcode.RELU, current(y), current(y))
+                program.linear(
+                    maps[index].window(2, (program.group + 1) / channels),
+                    current(block.conv.here()),
+                    current(inner[index]),
+                    current(before[index].window()),
                 )
-                tape.add(Code.RELU, mine(inner[index]), mine(inner[index]))
-                tape.linear(seen(inner[index]), mine(dense(block.up)), mine(x), mine(x))
+                program.add(Opcode.RELU, current(inner[index]), current(inner[index]))
+                program.linear(upto(inner[index]), current(dense(block.up)), current(x), current(x))
             record_head(x)
 
-        tape.at_row()
-        bias = tape.fixed(self.first.bias, self.label.vector)
-        record_first(tape, self.first, first.window(), bias)
+        program.row_stage()
+        bias = program.bias(self.first.bias, self.label.vector)
+        record_first(program, self.first, first.window(), bias)
         for index, block in enumerate(self.blocks):
             above = rearrange(block.conv.above(), "o i 1 k -> (k i) o")
-            told, bias = before[index].window(), tape.fixed(block.conv.bias)
-            tape.linear(maps[index].span(1, 1), above, told, bias)
-        return None
+            row_bias, bias = before[index].window(), program.bias(block.conv.bias)
+            program.linear(maps[index].span(1, 1), above, row_bias, bias)

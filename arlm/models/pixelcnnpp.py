@@ -15,10 +15,11 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from arlm.core import Spec, check_sizes
+from arlm.core import Spec
+from arlm.layers.checks import check_sizes
 from arlm.layers.shifted_conv import DownConv2d, DownRightConv2d, shift_down, shift_right
-from arlm.pixels.base import RowStep, dense, put
-from arlm.pixels.mixture import MixtureNetwork
+from arlm.pixels.head import dense, write_row
+from arlm.pixels.mixture import MixturePixelNetwork
 from arlm.pixels.two_streams import (
     SCALES,
     AboveRow,
@@ -28,10 +29,10 @@ from arlm.pixels.two_streams import (
     above_windows,
     shift_rows,
 )
-from arlm.programs.program import Code, Tape
+from arlm.programs.program import Opcode, Program
 
 
-class PixelCNNPlusPlus(MixtureNetwork):
+class PixelCNNPlusPlus(MixturePixelNetwork):
     """Up through `depth` layers at 1, 1/2 and 1/4 of the size, and back with short cuts.
 
     Stream `above` sees whole rows above a pixel; stream `left` sees what is above and to the left of it,
@@ -113,65 +114,69 @@ class PixelCNNPlusPlus(MixtureNetwork):
                 left = self.left_grow[level - 1](left, size)
         return self.out(F.elu(left))
 
-    def plan(self, tape: Tape) -> RowStep:
+    def build_program(self, program: Program) -> None:
         width = self.width
-        image = tape.image = tape.map(self.spec.shape[2], left=1, right=1, rows=3)
-        above = AboveRow(self, tape)
-        first = tape.map(width)  # what the rows above say to the first layer of the left stream
+        image = program.image = program.feature_buffer(self.spec.shape[2], left=1, right=1, rows=3)
+        above = AboveRow(self, program)
+        first = program.feature_buffer(
+            width
+        )  # what the rows above say to the first layer of the left stream
         stacks = {
-            (level, way): LeftStack(layers[level], tape, SCALES[level], width)
+            (level, way): LeftStack(layers[level], program, SCALES[level], width)
             for level in range(3)
             for way, layers in (("up", self.left_up), ("down", self.left_down))
         }
-        fine = [tape.map(width, left=1, step=s) for s in SCALES[:2]]  # what is shrunk
-        shrunk = [tape.map(width, step=s) for s in SCALES[1:]]  # what is known of it a row before
-        coarse = [tape.map(width, step=s) for s in SCALES[1:]]  # what is grown
-        x, kept = tape.cell(width), []
-        tape.linear(image.window(2, 0), self.left_start.weight[:, :, 1, 0].T, x, first.window())
+        fine = [program.feature_buffer(width, left=1, step=s) for s in SCALES[:2]]  # what is shrunk
+        shrunk = [
+            program.feature_buffer(width, step=s) for s in SCALES[1:]
+        ]  # what is known of it a row before
+        coarse = [program.feature_buffer(width, step=s) for s in SCALES[1:]]  # what is grown
+        x, kept = program.scratch(width), []
+        program.linear(image.window(2, 0), self.left_start.weight[:, :, 1, 0].T, x, first.window())
         for level, scale in enumerate(SCALES):
-            tape.phase = (scale, 0, 0)
+            program.phase = (scale, 0, 0)
             if level:
                 source, base = fine[level - 1].window(2), shrunk[level - 1].window()
-                x = tape.cell(width)
-                tape.linear(source, self.left_shrink[level - 1].here(), x, base)
+                x = program.scratch(width)
+                program.linear(source, self.left_shrink[level - 1].here(), x, base)
             kept.append([x, *stacks[level, "up"].record(x, None)])
             x = kept[level][-1]
             if level < 2:
-                tape.add(Code.COPY, x, fine[level].window())
+                program.add(Opcode.COPY, x, fine[level].window())
         x = kept[2].pop()
         for level in (2, 1, 0):
-            tape.phase = (SCALES[level], 0, 0)
+            program.phase = (SCALES[level], 0, 0)
             x = stacks[level, "down"].record(x, kept[level])[-1]
             if level:
                 grow, source = self.left_grow[level - 1], coarse[level - 1].window()
-                tape.add(Code.COPY, x, source)
-                bias, x, half = tape.fixed(grow.bias), tape.cell(width), SCALES[level - 1]
+                program.add(Opcode.COPY, x, source)
+                bias, x, half = program.bias(grow.bias), program.scratch(width), SCALES[level - 1]
                 for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
-                    tape.phase = (2 * half, down * half, right * half)
-                    tape.linear(source, grow.weight[:, :, down, right], x, bias)
-        bent = tape.cell(width)
-        tape.out = tape.cell(self.outputs)
-        tape.add(Code.ELU, x, bent)
-        tape.linear(tape.seen(bent), dense(self.out), tape.out)
+                    program.phase = (2 * half, down * half, right * half)
+                    program.linear(source, grow.weight[:, :, down, right], x, bias)
+        activated = program.scratch(width)
+        program.out = program.scratch(self.outputs)
+        program.add(Opcode.ELU, x, activated)
+        program.linear(program.up_to_group(activated), dense(self.out), program.out)
 
-        def start_row(arena: Tensor, row: int) -> None:
-            rows = shift_rows(image, arena)
-            asides = above.run(arena, row, rows)
+        def before_row(workspace: Tensor, row: int) -> None:
+            rows = shift_rows(image, workspace)
+            asides = above.run(workspace, row, rows)
             side = self.left_start
             seen = F.conv2d(rows[:, :, 1:, :-2], side.weight[:, :, :1], side.bias)
             seen[:, :, :, 0] = 0  # shifted right: there is nothing left of the first column
             if row:
                 start = self.left_start_above
                 seen = seen + F.conv2d(rows[:, :, 1:], start.weight, start.bias)
-            put(first, arena, rearrange(seen, "b f 1 w -> 1 (b w) f"))
+            write_row(first, workspace, rearrange(seen, "b f 1 w -> 1 (b w) f"))
             for level in range(2):
                 if row % SCALES[level + 1] == 0:
-                    windows = above_windows(fine[level], arena, 2)
-                    even = windows.unflatten(1, (len(arena), -1))[:, :, ::2].flatten(1, 2)
+                    windows = above_windows(fine[level], workspace, 2)
+                    even = windows.unflatten(1, (len(workspace), -1))[:, :, ::2].flatten(1, 2)
                     shrink = self.left_shrink[level]
-                    put(shrunk[level], arena, even @ shrink.above() + shrink.bias)
+                    write_row(shrunk[level], workspace, even @ shrink.above() + shrink.bias)
             for (level, way), stack in stacks.items():
                 if row % SCALES[level] == 0:
-                    stack.start_row(arena, asides[level, way])
+                    stack.start_row(workspace, asides[level, way])
 
-        return start_row
+        program.before_row = before_row

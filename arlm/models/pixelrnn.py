@@ -15,15 +15,17 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from arlm.core import Spec, check_sizes
-from arlm.layers.class_embedding import Label
+from arlm.core import Spec
+from arlm.layers.checks import check_sizes
+from arlm.layers.class_embedding import ClassEmbedding
 from arlm.layers.image_lstm import DiagonalLayer, RowLayer, diagonal_order, reorder
 from arlm.layers.masked_conv import MaskedConv2d
-from arlm.pixels.base import Head, RasterNetwork, RowStep, dense, record_first
-from arlm.programs.program import Code, Map, Part, Tape
+from arlm.pixels.base import PixelNetwork
+from arlm.pixels.head import Head, dense, record_first
+from arlm.programs.program import FeatureBuffer, Opcode, Program, Slice
 
 
-class PixelRNN(RasterNetwork):
+class PixelRNN(PixelNetwork):
     """7x7 mask A, `depth` LSTM layers with residual and skip connections, two 1x1 layers, softmax.
 
     Each layer takes 2h features to hidden states of h and back by a 1x1 layer of mask B; another 1x1
@@ -60,7 +62,7 @@ class PixelRNN(RasterNetwork):
         channels = self.groups
         self.width, self.depth, self.head_width, self.dropout = width, depth, head_width, dropout
         self.register_buffer("order", None, persistent=False)
-        self.label = Label(spec, 2 * width)
+        self.label = ClassEmbedding(spec, 2 * width)
         self.first = MaskedConv2d("A", channels, 2 * width, 7, channels)
         self.layers = nn.ModuleList(self.kind(width, spec) for _ in range(depth))
         self.ups, self.skips = (
@@ -89,41 +91,51 @@ class PixelRNN(RasterNetwork):
         x = rearrange(maps, "b f h w -> (h w) b f")
         return x if order is None else reorder(x, order)
 
-    def plan(self, tape: Tape) -> RowStep:
+    def build_program(self, program: Program) -> None:
         width, channels = self.width, self.groups
-        image = tape.image = tape.map(channels, left=3, right=3, rows=4)
-        first = tape.map(2 * width)  # what the first layer sees of the rows above
-        inputs = tape.map(2 * width, left=1, count=self.depth + 1)  # of the layers, and of the head
-        before = tape.map(4 * width, count=self.depth)  # gates, as far as the rows above decide
-        states = tape.map(width, left=1, right=1, count=self.depth)
-        cells = tape.map(width, left=1, count=self.depth)
-        gates, skips = tape.cell(4 * width), tape.cell(2 * width)
-        hidden = [tape.cell(width) for _ in self.layers]
-        record_head = self.head.plan(tape)
-        record_cell, record_rows = self.plan_layers(tape, inputs, before, states, cells)
-        for tape.group in range(channels):
-            mine, seen = tape.mine, tape.seen
-            earlier, x = image.window(4, tape.group / channels), inputs[0].window()
-            tape.linear(earlier, mine(self.first.here()), mine(x), mine(first.window()))
+        image = program.image = program.feature_buffer(channels, left=3, right=3, rows=4)
+        first = program.feature_buffer(2 * width)  # what the first layer sees of the rows above
+        inputs = program.feature_buffer(
+            2 * width, left=1, count=self.depth + 1
+        )  # of the layers, and of the head
+        before = program.feature_buffer(
+            4 * width, count=self.depth
+        )  # gates, as far as the rows above decide
+        states = program.feature_buffer(width, left=1, right=1, count=self.depth)
+        cells = program.feature_buffer(width, left=1, count=self.depth)
+        gates, skips = program.scratch(4 * width), program.scratch(2 * width)
+        hidden = [program.scratch(width) for _ in self.layers]
+        record_head = self.head.build_program(program)
+        record_cell, record_rows = self.build_layers(program, inputs, before, states, cells)
+        for program.group in range(channels):
+            current, upto = program.current_group, program.up_to_group
+            earlier, x = image.window(4, program.group / channels), inputs[0].window()
+            program.linear(earlier, current(self.first.here()), current(x), current(first.window()))
             for index, (up, skip) in enumerate(zip(self.ups, self.skips, strict=True)):
                 record_cell(index, gates, hidden[index])
-                source, x = seen(hidden[index]), inputs[index].window()
-                so_far = mine(skips) if index else None
-                tape.linear(source, mine(dense(skip)), mine(skips), so_far)
-                tape.linear(source, mine(dense(up)), mine(inputs[index + 1].window()), mine(x))
+                source, x = upto(hidden[index]), inputs[index].window()
+                accumulated = current(skips) if index else None
+                program.linear(source, current(dense(skip)), current(skips), accumulated)
+                program.linear(
+                    source, current(dense(up)), current(inputs[index + 1].window()), current(x)
+                )
             x = inputs[self.depth].window()
-            tape.add(Code.ADD, mine(x), mine(skips), mine(skips))
+            program.add(Opcode.ADD, current(x), current(skips), current(skips))
             record_head(skips)
         record_rows()
-        tape.at_row()
-        bias = tape.fixed(self.first.bias, self.label.vector)
-        record_first(tape, self.first, first.window(), bias)
-        return None
+        program.row_stage()
+        bias = program.bias(self.first.bias, self.label.vector)
+        record_first(program, self.first, first.window(), bias)
 
     @abstractmethod
-    def plan_layers(
-        self, tape: Tape, inputs: Map, before: Map, states: Map, cells: Map
-    ) -> tuple[Callable[[int, Part, Part], None], Callable[[], None]]:
+    def build_layers(
+        self,
+        program: Program,
+        inputs: FeatureBuffer,
+        before: FeatureBuffer,
+        states: FeatureBuffer,
+        cells: FeatureBuffer,
+    ) -> tuple[Callable[[int, Slice, Slice], None], Callable[[], None]]:
         """How to record a layer's hidden state at the pixel, and what all layers do when a row begins."""
 
 
@@ -132,32 +144,32 @@ class RowLSTM(PixelRNN):
 
     kind = RowLayer
 
-    def plan_layers(self, tape, inputs, before, states, cells):
+    def build_layers(self, program, inputs, before, states, cells):
         width, layers = self.width, self.layers
-        kept = tape.map(width, count=self.depth)  # cells of the row above
+        kept = program.feature_buffer(width, count=self.depth)  # cells of the row above
         initial = torch.stack([layer.initial[0] for layer in layers])  # (depth, 2, h)
 
-        def begin(arena: Tensor) -> None:
-            states.view(arena)[:, :, 0, 1:-1] = initial[:, None, 0]
-            cells.view(arena)[:, :, 0, 1:] = initial[:, None, 1]
+        def begin(workspace: Tensor) -> None:
+            states.view(workspace)[:, :, 0, 1:-1] = initial[:, None, 0]
+            cells.view(workspace)[:, :, 0, 1:] = initial[:, None, 1]
 
-        tape.beginnings.append(begin)
+        program.initialisers.append(begin)
 
-        def record_cell(index: int, gates: Part, hidden: Part) -> None:
-            mine = tape.mine
-            source = inputs[index].window(2, (tape.group + 1) / tape.groups)
-            known = mine(before[index].window())
-            tape.linear(source, mine(layers[index].input.here()), mine(gates), known)
-            cell, memory = mine(cells[index].window()), mine(kept[index].window())
-            tape.add(Code.LSTM, mine(gates), mine(hidden), memory, c=cell)
-            tape.add(Code.COPY, mine(hidden), mine(states[index].window()))
+        def record_cell(index: int, gates: Slice, hidden: Slice) -> None:
+            current = program.current_group
+            source = inputs[index].window(2, (program.group + 1) / program.groups)
+            known = current(before[index].window())
+            program.linear(source, current(layers[index].input.here()), current(gates), known)
+            cell, memory = current(cells[index].window()), current(kept[index].window())
+            program.add(Opcode.LSTM, current(gates), current(hidden), memory, c=cell)
+            program.add(Opcode.COPY, current(hidden), current(states[index].window()))
 
         def record_rows() -> None:
-            tape.at_row()
+            program.row_stage()
             for index, layer in enumerate(layers):
-                told, bias = before[index].window(), tape.fixed(layer.input.bias)
-                tape.linear(states[index].span(1, 1), layer.state.flatten(0, 1), told, bias)
-                tape.add(Code.COPY, cells[index].window(), kept[index].window())
+                row_bias, bias = before[index].window(), program.bias(layer.input.bias)
+                program.linear(states[index].span(1, 1), layer.state.flatten(0, 1), row_bias, bias)
+                program.add(Opcode.COPY, cells[index].window(), kept[index].window())
 
         return record_cell, record_rows
 
@@ -193,61 +205,72 @@ class DiagonalBiLSTM(PixelRNN):
         if complete:
             self.last = MaskedConv2d("B", self.groups, 2 * width, 7, self.groups)
 
-    def plan_layers(self, tape, inputs, before, states, cells):
+    def build_layers(self, program, inputs, before, states, cells):
         width, layers = self.width, self.layers
-        mirrored = tape.map(
+        mirrored = program.feature_buffer(
             width, right=1, count=self.depth
         )  # right-to-left states, of the row above
-        mirrored_cells = tape.map(width, right=1, count=self.depth)
-        sums = tape.map(4 * width, count=self.depth)  # gates of that half, but for what is scanned
-        more, mirrored_gates = tape.map(2 * width), tape.cell(4 * width)
+        mirrored_cells = program.feature_buffer(width, right=1, count=self.depth)
+        sums = program.feature_buffer(
+            4 * width, count=self.depth
+        )  # gates of that half, but for what is scanned
+        more, mirrored_gates = program.feature_buffer(2 * width), program.scratch(4 * width)
         here, above = torch.stack([layer.state for layer in layers]).unbind(2)  # (depth, 2, h, 4h)
         initial = torch.stack([layer.initial for layer in layers])  # (depth, direction, 2, h)
 
-        def begin(arena: Tensor) -> None:
+        def begin(workspace: Tensor) -> None:
             for number, maps in enumerate((states, cells)):
-                maps.view(arena)[:, :, 0, 0] = initial[:, 0, number]
+                maps.view(workspace)[:, :, 0, 0] = initial[:, 0, number]
             for number, maps in enumerate((mirrored, mirrored_cells)):
-                maps.view(arena)[:, :, 0, -1] = initial[:, 1, number]
+                maps.view(workspace)[:, :, 0, -1] = initial[:, 1, number]
 
-        tape.beginnings.append(begin)
+        program.initialisers.append(begin)
 
-        def record_cell(index: int, gates: Part, hidden: Part) -> None:
-            mine, first = tape.mine, inputs[index].window(1, (tape.group + 1) / tape.groups)
+        def record_cell(index: int, gates: Slice, hidden: Slice) -> None:
+            current, first = (
+                program.current_group,
+                inputs[index].window(1, (program.group + 1) / program.groups),
+            )
             left, left_cell = (m[index].window(2, 0) for m in (states, cells))
-            tape.linear(left, mine(here[index, 0]), mine(gates), mine(before[index].window()))
-            tape.linear(first, mine(layers[index].input.here()), mine(gates), mine(gates))
-            state, cell = mine(states[index].window()), mine(cells[index].window())
-            tape.add(Code.LSTM, mine(gates), state, mine(left_cell), c=cell)
-            tape.add(Code.ADD, state, mine(hidden), mine(mirrored[index].window()))
+            program.linear(
+                left, current(here[index, 0]), current(gates), current(before[index].window())
+            )
+            program.linear(
+                first, current(layers[index].input.here()), current(gates), current(gates)
+            )
+            state, cell = current(states[index].window()), current(cells[index].window())
+            program.add(Opcode.LSTM, current(gates), state, current(left_cell), c=cell)
+            program.add(Opcode.ADD, state, current(hidden), current(mirrored[index].window()))
 
         def record_rows() -> None:
             """The right-to-left half of the row above, and what its left-to-right half says."""
-            tape.at_row(after=1)
-            image, seen = tape.image, more.window()
+            program.row_stage(after=1)
+            image, seen = program.image, more.window()
             if self.complete:
                 kernels = rearrange(self.last.masked(), "o i r k -> r (k i) o")
                 for row, kernel in enumerate(kernels):
-                    base = seen if row else tape.fixed(self.last.bias)
-                    tape.linear(image.span(3, 3, row), kernel, seen, base)
+                    base = seen if row else program.bias(self.last.bias)
+                    program.linear(image.span(3, 3, row), kernel, seen, base)
             for index, layer in enumerate(layers):
                 total, weight = sums[index].window(), layer.mirror.weight.T
-                tape.linear(inputs[index].window(), weight, total, tape.fixed(layer.mirror.bias))
+                program.linear(
+                    inputs[index].window(), weight, total, program.bias(layer.mirror.bias)
+                )
                 if self.complete:
-                    tape.linear(seen, weight, total, total)
-                tape.linear(mirrored[index].window(), above[index, 1], total, total)
-            tape.at_row(scan=True, after=1)
+                    program.linear(seen, weight, total, total)
+                program.linear(mirrored[index].window(), above[index, 1], total, total)
+            program.row_stage(scan=True, after=1)
             for index in range(self.depth):
                 right, right_cell = (m[index].span(-1, 1) for m in (mirrored, mirrored_cells))
                 total, gates = sums[index].window(), mirrored_gates
-                tape.linear(right, here[index, 1], gates, total)
+                program.linear(right, here[index, 1], gates, total)
                 new = [m[index].window() for m in (mirrored, mirrored_cells)]
-                for group in range(tape.groups):
-                    pieces = [tape.piece(p, group) for p in (gates, right_cell, *new)]
-                    tape.add(Code.LSTM, pieces[0], pieces[2], pieces[1], c=pieces[3])
-            tape.at_row()
+                for group in range(program.groups):
+                    pieces = [program.group_slice(p, group) for p in (gates, right_cell, *new)]
+                    program.add(Opcode.LSTM, pieces[0], pieces[2], pieces[1], c=pieces[3])
+            program.row_stage()
             for index, layer in enumerate(layers):
-                told, bias = before[index].window(), tape.fixed(layer.input.bias)
-                tape.linear(states[index].window(), above[index, 0], told, bias)
+                row_bias, bias = before[index].window(), program.bias(layer.input.bias)
+                program.linear(states[index].window(), above[index, 0], row_bias, bias)
 
         return record_cell, record_rows

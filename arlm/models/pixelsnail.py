@@ -14,14 +14,16 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from arlm.core import Spec, check_sizes
+from arlm.core import Spec
 from arlm.errors import require
-from arlm.layers.class_embedding import Label
+from arlm.layers.checks import check_sizes
+from arlm.layers.class_embedding import ClassEmbedding
+from arlm.layers.constants import ConstantBuffers
 from arlm.layers.masked_conv import MaskedConv2d
 from arlm.layers.shifted_conv import DownRightConv2d
-from arlm.pixels.base import RowStep, dense, put, record_first
-from arlm.pixels.mixture import MixtureNetwork
-from arlm.programs.program import Code, Tape
+from arlm.pixels.head import dense, record_first, write_row
+from arlm.pixels.mixture import MixturePixelNetwork
+from arlm.programs.program import Opcode, Program
 
 
 def strictly_causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -48,7 +50,7 @@ class GatedResidual(nn.Module):
         super().__init__()
         self.first = DownRightConv2d(width, width, (2, 2))
         self.second = DownRightConv2d(width, 2 * width, (2, 2))
-        self.label = Label(spec, 2 * width)
+        self.label = ClassEmbedding(spec, 2 * width)
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
@@ -56,14 +58,14 @@ class GatedResidual(nn.Module):
         return x + F.glu(self.second(y) + self.label(context), dim=1)
 
 
-class Block(nn.Module):
+class Block(ConstantBuffers):
     """Residual layers, attention over all earlier pixels, and both together (figure 5 of the paper).
 
     Queries see features and place; keys and values see the image at their own pixel too, which the
     strict mask allows.
     """
 
-    places: Tensor
+    coordinates: Tensor  # (H * W, 2)
 
     def __init__(
         self,
@@ -81,27 +83,32 @@ class Block(nn.Module):
         )
         self.query = nn.Linear(width, key_width)
         self.memory = nn.Linear(width, key_width + value_width)
-        self.query_place = nn.Linear(2, key_width, bias=False)
-        self.memory_place = nn.Linear(2, key_width + value_width, bias=False)
+        self.query_coordinates = nn.Linear(2, key_width, bias=False)
+        self.memory_coordinates = nn.Linear(2, key_width + value_width, bias=False)
         self.memory_image = nn.Linear(channels, key_width + value_width, bias=False)
         self.sizes = [key_width, value_width]
         self.from_residual = nn.Conv2d(width, width, 1)
         self.from_attention = nn.Conv2d(value_width, width, 1)
         self.out = nn.Conv2d(width, width, 1)
-        grid = torch.meshgrid(
-            torch.arange(height) / height - 0.5,
-            torch.arange(columns) / columns - 0.5,
-            indexing="ij",
-        )
-        self.register_buffer("places", torch.stack(grid, -1).flatten(0, 1), persistent=False)
+        self.size = height, columns
+        self.register_constants()
+
+    def constants(self, dtype: torch.dtype) -> dict[str, Tensor]:
+        axes = [torch.arange(size, dtype=dtype) / size - 0.5 for size in self.size]
+        grid = torch.meshgrid(*axes, indexing="ij")
+        return {"coordinates": torch.stack(grid, -1).flatten(0, 1)}
 
     def forward(self, x: Tensor, image: Tensor, context: Tensor | None) -> Tensor:
         y = x
         for residual in self.residuals:
             y = residual(y, context)
         pixels, values = (rearrange(m, "b f h w -> b (h w) f") for m in (y, image))
-        query = self.query(pixels) + self.query_place(self.places)
-        memory = self.memory(pixels) + self.memory_place(self.places) + self.memory_image(values)
+        query = self.query(pixels) + self.query_coordinates(self.coordinates)
+        memory = (
+            self.memory(pixels)
+            + self.memory_coordinates(self.coordinates)
+            + self.memory_image(values)
+        )
         seen = strictly_causal_attention(query, *memory.split(self.sizes, dim=-1))
         seen = rearrange(seen, "b (h w) f -> b f h w", h=x.shape[2])
         near = F.elu(self.from_residual(F.elu(y)))
@@ -109,13 +116,13 @@ class Block(nn.Module):
         return x + F.elu(self.out(F.elu(near + far)))
 
     def biases(self) -> Tensor:
-        """What every place adds to its query, key and value, (H * W, their sizes)."""
-        query = self.query_place(self.places) + self.query.bias
-        memory = self.memory_place(self.places) + self.memory.bias
+        """What the coordinates of each pixel add to its query, key and value, (H * W, their sizes)."""
+        query = self.query_coordinates(self.coordinates) + self.query.bias
+        memory = self.memory_coordinates(self.coordinates) + self.memory.bias
         return torch.cat([query, memory], dim=1)
 
 
-class PixelSNAIL(MixtureNetwork):
+class PixelSNAIL(MixturePixelNetwork):
     """7x7 mask A, `depth` blocks, two 1x1 layers, a mixture of logistics or a softmax.
 
     Args:
@@ -164,82 +171,96 @@ class PixelSNAIL(MixtureNetwork):
             x = block(x, image, context)
         return self.out(F.elu(self.hidden(F.elu(x))))
 
-    def plan(self, tape: Tape) -> RowStep:
+    def build_program(self, program: Program) -> None:
         width, depth, channels = self.width, self.depth, self.spec.shape[2]
-        image = tape.image = tape.map(channels, left=3, right=3, rows=4)
-        first = tape.map(width)  # what the first layer sees of the rows above
+        image = program.image = program.feature_buffer(channels, left=3, right=3, rows=4)
+        first = program.feature_buffer(width)  # what the first layer sees of the rows above
         layers = [layer for block in self.blocks for layer in block.residuals]
-        ones = tape.map(width, left=1, count=len(layers))  # inputs of the 2x2 layers
-        twos = tape.map(width, left=1, count=len(layers))
-        before_ones = tape.map(width, count=len(layers))  # what these see of the row above
-        before_twos = tape.map(2 * width, count=len(layers))
+        ones = program.feature_buffer(width, left=1, count=len(layers))  # inputs of the 2x2 layers
+        twos = program.feature_buffer(width, left=1, count=len(layers))
+        before_ones = program.feature_buffer(
+            width, count=len(layers)
+        )  # what these see of the row above
+        before_twos = program.feature_buffer(2 * width, count=len(layers))
         asked = self.key_width
         kept = self.key_width + self.value_width
-        places = tape.map(asked + kept, count=depth)  # what a place adds to query, key and value
-        memories = tape.history(kept, count=depth)
-        x = tape.cell(width)
-        tape.linear(image.window(4, 0), self.first.here(), x, first.window())
+        position_biases = program.feature_buffer(
+            asked + kept, count=depth
+        )  # of query, key and value
+        memories = program.history(kept, count=depth)
+        x = program.scratch(width)
+        program.linear(image.window(4, 0), self.first.here(), x, first.window())
         index = 0
         for number, block in enumerate(self.blocks):
-            y, inner = x, tape.cell(width)
+            y, inner = x, program.scratch(width)
             for layer in block.residuals:
-                one, two, gates = ones[index], twos[index], tape.cell(2 * width)
-                tape.add(Code.ELU, y, one.window())
-                tape.linear(one.window(2), layer.first.here(), inner, before_ones[index].window())
-                tape.add(Code.ELU, inner, two.window())
-                tape.linear(two.window(2), layer.second.here(), gates, before_twos[index].window())
-                new = tape.cell(width)
-                tape.add(Code.GATE, gates, new, y)
+                one, two, gates = ones[index], twos[index], program.scratch(2 * width)
+                program.add(Opcode.ELU, y, one.window())
+                program.linear(
+                    one.window(2), layer.first.here(), inner, before_ones[index].window()
+                )
+                program.add(Opcode.ELU, inner, two.window())
+                program.linear(
+                    two.window(2), layer.second.here(), gates, before_twos[index].window()
+                )
+                new = program.scratch(width)
+                program.add(Opcode.GATE, gates, new, y)
                 y, index = new, index + 1
             # The pixel before this one is known now, and its key and value with it.
             last, memory = memories[number].before, memories[number].here
-            tape.linear(image.window(2, 0), block.memory_image.weight.T, last, last)
-            place, query, seen = places[number].window(), tape.cell(asked), tape.cell(kept - asked)
-            tape.linear(y, block.query.weight.T, query, place.cut(0, asked))
-            tape.linear(y, block.memory.weight.T, memory, place.cut(asked, kept))
-            keys, values = memory.cut(0, asked), memory.cut(asked, kept - asked)
-            tape.add(Code.ATTEND, query, seen, keys, c=values)
-            near, far = tape.cell(width), tape.cell(width)
+            program.linear(image.window(2, 0), block.memory_image.weight.T, last, last)
+            bias, query, read = (
+                position_biases[number].window(),
+                program.scratch(asked),
+                program.scratch(kept - asked),
+            )
+            program.linear(y, block.query.weight.T, query, bias.part(0, asked))
+            program.linear(y, block.memory.weight.T, memory, bias.part(asked, kept))
+            keys, values = memory.part(0, asked), memory.part(asked, kept - asked)
+            program.add(Opcode.ATTEND, query, read, keys, c=values)
+            near, far = program.scratch(width), program.scratch(width)
             for source, layer, target in (
                 (y, block.from_residual, near),
-                (seen, block.from_attention, far),
+                (read, block.from_attention, far),
             ):
-                bent = tape.cell(source.size)
-                tape.add(Code.ELU, source, bent)
-                tape.linear(tape.seen(bent), dense(layer), target)
-                tape.add(Code.ELU, target, target)
-            tape.add(Code.ADD, near, far, far)
-            tape.add(Code.ELU, far, far)
-            tape.linear(tape.seen(far), dense(block.out), inner)
-            tape.add(Code.ELU, inner, inner)
-            new = tape.cell(width)
-            tape.add(Code.ADD, x, new, inner)
+                activated = program.scratch(source.size)
+                program.add(Opcode.ELU, source, activated)
+                program.linear(program.up_to_group(activated), dense(layer), target)
+                program.add(Opcode.ELU, target, target)
+            program.add(Opcode.ADD, near, far, far)
+            program.add(Opcode.ELU, far, far)
+            program.linear(program.up_to_group(far), dense(block.out), inner)
+            program.add(Opcode.ELU, inner, inner)
+            new = program.scratch(width)
+            program.add(Opcode.ADD, x, new, inner)
             x = new
-        bent, hidden = tape.cell(width), tape.cell(width // 2)
-        tape.out = tape.cell(self.outputs)
-        tape.add(Code.ELU, x, bent)
-        tape.linear(tape.seen(bent), dense(self.hidden), hidden)
-        tape.add(Code.ELU, hidden, hidden)
-        tape.linear(tape.seen(hidden), dense(self.out), tape.out)
+        activated, hidden = program.scratch(width), program.scratch(width // 2)
+        program.out = program.scratch(self.outputs)
+        program.add(Opcode.ELU, x, activated)
+        program.linear(program.up_to_group(activated), dense(self.hidden), hidden)
+        program.add(Opcode.ELU, hidden, hidden)
+        program.linear(program.up_to_group(hidden), dense(self.out), program.out)
 
-        tape.at_row()
-        record_first(tape, self.first, first.window(), tape.fixed(self.first.bias))
+        program.row_stage()
+        record_first(program, self.first, first.window(), program.bias(self.first.bias))
         for index, layer in enumerate(layers):
-            told, bias = before_ones[index].window(), tape.fixed(layer.first.bias)
-            tape.linear(ones[index].span(1, 0), layer.first.above(), told, bias)
-            told = before_twos[index].window()
-            bias = tape.fixed(layer.second.bias, layer.label.vector)
-            tape.linear(twos[index].span(1, 0), layer.second.above(), told, bias)
-        spots = torch.stack([block.biases() for block in self.blocks])  # (depth, H * W, all sizes)
-        columns = tape.width
+            row_bias, bias = before_ones[index].window(), program.bias(layer.first.bias)
+            program.linear(ones[index].span(1, 0), layer.first.above(), row_bias, bias)
+            row_bias = before_twos[index].window()
+            bias = program.bias(layer.second.bias, layer.label.vector)
+            program.linear(twos[index].span(1, 0), layer.second.above(), row_bias, bias)
+        position_table = torch.stack(
+            [block.biases() for block in self.blocks]
+        )  # (depth, H * W, all sizes)
+        columns = program.width
 
-        def start_row(arena: Tensor, row: int) -> None:
+        def before_row(workspace: Tensor, row: int) -> None:
             if row:  # the last pixel of the row above is known now, and its key and value with it
-                pixel = image.view(arena)[:, 0, -1, 2 + columns]
+                pixel = image.view(workspace)[:, 0, -1, 2 + columns]
                 for memory, block in zip(memories, self.blocks, strict=True):
-                    newest = memory.before.at(arena, row)
+                    newest = memory.before.at(workspace, row)
                     newest += block.memory_image(pixel)
-            spot = spots[:, row * columns : (row + 1) * columns]
-            put(places, arena, spot.repeat(1, len(arena), 1))
+            rows = position_table[:, row * columns : (row + 1) * columns]
+            write_row(position_biases, workspace, rows.repeat(1, len(workspace), 1))
 
-        return start_row
+        program.before_row = before_row

@@ -23,9 +23,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from arlm.core import Autoregressor, Carried, Spec, State, check_sizes, token_log_prob
+from arlm.core import Scores, Spec, token_log_prob
 from arlm.errors import require
-from arlm.layers.fused_lstm import lstm, pays
+from arlm.layers.checks import check_sizes
+from arlm.layers.fused_lstm import is_faster, lstm
+from arlm.layers.recurrent import StatefulAutoregressor
+from arlm.states import ChunkState, State
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class RecurrentState(State):
     layers: tuple[tuple[Tensor, ...], ...]  # (hidden,), or (hidden, cell) for LSTM: (B, width) each
 
 
-class RecurrentLanguageModel(Autoregressor):
+class RecurrentLanguageModel(StatefulAutoregressor):
     """h_t = cell(embed(x_{t-1}), h_{t-1}), in layers; logits_t = W h_t + b; x_{-1} is a learned start.
 
     Rows may be of any length: the state carries all of the past. Without the options after `tied`,
@@ -53,13 +56,12 @@ class RecurrentLanguageModel(Autoregressor):
         embedding_dropout: probability of leaving out a token of the vocabulary; `dropoute`.
         variational: one dropout mask for all the tokens of a row (Gal, Ghahramani, 2016).
         weight_drop: probability of zeroing a recurrent weight (DropConnect); `wdrop`.
-        activation_penalty: times mean h^2 of the dropped last layer is added to the loss; `alpha`.
-        slowness_penalty: times mean (h_t - h_{t-1})^2 of the last layer; `beta`.
+        activation_penalty: times mean h^2 of the last layer after dropout, a penalty in `score`; `alpha`.
+        slowness_penalty: times mean (h_t - h_{t-1})^2 of the last layer, a penalty in `score`; `beta`.
 
     Shapes: tokens (B, T) -> logits (B, T, V).
     """
 
-    carries = True
     cell: ClassVar[Callable[..., nn.RNNBase]]
     run: ClassVar[Callable[..., Any]]  # the cell's function of its weights
     layers: Any
@@ -109,16 +111,10 @@ class RecurrentLanguageModel(Autoregressor):
             nn.init.uniform_(self.embed.weight, -0.1, 0.1)
             self.head.weight = self.embed.weight
 
-    @property
-    def max_length(self) -> None:
-        return None
-
     def forward(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
         return self.head(self._read(self._inputs(tokens), None)[1])
 
-    def log_prob(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
-        if not self._penalised:
-            return super().log_prob(tokens, context)
+    def score(self, tokens: Tensor, context: Tensor | None = None) -> Scores:
         return self._score(tokens, self._inputs(tokens), None)[0]
 
     def start(
@@ -131,20 +127,19 @@ class RecurrentLanguageModel(Autoregressor):
         _, outputs, state = self._read(self._embed(tokens), state)
         return self.head(outputs), state
 
-    def carry_on(
-        self, tokens: Tensor, carried: Carried | None = None, context: Tensor | None = None
-    ) -> tuple[Tensor, Carried]:
-        if carried is None:
-            log_prob, state = self._score(tokens, self._inputs(tokens), None)
+    def score_chunk(
+        self,
+        tokens: Tensor,
+        chunk_state: ChunkState | None = None,
+        context: Tensor | None = None,
+    ) -> tuple[Scores, ChunkState]:
+        if chunk_state is None:
+            scores, state = self._score(tokens, self._inputs(tokens), None)
         else:
-            before: Any = carried.state
-            inputs = self._embed(torch.cat([carried.last, tokens[:, :-1]], dim=1))
-            log_prob, state = self._score(tokens, inputs, before)
-        return log_prob, Carried(tokens[:, -1:], state)
-
-    @property
-    def _penalised(self) -> bool:
-        return self.training and bool(self.activation_penalty or self.slowness_penalty)
+            before: Any = chunk_state.state
+            inputs = self._embed(torch.cat([chunk_state.last, tokens[:, :-1]], dim=1))
+            scores, state = self._score(tokens, inputs, before)
+        return scores, ChunkState(tokens[:, -1:], state)
 
     def _start(self, batch: int) -> Tensor:
         return self.start_vector.expand(batch, 1, -1)
@@ -190,7 +185,7 @@ class RecurrentLanguageModel(Autoregressor):
         dropped = self.training and self.weight_drop
         if dropped:
             weights[1] = F.dropout(weights[1], self.weight_drop)  # the recurrent ones
-        if isinstance(layer, nn.LSTM) and pays(x, layer.hidden_size):
+        if isinstance(layer, nn.LSTM) and is_faster(x, layer.hidden_size):
             outputs, *memory = lstm(x, *hidden, weights, torch.get_autocast_dtype("cpu"))
             return outputs, tuple(memory)
         several = [part[None] for part in hidden]
@@ -205,16 +200,15 @@ class RecurrentLanguageModel(Autoregressor):
 
     def _score(
         self, tokens: Tensor, inputs: Tensor, state: RecurrentState | None
-    ) -> tuple[Tensor, RecurrentState]:
-        """Nats (B, S) of tokens, and the state; in training the penalties enter the gradient alone."""
+    ) -> tuple[Scores, RecurrentState]:
+        """Scores (B, S) of tokens, with the penalties in training, and the state after them."""
         raw, dropped, state = self._read(inputs, state)
         log_prob = token_log_prob(self.head(dropped), tokens)
-        if self._penalised:
-            penalty = self.activation_penalty * dropped.float().square().mean(-1)
-            slow = raw.float().diff(dim=1).square().mean(-1)
-            penalty = penalty + self.slowness_penalty * F.pad(slow, (1, 0))
-            log_prob = log_prob - (penalty - penalty.detach())
-        return log_prob, state
+        if not (self.training and (self.activation_penalty or self.slowness_penalty)):
+            return Scores(log_prob), state
+        penalty = self.activation_penalty * dropped.float().square().mean(-1)
+        slow = raw.float().diff(dim=1).square().mean(-1)
+        return Scores(log_prob, penalty + self.slowness_penalty * F.pad(slow, (1, 0))), state
 
 
 class RNNLanguageModel(RecurrentLanguageModel):

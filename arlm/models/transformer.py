@@ -20,25 +20,25 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from arlm.core import Autoregressor, Spec, State, check_sizes, device_of
+from arlm.core import Autoregressor, Spec, device_of
 from arlm.errors import require
 from arlm.layers.attention import (
-    Cache,
     CausalSelfAttention,
-    alibi_slopes,
-    attention_bias,
-    check_heads,
-    rotary_table,
+    KVCache,
+    causal_mask,
 )
-from arlm.layers.class_embedding import Label
+from arlm.layers.checks import check_heads, check_sizes
+from arlm.layers.class_embedding import ClassEmbedding
 from arlm.layers.mlp import MLP
+from arlm.layers.positional_encoding import AlibiSlopes, rotary_table
+from arlm.states import State
 
 
 @dataclass(frozen=True)
 class TransformerState(State):
     """Keys and values of every block, and the number of positions that they hold."""
 
-    caches: tuple[Cache, ...]
+    caches: tuple[KVCache, ...]
     position: Tensor  # (B,) int64
 
 
@@ -62,7 +62,7 @@ class Block(nn.Module):
         return self.mlp_norm(x + self.drop(self.mlp(x)))
 
     def step(
-        self, x: Tensor, cache: Cache, slots: Tensor, bias: Tensor, rotary: Tensor | None
+        self, x: Tensor, cache: KVCache, slots: Tensor, bias: Tensor, rotary: Tensor | None
     ) -> Tensor:
         if self.norm_first:
             x = x + self.attention.step(self.attention_norm(x), cache, slots, bias, rotary)
@@ -91,9 +91,11 @@ class TransformerLanguageModel(Autoregressor):
         norm_first: pre-norm; else post-norm, without a last norm.
         mlp: "gelu", "gelu_tanh" or "swiglu".
         mlp_width: hidden features of an MLP, by default 4 times `width`.
-        bias: whether linear maps and LayerNorm have one.
+        bias: whether linear maps and LayerNorm have a bias.
+        qkv_bias: whether queries, keys and values have one, if that differs from `bias` (Qwen).
         tied: the head's weights are the embedding's, and it has no bias.
-        band: every second block sees so many positions only, the one that it stands at included.
+        sliding_window: positions that a query sees in windowed blocks, its own included; None for all.
+        windowed_blocks: "all" (Mistral), or "alternate": every second block, from the second (GPT-3).
         start_token: the token whose embedding the first position reads; by default a learned vector.
         rotary_base: longest wavelength of rotary positions over 2 pi.
         norm_eps: added to the variance in a norm.
@@ -103,7 +105,6 @@ class TransformerLanguageModel(Autoregressor):
 
     uses_context = True
     rotary: Tensor | None
-    slopes: Tensor | None
     embed: nn.Embedding
     blocks: Any  # nn.ModuleList does not tell what it holds
 
@@ -122,7 +123,9 @@ class TransformerLanguageModel(Autoregressor):
         mlp_width: int | None = None,
         bias: bool = True,
         tied: bool = False,
-        band: int | None = None,
+        sliding_window: int | None = None,
+        windowed_blocks: Literal["all", "alternate"] = "all",
+        qkv_bias: bool | None = None,
         start_token: int | None = None,
         rotary_base: float = 10000.0,
         norm_eps: float = 1e-5,
@@ -131,7 +134,8 @@ class TransformerLanguageModel(Autoregressor):
         hidden = 4 * width if mlp_width is None else mlp_width
         shared = heads if kv_heads is None else kv_heads
         check_sizes(width=width, depth=depth, heads=heads, dropout=dropout)
-        check_sizes(kv_heads=shared, mlp_width=hidden, band=1 if band is None else band)
+        check_sizes(kv_heads=shared, mlp_width=hidden)
+        check_sizes(sliding_window=1 if sliding_window is None else sliding_window)
         check_heads(width, heads, shared)
         if start_token is not None:
             fits = 0 <= start_token < spec.vocab_size
@@ -145,7 +149,8 @@ class TransformerLanguageModel(Autoregressor):
             norm_first,
         )
         self.mlp, self.mlp_width, self.bias, self.tied = mlp, mlp_width, bias, tied
-        self.band, self.start_token = band, start_token
+        self.sliding_window, self.windowed_blocks = sliding_window, windowed_blocks
+        self.qkv_bias, self.start_token = qkv_bias, start_token
         self.rotary_base, self.norm_eps = rotary_base, norm_eps
 
         def normalise() -> nn.Module:
@@ -155,18 +160,17 @@ class TransformerLanguageModel(Autoregressor):
 
         self.embed = nn.Embedding(spec.vocab_size, width)
         self.start_vector = None if start_token is not None else nn.Parameter(torch.empty(width))
-        self.label = Label(spec, width)
+        self.label = ClassEmbedding(spec, width)
         self.position_vectors = None
         if positions == "learned":
             self.position_vectors = nn.Parameter(torch.empty(spec.length, width))
         table = rotary_table(spec.length, width // heads, rotary_base)
         self.register_buffer("rotary", table if positions == "rotary" else None, persistent=False)
-        slopes = alibi_slopes(heads) if positions == "alibi" else None
-        self.register_buffer("slopes", slopes, persistent=False)
+        self.alibi = AlibiSlopes(heads) if positions == "alibi" else None
         self.drop = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(
             Block(
-                CausalSelfAttention(width, heads, dropout, shared, bias),
+                CausalSelfAttention(width, heads, dropout, shared, bias, qkv_bias),
                 MLP(width, hidden, mlp, bias),
                 [normalise(), normalise()],
                 norm_first,
@@ -199,13 +203,24 @@ class TransformerLanguageModel(Autoregressor):
         if self.position_vectors is not None:
             x = x + self.position_vectors[:length]
         rotary = None if self.rotary is None else self.rotary[:, :length]
-        at = torch.arange(length, device=x.device)
-        dense = None if self.slopes is None else attention_bias(at, at, self.slopes)
-        banded = None if self.band is None else attention_bias(at, at, self.slopes, self.band)
+        positions = torch.arange(length, device=x.device)
+        slopes = None if self.alibi is None else self.alibi.slopes
+        # None is the plain causal mask, which the fused kernel knows.
+        masks: dict[int | None, Tensor | None] = {
+            window: None
+            if window is slopes is None
+            else causal_mask(positions, positions, slopes, window)
+            for window in {self._window(index) for index in range(self.depth)}
+        }
         x = self.drop(x)
         for index, block in enumerate(self.blocks):
-            x = block(x, rotary, banded if self.band and index % 2 else dense)
+            x = block(x, rotary, masks[self._window(index)])
         return self.head(self.last_norm(x))
+
+    def _window(self, index: int) -> int | None:
+        """The sliding window of a block, None where it sees all earlier positions."""
+        windowed = self.windowed_blocks == "all" or index % 2 == 1
+        return self.sliding_window if windowed else None
 
     def _begin(self, batch: int, context: Tensor | None) -> Tensor:
         """What position 0 reads, (B, 1, width)."""
@@ -217,7 +232,7 @@ class TransformerLanguageModel(Autoregressor):
     def start(
         self, batch: int, length: int, context: Tensor | None = None
     ) -> tuple[Tensor, TransformerState]:
-        caches = tuple(block.attention.cache(batch, length) for block in self.blocks)
+        caches = tuple(block.attention.kv_cache(batch, length) for block in self.blocks)
         position = torch.zeros(batch, dtype=torch.long, device=device_of(self))
         x = self._begin(batch, context)
         logits, state = self._step(x, TransformerState(caches, position))
@@ -234,13 +249,16 @@ class TransformerLanguageModel(Autoregressor):
             x = x + self.position_vectors[positions]
         rotary = None if self.rotary is None else self.rotary[:, positions].unsqueeze(2)
         _, kv_heads, length, _ = state.caches[0][0].shape
-        biases = [
-            attention_bias(positions, torch.arange(length, device=x.device), self.slopes, band)
-            for band in ([None] if self.band is None else [None, self.band])
-        ]
-        biases = [bias.view(batch, -1, new, length).to(x.dtype) for bias in biases]
-        lanes = torch.arange(batch * kv_heads, device=x.device).view(batch, kv_heads, 1)
-        slots = (lanes * length + positions[:, None]).flatten()
+        keys = torch.arange(length, device=x.device)
+        slopes = None if self.alibi is None else self.alibi.slopes
+        masks = {
+            window: causal_mask(positions, keys, slopes, window)
+            .view(batch, -1, new, length)
+            .to(x.dtype)
+            for window in {self._window(index) for index in range(self.depth)}
+        }
+        heads = torch.arange(batch * kv_heads, device=x.device).view(batch, kv_heads, 1)
+        slots = (heads * length + positions[:, None]).flatten()
         for index, (block, cache) in enumerate(zip(self.blocks, state.caches, strict=True)):
-            x = block.step(x, cache, slots, biases[index % len(biases)], rotary)
+            x = block.step(x, cache, slots, masks[self._window(index)], rotary)
         return self.head(self.last_norm(x)), TransformerState(state.caches, state.position + new)

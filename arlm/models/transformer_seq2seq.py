@@ -16,14 +16,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from arlm.core import Autoregressor, Spec, check_sizes
+from arlm.core import Autoregressor, Spec
 from arlm.layers.attention import (
-    Cache,
     CausalSelfAttention,
+    KVCache,
     MultiHeadAttention,
-    check_heads,
-    sinusoids,
 )
+from arlm.layers.checks import check_heads, check_sizes
 from arlm.layers.encoder import (
     SourceState,
     by_sentence,
@@ -34,6 +33,7 @@ from arlm.layers.encoder import (
 )
 from arlm.layers.head import score
 from arlm.layers.mlp import MLP
+from arlm.layers.positional_encoding import SinusoidalEncoding
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class TransformerSeq2SeqState(SourceState):
     The last of the sources is the bias (N, S), -inf at padding.
     """
 
-    caches: tuple[Cache, ...]
+    caches: tuple[KVCache, ...]
 
 
 class Residual(nn.Module):
@@ -90,16 +90,18 @@ class DecoderBlock(nn.Module):
         self.attention, self.source, self.mlp = attention, source, mlp
         self.attention_residual, self.source_residual, self.mlp_residual = residuals
 
-    def forward(self, x: Tensor, keys: Cache, bias: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, keys: KVCache, bias: Tensor) -> tuple[Tensor, Tensor]:
         """Args: x (B, T, width), the source's keys and bias. Returns x, weights (B, heads, T, S)."""
         return self._rest(x, self.attention(self.attention_residual.before(x)), keys, bias)
 
-    def extend(self, x: Tensor, cache: Cache, keys: Cache, bias: Tensor) -> tuple[Tensor, Cache]:
+    def extend(
+        self, x: Tensor, cache: KVCache, keys: KVCache, bias: Tensor
+    ) -> tuple[Tensor, KVCache]:
         """New positions (B, S, width); see CausalSelfAttention.extend."""
         y, cache = self.attention.extend(self.attention_residual.before(x), cache)
         return self._rest(x, y, keys, bias)[0], cache
 
-    def _rest(self, x: Tensor, y: Tensor, keys: Cache, bias: Tensor) -> tuple[Tensor, Tensor]:
+    def _rest(self, x: Tensor, y: Tensor, keys: KVCache, bias: Tensor) -> tuple[Tensor, Tensor]:
         x = self.attention_residual.after(x, y)
         query = by_sentence(self.source_residual.before(x), len(bias))
         read, weights = self.source(query, keys, bias)
@@ -130,7 +132,6 @@ class TransformerSeq2Seq(Autoregressor):
     uses_context = True
     encoder: Any
     decoder: Any
-    places: Tensor
 
     def __init__(
         self,
@@ -163,10 +164,11 @@ class TransformerSeq2Seq(Autoregressor):
             share(spec, self.embed_source, self.embed)
         self.start_vector = nn.Parameter(torch.empty(width))
         longest = max(spec.length, source.length)
+        self.position_vectors = None
         if positions == "learned":
-            self.places = nn.Parameter(torch.empty(longest, width))
+            self.position_vectors = nn.Parameter(torch.empty(longest, width))
         else:
-            self.register_buffer("places", sinusoids(longest, width).float(), persistent=False)
+            self.sinusoids = SinusoidalEncoding(longest, width)
         self.drop = nn.Dropout(dropout)
 
         def residuals(count: int) -> list[Residual]:
@@ -198,7 +200,7 @@ class TransformerSeq2Seq(Autoregressor):
     def _initialise(self) -> None:
         """Glorot's for matrices, N(0, 1 / width) for embeddings, which are scaled up when they are read."""
         for name, parameter in self.named_parameters():
-            if name.startswith(("embed", "start_vector", "head.weight", "places")):
+            if name.startswith(("embed", "start_vector", "head.weight", "position_vectors")):
                 nn.init.normal_(parameter, std=self.width**-0.5)
             elif parameter.ndim > 1:
                 nn.init.xavier_uniform_(parameter)
@@ -217,7 +219,7 @@ class TransformerSeq2Seq(Autoregressor):
         """What the head reads (B, T, width), and each decoder block's weights (B, heads, T, S)."""
         keys, bias = self._encode(context)
         x = torch.cat([self._begin(len(tokens)), self._scaled(self.embed(tokens))[:, :-1]], dim=1)
-        x = self.drop(x + self.places[: tokens.shape[1]].to(x.dtype))
+        x = self.drop(x + self.positional_encoding(x))
         weights = []
         for block, of_source in zip(self.decoder, keys, strict=True):
             x, weight = block(x, of_source, bias)
@@ -228,15 +230,21 @@ class TransformerSeq2Seq(Autoregressor):
         """What position 0 reads, (B, 1, width)."""
         return self._scaled(self.start_vector).expand(batch, 1, -1)
 
+    def positional_encoding(self, x: Tensor, first: int = 0) -> Tensor:
+        """Encodings (S, width) of the positions of x (B, S, width), from position `first` on."""
+        table = self.sinusoids.table if self.position_vectors is None else self.position_vectors
+        return table[first : first + x.shape[1]].to(x.dtype)
+
     def _scaled(self, x: Tensor) -> Tensor:
         return x * math.sqrt(self.width)
 
-    def _encode(self, context: Tensor | None) -> tuple[tuple[Cache, ...], Tensor]:
+    def _encode(self, context: Tensor | None) -> tuple[tuple[KVCache, ...], Tensor]:
         """Keys and values of the sources (B, S) for every block of the decoder, and the bias (B, S)."""
-        context, lengths = read_sources(self.spec, context)
+        longest = max(self.spec.length, source_spec(self.spec).length)
+        context, lengths = read_sources(self.spec, context, longest)
         bias = padding_bias(lengths, context.shape[1])
         x = self._scaled(self.embed_source(context))
-        x = self.drop(x + self.places[: x.shape[1]].to(x.dtype))
+        x = self.drop(x + self.positional_encoding(x))
         for block in self.encoder:
             x = block(x, bias)
         x = self.encoder_norm(x)
@@ -266,7 +274,7 @@ class TransformerSeq2Seq(Autoregressor):
         old = state.caches[0][0].shape[2]
         state = state.side_by_side()
         *sources, bias = state.sources
-        x = x + self.places[old : old + x.shape[1]].to(x.dtype)
+        x = x + self.positional_encoding(x, old)
         caches = []
         for block, cache, keys in zip(self.decoder, state.caches, sources, strict=True):
             x, cache = block.extend(x, cache, keys, bias)

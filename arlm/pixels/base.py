@@ -1,4 +1,4 @@
-"""What all networks of pixels share: intensities in, a label beside them, and sampling pixel by pixel."""
+"""The base class of pixel networks: images in, logits out, and sampling pixel by pixel from a program."""
 
 from __future__ import annotations
 
@@ -9,97 +9,41 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
-from arlm.core import Autoregressor, Spec, State, device_of, token_log_prob
+from arlm.core import Autoregressor, Spec, device_of, token_log_prob
 from arlm.errors import UserError
-from arlm.layers.masked_conv import MaskedConv2d
-from arlm.programs.native_backend import NativePlayer, side_by_side, wanted
-from arlm.programs.program import Code, Map, Part, Tape
-from arlm.programs.torch_backend import Player
-
-RowStep = Callable[[Tensor, int], object] | None
-
-
-class Intensity(nn.Module):
-    """Level v of V -> a number in [-1, 1]; zero padding around the image is then mid-grey. (...) -> (...)."""
-
-    values: Tensor
-
-    def __init__(self, levels: int) -> None:
-        super().__init__()
-        self.register_buffer("values", torch.linspace(-1, 1, levels), persistent=False)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.values[tokens]
-
-
-class Head(nn.Module):
-    """Two 1x1 layers of mask B, each after a relu: features -> V logits for each channel.
-
-    Shapes: (B, features, H, W) -> (B, C * V, H, W).
-    """
-
-    def __init__(self, features: int, width: int, spec: Spec) -> None:
-        super().__init__()
-        channels = spec.shape[2]
-        self.hidden = MaskedConv2d("B", features, width, 1, channels)
-        self.out = MaskedConv2d("B", width, channels * spec.vocab_size, 1, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.out(F.relu(self.hidden(F.relu(x))))
-
-    def at_pixels(self, x: Tensor) -> Tensor:
-        """The same on features that come last, (..., features) -> (..., C * V)."""
-        return self.out.at_pixels(F.relu(self.hidden.at_pixels(F.relu(x))))
-
-    def plan(self, tape: Tape) -> Callable[[Part], None]:
-        """Make room on the tape; call the result for each group."""
-        width, features = self.hidden.weight.shape[:2]
-        rectified, hidden = tape.cell(features), tape.cell(width)
-        tape.out = tape.cell(len(self.out.bias) // tape.groups)
-
-        def record(x: Part) -> None:
-            tape.add(Code.RELU, tape.mine(x), tape.mine(rectified))
-            tape.linear(tape.seen(rectified), tape.mine(dense(self.hidden)), tape.mine(hidden))
-            tape.add(Code.RELU, tape.mine(hidden), tape.mine(hidden))
-            tape.linear(tape.seen(hidden), tape.mine(dense(self.out)), tape.out)
-
-        return record
+from arlm.pixels.intensity import Intensity
+from arlm.programs.native_backend import NativeBackend, is_available, side_by_side
+from arlm.programs.program import Program
+from arlm.programs.torch_backend import TorchBackend
+from arlm.states import State
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A network made ready for sampling: weights folded, places given out."""
+class PixelState(State):
+    """The workspace of a program after some pixels. All rows are at the same position."""
 
-    tape: Tape
-    start_row: RowStep  # what row i needs of the rows above, beside the tape's stages
+    shared: ClassVar[frozenset[str]] = frozenset({"program", "position", "backend"})
 
-
-@dataclass(frozen=True)
-class RasterState(State):
-    """All that is known of the images so far."""
-
-    shared: ClassVar[frozenset[str]] = frozenset({"plan", "position", "player"})
-
-    arena: Tensor  # (B, N), laid out by the plan's tape
+    workspace: Tensor  # (B, N), laid out by the program
     position: int  # tokens taken in
-    plan: Plan
-    player: Player | NativePlayer | None = field(default=None, compare=False)
+    program: Program
+    backend: TorchBackend | NativeBackend | None = field(default=None, compare=False)
 
-    def __getitem__(self, rows: Tensor | slice) -> RasterState:
-        arena = self.arena[rows].clone()
-        if isinstance(self.player, NativePlayer):
-            arena = side_by_side(arena)
-        return RasterState(arena, self.position, self.plan)
+    def __getitem__(self, rows: Tensor | slice) -> PixelState:
+        workspace = self.workspace[rows].clone()
+        if isinstance(self.backend, NativeBackend):
+            workspace = side_by_side(workspace)
+        return PixelState(workspace, self.position, self.program)
 
 
-class RasterNetwork(Autoregressor):
-    """A network over images (H, W, C) that computes features of one pixel after the other.
+class PixelNetwork(Autoregressor):
+    """A network over images (H, W, C) that computes features pixel by pixel.
 
-    A subclass writes `forward` with `image` and `logits`, and for speed `plan`. Features are split into
-    `groups` of channels: C where R, G and B see one another in this order, 1 where a pixel's channels are
-    scored together.
+    A subclass writes `forward` with `image` and `logits`, and for fast sampling `build_program`. Features are
+    split into `groups` of channels: C where R, G and B see one another in this order, 1 where a pixel's
+    channels are scored together.
 
     Args:
         spec: of shape (H, W, C), with a class label as context or without.
@@ -108,7 +52,7 @@ class RasterNetwork(Autoregressor):
     """
 
     uses_context = True
-    logits_on_tape = True  # `tape.out` holds them as they are
+    logits_in_program = True  # `program.out` holds the logits of one channel
     embed: Intensity
 
     def __init__(self, spec: Spec, grouped: bool = True, **widths: int) -> None:
@@ -129,7 +73,7 @@ class RasterNetwork(Autoregressor):
         self.embed = Intensity(spec.vocab_size)
 
     def image(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, T), T up to the whole image -> intensities (B, C, H, W), zeros where none is given."""
+        """Tokens (B, T), T up to the whole image -> intensities (B, C, H, W), zeros where no token is given."""
         height, width, channels = self.spec.shape
         values = F.pad(self.embed(tokens), (0, self.spec.length - tokens.shape[1]))
         return rearrange(values, "b (h w c) -> b c h w", h=height, w=width, c=channels)
@@ -139,37 +83,35 @@ class RasterNetwork(Autoregressor):
         channels = self.spec.shape[2]
         return rearrange(maps, "b (c v) h w -> b (h w c) v", c=channels)[:, :length]
 
-    def plan(self, tape: Tape) -> RowStep:
-        """Record the network at one pixel on the tape, and fold its weights; for speed only.
+    def build_program(self, program: Program) -> None:
+        """Record the network at one pixel, with masks and weights folded; for fast sampling only.
 
-        Sets `tape.image` (with rows enough for what reads it) and `tape.out`.
-
-        Returns:
-            what to do with the arena when row i begins, before the tape's stages; None for nothing.
+        Sets `program.image` (with as many rows as the first layer reads) and `program.out`; may set
+        `program.before_row`.
         """
         raise NotImplementedError
 
     def start(self, batch: int, length: int, context: Tensor | None = None) -> tuple[Tensor, State]:
-        if type(self).plan is RasterNetwork.plan:
+        if type(self).build_program is PixelNetwork.build_program:
             return super().start(batch, length, context)
         device = device_of(self)
         height, width, channels = self.spec.shape
-        tape = Tape(height, width, channels, self.groups)
+        program = Program(height, width, channels, self.groups)
         with torch.no_grad():
-            plan = Plan(tape, self.plan(tape))
+            self.build_program(program)
             dtype = next(self.parameters()).dtype
-            arena = torch.zeros(batch, tape.size, dtype=dtype, device=device)
-            if wanted(dtype, device):
-                arena = side_by_side(arena)
-            arena[:, tape.ones] = 1
-            for part, value in tape.constants:
-                part.at(arena).copy_(value(context))
-            for begin in tape.beginnings:
-                begin(arena)
-            return self._score(RasterState(arena, 0, plan))
+            workspace = torch.zeros(batch, program.size, dtype=dtype, device=device)
+            if is_available(dtype, device):
+                workspace = side_by_side(workspace)
+            workspace[:, program.ones] = 1
+            for allocated, value in program.constants:
+                allocated.at(workspace).copy_(value(context))
+            for initialise in program.initialisers:
+                initialise(workspace)
+            return self._score(PixelState(workspace, 0, program))
 
     def advance(self, tokens: Tensor, state: Any) -> tuple[Tensor, State]:
-        if not isinstance(state, RasterState):
+        if not isinstance(state, PixelState):
             return super().advance(tokens, state)
         scores = []
         with torch.no_grad():
@@ -178,86 +120,69 @@ class RasterNetwork(Autoregressor):
                 scores.append(logits)
         return torch.stack(scores, dim=1), state
 
-    def _player(self, tape: Tape, arena: Tensor) -> Player | NativePlayer:
-        """Machine code where it can be had, else torch."""
-        return (NativePlayer if wanted(arena.dtype, arena.device) else Player)(tape, arena)
+    def _backend(self, program: Program, workspace: Tensor) -> TorchBackend | NativeBackend:
+        """Machine code where it is available, else torch."""
+        native = is_available(workspace.dtype, workspace.device)
+        return (NativeBackend if native else TorchBackend)(program, workspace)
 
-    def _write(self, values: Tensor, state: RasterState) -> RasterState:
-        """Put the intensities of the next token (B,) into the image."""
+    def _write(self, values: Tensor, state: PixelState) -> PixelState:
+        """Write the intensities of the next token (B,) into the image."""
         _, width, channels = self.spec.shape
         column, channel = divmod(state.position % (width * channels), channels)
-        slot = state.plan.tape.image.window()
-        state.arena[:, slot.base + column * slot.right + channel] = values
-        return RasterState(state.arena, state.position + 1, state.plan, state.player)
+        slot = state.program.image.window()
+        state.workspace[:, slot.base + column * slot.right + channel] = values
+        return PixelState(state.workspace, state.position + 1, state.program, state.backend)
 
-    def _score(self, state: RasterState) -> tuple[Tensor, RasterState]:
+    def _score(self, state: PixelState) -> tuple[Tensor, PixelState]:
         """Logits (B, V) of the next token."""
         _, width, channels = self.spec.shape
-        plan, arena = state.plan, state.arena
-        player = state.player or self._player(plan.tape, arena)
+        program, workspace = state.program, state.workspace
+        backend = state.backend or self._backend(program, workspace)
         pixel, channel = divmod(state.position, channels)
         row, column = divmod(pixel, width)
         if column == channel == 0:
-            if plan.start_row is not None:
-                plan.start_row(arena, row)
-            player.start_row(row)
+            if program.before_row is not None:
+                program.before_row(workspace, row)
+            backend.start_row(row)
         if channel < self.groups:
-            player.play(row, column, channel)
-        state = RasterState(arena, state.position, plan, player)
-        return self.read(plan.tape, arena, column, channel), state
+            backend.run(row, column, channel)
+        state = PixelState(workspace, state.position, program, backend)
+        return self.read_logits(program, workspace, column, channel), state
 
-    def roll_out(
+    def sample_rows(
         self,
         noise: Tensor,
         forced: Tensor,
         context: Tensor | None,
         progress: Callable[[int], object],
     ) -> tuple[Tensor, Tensor] | None:
-        if not self.logits_on_tape or forced.shape[1] != self.spec.length:
+        """Draw whole images, an image row at a time, in machine code.
+
+        See `arlm.sampling.generate.SamplesRows`; None where the native backend is not available.
+        """
+        if not self.logits_in_program or forced.shape[1] != self.spec.length:
             return None
-        if type(self).plan is RasterNetwork.plan:
+        if type(self).build_program is PixelNetwork.build_program:
             return None
-        if not wanted(next(self.parameters()).dtype, noise.device):
+        if not is_available(next(self.parameters()).dtype, noise.device):
             return None
         logits, state = self.start(len(forced), self.spec.length, context)
-        assert isinstance(state, RasterState)
-        assert isinstance(state.player, NativePlayer)
+        assert isinstance(state, PixelState)
+        assert isinstance(state.backend, NativeBackend)
         height, width, channels = self.spec.shape
         tokens, log_prob = forced.clone(), []
         for row in range(height):
             here = slice(row * width * channels, (row + 1) * width * channels)
-            if row and state.plan.start_row is not None:
-                state.plan.start_row(state.arena, row)
+            if row and state.program.before_row is not None:
+                state.program.before_row(state.workspace, row)
             drawn = tokens[:, here].contiguous()
             scores = logits.new_empty(*drawn.shape, self.spec.vocab_size)
-            state.player.roll(row, self.embed.values, noise[:, here], drawn, scores)
+            state.backend.sample_row(row, self.embed.values, noise[:, here], drawn, scores)
             tokens[:, here] = drawn
             log_prob.append(token_log_prob(scores, drawn).double())
             progress(width * channels)
         return tokens, torch.cat(log_prob, dim=1)
 
-    def read(self, tape: Tape, arena: Tensor, column: int, channel: int) -> Tensor:
-        """Logits (B, V) of a channel from what the tape left in `out`."""
-        return tape.out.at(arena).clone()
-
-
-def record_first(tape: Tape, layer: MaskedConv2d, out: Part, bias: Part) -> None:
-    """At the row's beginning: the image moves up, and the first layer sees the rows above."""
-    image, kernels = tape.image, layer.above()
-    tape.shift(image)
-    for row in range(image.rows - 1):
-        seen = image.span(layer.pads[0], layer.pads[1], row)
-        weight = rearrange(kernels[:, :, row], "o i k -> (k i) o")
-        tape.linear(seen, weight, out, out if row else bias)
-
-
-def put(part: Map, arena: Tensor, features: Tensor) -> None:
-    """Write features (count, B * W, f) as the newest row of `part`, which has no zeros around it."""
-    where = part.view(arena)[:, :, -1]
-    where.copy_(rearrange(features, "l (b w) f -> b l w f", b=len(arena)))
-
-
-def dense(layer: MaskedConv2d | nn.Conv2d) -> Tensor:
-    """Bias and weight of what a layer does at the pixel, (1 + in, out)."""
-    weight = layer.here() if isinstance(layer, MaskedConv2d) else layer.weight.flatten(1).T
-    return torch.cat([layer.bias[None], weight])  # type: ignore[index]
+    def read_logits(self, program: Program, workspace: Tensor, column: int, channel: int) -> Tensor:
+        """Logits (B, V) of a channel, from what the program wrote to `out`."""
+        return program.out.at(workspace).clone()

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from arlm.core import Spec, token_log_prob
 from arlm.errors import UserError, require
-from arlm.pixels.base import RasterNetwork
-from arlm.programs.program import Tape
+from arlm.pixels.base import PixelNetwork
+from arlm.programs.program import Program
 
 LOG_SCALES = (-7.0, 7.0)  # beyond these a logistic is a spike or flat
 
@@ -108,7 +108,7 @@ class Mixture(NamedTuple):
         return (weight[..., None, :] + mass).logsumexp(-1)
 
 
-class MixtureNetwork(RasterNetwork):
+class MixturePixelNetwork(PixelNetwork):
     """A network that scores a pixel's channels together, by a mixture of logistics.
 
     With `mixtures` 0 it scores one channel by a softmax over V levels instead. A subclass writes
@@ -125,7 +125,7 @@ class MixtureNetwork(RasterNetwork):
                 f"model.net.mixtures: 0 is a softmax for one channel, and the data has "
                 f"{spec.shape[2]}; choose 10"
             )
-        self.mixtures, self.logits_on_tape = mixtures, not mixtures
+        self.mixtures, self.logits_in_program = mixtures, not mixtures
 
     @property
     def outputs(self) -> int:
@@ -161,12 +161,12 @@ class MixtureNetwork(RasterNetwork):
         numbers = rearrange(self.features(image, context), "b f h w -> b (h w) f")
         return numbers, rearrange(image, "b c h w -> b (h w) c")
 
-    def read(self, tape: Tape, arena: Tensor, column: int, channel: int) -> Tensor:
-        numbers = tape.out.at(arena)
+    def read_logits(self, program: Program, workspace: Tensor, column: int, channel: int) -> Tensor:
+        numbers = program.out.at(workspace)
         if not self.mixtures:
             return numbers.clone()
-        slot = tape.image.window()
+        slot = program.image.window()
         first = slot.base + column // slot.step * slot.right
-        values = arena[:, first : first + self.spec.shape[2]]
-        levels = self.embed.values.to(arena.dtype)
+        values = workspace[:, first : first + self.spec.shape[2]]
+        levels = self.embed.values.to(workspace.dtype)
         return Mixture.read(numbers, self.spec.shape[2]).logits(channel, values, levels)

@@ -1,1 +1,29 @@
-"""One decoding step written down as a list of operations, and the backends that run it."""
+"""One decoding step written down as a list of operations on a workspace, and the backends that run it.
+
+A network that samples pixel by pixel would spend most of its time in Python. Instead it writes its step down
+once, as a program, when sampling starts:
+
+    network.build_program(program)          weights are masked and folded here, once
+        |
+        v
+    Program   operations, in order          LINEAR  slice a -> slice out, with a weight
+              (one list a channel group,    RELU    slice a -> slice out
+              and row stages, run when      LSTM    gates, cell -> hidden, cell
+              a new image row begins)       ...
+        |
+        v
+    workspace (B, N): one flat row of numbers for each image of the batch
+        [ image rows | feature buffers: a few rows of features | scratch of the current pixel | logits ]
+              ^ the sampler writes each drawn token here; every operation reads and writes slices
+        |
+        v
+    backend   TorchBackend: one bound torch call for each operation, on any device
+              NativeBackend: machine code by numba, float32 on a CPU, the same results to rounding
+
+Nothing that was computed for an earlier pixel is computed again: feature buffers keep what later pixels read.
+`arlm.pixels` is the first user of programs.
+
+References:
+    | Fast Generation for Convolutional Autoregressive Models (Ramachandran et al., 2017)
+    | https://arxiv.org/abs/1704.06001
+"""

@@ -19,26 +19,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from arlm.programs.program import Operation, Part, Tape
+from arlm.programs.program import Operation, Program, Slice
 
 INSTALLED = importlib.util.find_spec("numba") is not None
 WIDE = 16  # lanes that one instruction serves
 SIDE_BY_SIDE = 3  # images from which numbers lie lane by lane
 
 
-def wanted(dtype: torch.dtype, device: torch.device) -> bool:
+def is_available(dtype: torch.dtype, device: torch.device) -> bool:
     """Whether to play tapes natively: float32 on a CPU, unless the environment says ARLM_NATIVE=0."""
     fits = device.type == "cpu" and dtype == torch.float32
     return fits and INSTALLED and os.environ.get("ARLM_NATIVE") != "0"
 
 
-def side_by_side(arena: Tensor) -> Tensor:
+def side_by_side(workspace: Tensor) -> Tensor:
     """The same (B, size) numbers; those of several images lane by lane in memory, up to a full width."""
-    batch = len(arena)
+    batch = len(workspace)
     if batch < SIDE_BY_SIDE:
-        return arena.contiguous()
-    memory = arena.new_zeros(arena.shape[1], -(-batch // WIDE) * WIDE)
-    memory[:, :batch] = arena.T
+        return workspace.contiguous()
+    memory = workspace.new_zeros(workspace.shape[1], -(-batch // WIDE) * WIDE)
+    memory[:, :batch] = workspace.T
     return memory.T[:batch]
 
 
@@ -51,42 +51,46 @@ def compiled() -> Any:
     return importlib.import_module("arlm.programs.native_code")
 
 
-class NativePlayer:
+class NativeBackend:
     """As `arlm.programs.torch_backend.Player`, on one arena (B, size) float32 from `side_by_side`."""
 
-    def __init__(self, tape: Tape, arena: Tensor) -> None:
+    def __init__(self, program: Program, workspace: Tensor) -> None:
         native_code = compiled()
         assert native_code.WIDE == WIDE
-        self.code, self.tape, self.rows = native_code, tape, len(arena)
-        self.lanes = arena.stride(1)
+        self.code, self.program, self.rows = native_code, program, len(workspace)
+        self.lanes = workspace.stride(1)
         images = 1 if self.lanes > 1 else self.rows
-        self.memory = arena.as_strided((images, tape.size * self.lanes), (tape.size, 1)).numpy()
-        self.weights, tables = _tables(tape, native_code, packed=self.lanes > 1)
+        self.memory = workspace.as_strided(
+            (images, program.size * self.lanes), (program.size, 1)
+        ).numpy()
+        self.weights, tables = _tables(program, native_code, packed=self.lanes > 1)
         self.tables = np.zeros((len(tables), max(map(len, tables)), len(tables[0][0])), np.int64)
         for group, table in enumerate(tables):
             if table:
                 self.tables[group, : len(table)] = table
-        ends = np.cumsum([0] + [len(stage.operations) for stage in tape.stages])
+        ends = np.cumsum([0] + [len(stage.operations) for stage in program.stages])
         stages = [
             (begin, end, stage.scan, stage.after)
-            for stage, begin, end in zip(tape.stages, ends, ends[1:], strict=False)
+            for stage, begin, end in zip(program.stages, ends, ends[1:], strict=False)
         ]
         self.stages = np.array(stages, np.int64).reshape(-1, 4)
         self.counts = np.array([len(table) for table in tables])
-        self.scores = np.empty(tape.height * tape.width, np.float32)
+        self.scores = np.empty(program.height * program.width, np.float32)
 
     def start_row(self, row: int) -> None:
         """What the rows above say to a new row."""
-        table, place = self.tables[-1], (row, self.tape.width, self.lanes)
+        table, place = self.tables[-1], (row, self.program.width, self.lanes)
         self.code.start_row(self.memory, table, self.stages, self.weights, self.scores, *place)
 
-    def play(self, row: int, column: int, group: int) -> None:
+    def run(self, row: int, column: int, group: int) -> None:
         """Compute one group of features at pixel (row, column)."""
         table = self.tables[group, : self.counts[group]]
-        place = (row, column, self.tape.width, self.lanes)
-        self.code.play(self.memory, table, self.weights, self.scores, *place)
+        place = (row, column, self.program.width, self.lanes)
+        self.code.run_pixel(self.memory, table, self.weights, self.scores, *place)
 
-    def roll(self, row: int, values: Tensor, noise: Tensor, tokens: Tensor, logits: Tensor) -> None:
+    def sample_row(
+        self, row: int, values: Tensor, noise: Tensor, tokens: Tensor, logits: Tensor
+    ) -> None:
         """Draw the pixels of a row from the logits that the tape leaves, each seeing those before it.
 
         Threads, as many as torch has, share out the batch.
@@ -97,8 +101,15 @@ class NativePlayer:
             tokens: (B, W * C) int64, -1 where one is to be drawn; is filled.
             logits: (B, W * C, V) float32, is filled.
         """
-        tape, slot = self.tape, self.tape.image.window()
-        sizes = (tape.width, tape.channels, tape.groups, slot.base, slot.right, tape.out.base)
+        program, slot = self.program, self.program.image.window()
+        sizes = (
+            program.width,
+            program.channels,
+            program.groups,
+            slot.base,
+            slot.right,
+            program.out.base,
+        )
         shape = np.array(sizes)
         uniform, drawn, scored = noise.contiguous().numpy(), tokens.numpy(), logits.numpy()
         level = values.to(torch.float32).numpy()
@@ -111,7 +122,7 @@ class NativePlayer:
             fixed = (*tables, self.weights, np.empty_like(self.scores))
             own = (uniform[rows], drawn[rows], scored[rows])
             memory = self.memory if self.lanes > 1 else self.memory[rows]
-            self.code.roll(memory, *fixed, row, shape, level, np.array(lanes), *own)
+            self.code.sample_row(memory, *fixed, row, shape, level, np.array(lanes), *own)
 
         count, unit = (self.lanes, WIDE) if self.lanes > 1 else (self.rows, 1)
         each = -(-count // unit // torch.get_num_threads()) * unit
@@ -130,13 +141,13 @@ def _packed(weight: Tensor) -> Tensor:
     return torch.cat([groups.flatten(), weight[:, fours:].T.flatten()])
 
 
-def _tables(tape: Tape, code: Any, packed: bool) -> tuple[np.ndarray, list[list[list[int]]]]:
+def _tables(program: Program, code: Any, packed: bool) -> tuple[np.ndarray, list[list[list[int]]]]:
     """All weights in a row; a table of operations for each group, and one for the stages."""
     weights: list[np.ndarray] = []
     size = 0
 
-    def place(part: Part | None) -> list[int]:
-        part = part or Part(-1, 0)
+    def place(part: Slice | None) -> list[int]:
+        part = part or Slice(-1, 0)
         return [part.base, part.size, part.right, part.down, part.step]
 
     def entry(op: Operation) -> list[int]:
@@ -148,6 +159,6 @@ def _tables(tape: Tape, code: Any, packed: bool) -> tuple[np.ndarray, list[list[
         parts = [number for part in (op.a, op.b, op.c, op.out) for number in place(part)]
         return [getattr(code, op.code.name), *op.phase, begin, *parts]
 
-    rows = [op for stage in tape.stages for op in stage.operations]
-    tables: list[Any] = [[entry(op) for op in some] for some in (*tape.operations, rows)]
+    rows = [op for stage in program.stages for op in stage.operations]
+    tables: list[Any] = [[entry(op) for op in some] for some in (*program.operations, rows)]
     return np.concatenate(weights), tables

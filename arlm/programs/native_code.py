@@ -173,17 +173,17 @@ def stages_of(x, table, stages, weights, scores, row, width, lanes, first, last)
 
 
 @fast
-def start_row(arena, table, stages, weights, scores, row, width, lanes):
+def start_row(workspace, table, stages, weights, scores, row, width, lanes):
     """The stages for every image of the batch."""
-    for image in range(arena.shape[0]):
-        stages_of(arena[image], table, stages, weights, scores, row, width, lanes, 0, lanes)
+    for image in range(workspace.shape[0]):
+        stages_of(workspace[image], table, stages, weights, scores, row, width, lanes, 0, lanes)
 
 
 @fast
-def play(arena, table, weights, scores, row, column, width, lanes):
+def run_pixel(workspace, table, weights, scores, row, column, width, lanes):
     """One group at one pixel, for every image of the batch: arena (images, numbers * lanes)."""
-    for image in range(arena.shape[0]):
-        run(arena[image], table, weights, scores, row, column, width, lanes, 0, lanes)
+    for image in range(workspace.shape[0]):
+        run(workspace[image], table, weights, scores, row, column, width, lanes, 0, lanes)
 
 
 @fast
@@ -203,8 +203,20 @@ def draw(logits, noise):
 
 
 @fast
-def roll(
-    arena, tables, counts, stages, weights, scores, row, sizes, values, part, noise, tokens, logits
+def sample_row(
+    workspace,
+    tables,
+    counts,
+    stages,
+    weights,
+    scores,
+    row,
+    sizes,
+    values,
+    part,
+    noise,
+    tokens,
+    logits,
 ):
     """A row of pixels, drawn one after the other, for some lanes of each image.
 
@@ -212,8 +224,8 @@ def roll(
     """
     width, channels, groups, base, right, out = sizes
     lanes, first, last = part
-    for image in range(arena.shape[0]):
-        x = arena[image]
+    for image in range(workspace.shape[0]):
+        x = workspace[image]
         if row:
             some = tables[-1]
             stages_of(x, some, stages, weights, scores, row, width, lanes, first, last)

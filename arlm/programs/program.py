@@ -1,10 +1,15 @@
-"""A network at one pixel: what is computed there once everything before it is known.
+"""Program: the operations that compute a network's features at one pixel, and the slices that they work on.
 
-Incremental sampling writes a network down as a list of small operations on one flat row of numbers for
-each image, the arena. `Tape` records that list, and `arlm.programs.torch_backend` plays it.
+The workspace of one image is a flat row of N numbers. A feature buffer holds the features of all columns
+for a few image rows, with zeros as padding, so that the window of a convolution is one contiguous slice:
+
+    feature buffer, 2 rows of 4 columns, padded by 1 on both sides; each cell is `features` numbers
+
+        0  a0 a1 a2 a3  0      row above
+        0  b0 b1 b2 b3  0      newest row, `window(3)` at column 2 is the slice [b0 b1 b2]
 
 References:
-    | Fast Generation for Convolutional Autoregressive Models (Ramachandran et al., 2017): the caches
+    | Fast Generation for Convolutional Autoregressive Models (Ramachandran et al., 2017)
     | https://arxiv.org/abs/1704.06001
 """
 
@@ -14,13 +19,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor
 
 
-class Code(IntEnum):
-    """What an operation does with its parts a, b, c and out."""
+class Opcode(IntEnum):
+    """What an operation does with its slices a, b, c and out."""
 
     LINEAR = 0  # out = a @ weight, plus b if given
     RELU = 1  # out = max(a, 0)
@@ -35,8 +40,8 @@ class Code(IntEnum):
 
 
 @dataclass(frozen=True)
-class Part:
-    """`size` adjacent numbers of the arena, at pixel (i, j): base + i * down + j // step * right."""
+class Slice:
+    """`size` adjacent numbers of the workspace, at pixel (i, j): base + i * down + j // step * right."""
 
     base: int
     size: int
@@ -44,42 +49,42 @@ class Part:
     down: int = 0
     step: int = 1
 
-    def cut(self, first: int, size: int) -> Part:
-        """Some of them."""
+    def part(self, first: int, size: int) -> Slice:
+        """The slice of `size` numbers that starts at number `first` of this one."""
         return replace(self, base=self.base + first, size=size)
 
-    def at(self, arena: Tensor, row: int = 0) -> Tensor:
-        """(B, size) at the first pixel of a row."""
+    def at(self, workspace: Tensor, row: int = 0) -> Tensor:
+        """View (B, size) of the first pixel of an image row."""
         first = self.base + row * self.down
-        return arena[:, first : first + self.size]
+        return workspace[:, first : first + self.size]
 
-    def whole(self, arena: Tensor, row: int, columns: range) -> Tensor:
-        """(columns, B, size) of a row: one view."""
+    def row_view(self, workspace: Tensor, row: int, columns: range) -> Tensor:
+        """One view (columns, B, size) of several columns of an image row."""
         first = self.base + row * self.down + columns.start // self.step * self.right
         stride = columns.step * self.right // self.step
-        return arena.as_strided(
-            (len(columns), len(arena), self.size), (stride, *arena.stride()), first
+        return workspace.as_strided(
+            (len(columns), len(workspace), self.size), (stride, *workspace.stride()), first
         )
 
-    def views(self, arena: Tensor, row: int, columns: int) -> list[Tensor]:
-        """Views (B, size) for each column of a row."""
-        batch, total = arena.shape
+    def column_views(self, workspace: Tensor, row: int, columns: int) -> list[Tensor]:
+        """A view (B, size) for each column of an image row."""
+        batch, total = workspace.shape
         base = self.base + row * self.down
         if not self.right:
-            return [arena[:, base : base + self.size]] * columns
+            return [workspace[:, base : base + self.size]] * columns
         shape = (-(-columns // self.step), batch, self.size)
-        views = arena.as_strided(shape, (self.right, total, 1), base).unbind(0)
+        views = workspace.as_strided(shape, (self.right, total, 1), base).unbind(0)
         return [view for view in views for _ in range(self.step)][:columns]
 
 
-T = TypeVar("T", Part, Tensor)
+T = TypeVar("T", Slice, Tensor)
 
 
 @dataclass(frozen=True)
-class Map:
-    """Features of the columns of a few rows, the newest row last, with zeros around them.
+class FeatureBuffer:
+    """Features of all columns of a few image rows, the newest row last, padded with zeros on both sides.
 
-    Several maps of one size (`count`) lie side by side, so that one batched product serves them all.
+    `count` buffers of one size lie next to each other, so that one batched product serves all of them.
     """
 
     base: int
@@ -90,83 +95,87 @@ class Map:
     left: int
     step: int
 
-    def view(self, arena: Tensor) -> Tensor:
-        """(B, count, rows, columns, features)."""
+    def view(self, workspace: Tensor) -> Tensor:
+        """View (B, count, rows, columns, features)."""
         shape = (self.count, self.rows, self.columns, self.features)
-        return arena[:, self.base : self.base + math.prod(shape)].unflatten(1, shape)
+        return workspace[:, self.base : self.base + math.prod(shape)].unflatten(1, shape)
 
-    def __getitem__(self, index: int) -> Map:
+    def __getitem__(self, index: int) -> FeatureBuffer:
         size = self.rows * self.columns * self.features
         return replace(self, base=self.base + index * size, count=1)
 
-    def window(self, taps: int = 1, seen: float = 1.0) -> Part:
-        """The newest row's features at the pixel and at `taps - 1` pixels to its left, in that order.
+    def window(self, taps: int = 1, own_share: float = 1.0) -> Slice:
+        """The newest row's features at `taps - 1` pixels to the left of the pixel, then at the pixel itself.
 
         Args:
-            seen: share of the pixel's own features that count, the first ones.
+            taps: pixels in the window.
+            own_share: share of the pixel's own features to include, the first ones; 0 leaves them out.
         """
-        size = (taps - 1) * self.features + round(seen * self.features)
-        return self.span(taps - 1, 0).cut(0, size)
+        size = (taps - 1) * self.features + round(own_share * self.features)
+        return self.span(taps - 1, 0).part(0, size)
 
-    def span(self, left: int, right: int, row: int = -1) -> Part:
-        """A row's features from `left` pixels to the left of the pixel to `right` to its right."""
+    def span(self, left: int, right: int, row: int = -1) -> Slice:
+        """A row's features from `left` pixels to the left of the pixel to `right` pixels to its right."""
         first = row % self.rows * self.columns + self.left - left
         size = (left + 1 + right) * self.features
-        return Part(self.base + first * self.features, size, self.features, step=self.step)
+        return Slice(self.base + first * self.features, size, self.features, step=self.step)
 
 
 class History(NamedTuple):
-    """Features of all pixels so far, in raster order."""
+    """Features of all earlier pixels, in raster order."""
 
-    before: Part  # of the pixel before the one at hand
-    here: Part
+    before: Slice  # of the pixel before the current one
+    here: Slice  # of the current pixel
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One entry of a tape."""
+    """One entry of a program."""
 
-    code: Code
-    a: Part
-    out: Part
-    b: Part | None = None
-    c: Part | None = None
+    code: Opcode
+    a: Slice
+    out: Slice
+    b: Slice | None = None
+    c: Slice | None = None
     weight: Tensor | None = None
-    phase: tuple[int, int, int] = (1, 0, 0)  # (n, y, x): only where (i % n, j % n) == (y, x)
+    phase: tuple[int, int, int] = (1, 0, 0)  # (n, y, x): run only where (i % n, j % n) == (y, x)
 
 
 class Stage(NamedTuple):
-    """Operations when a row begins: one after the other at all columns, or a scan from right to left."""
+    """Operations that run when an image row begins, each over all columns, or all in a scan."""
 
-    scan: bool  # all operations at the last column, then all at the one before, ...
-    after: int  # the first row that it is for
+    scan: bool  # all operations at the last column, then all at the one before it, ...
+    after: int  # the first image row that the stage runs for
     operations: list[Operation]
 
 
-class Tape:
-    """The operations at a pixel, for each group of channels, and those when a row begins.
+class Program:
+    """The operations at a pixel, for each channel group, and the stages that run when an image row begins.
 
-    `tape.group = g` turns to the pixel's, `tape.at_row()` to the row's: what maps hold as their newest row
-    then is the row above.
+    `program.group = g` records the next operations for channel group g; `program.row_stage()` records them for
+    the beginning of an image row, where the newest row of a feature buffer is still the row above.
 
     Args:
         height, width, channels: of the image.
-        groups: C if features are split into R, G and B, 1 if a pixel is computed at once.
+        groups: C if features are split into R, G and B; 1 if a pixel's channels are computed together.
     """
 
-    image: Map  # intensities, written by the decoder
-    out: Part  # logits of the next token, or the parameters of all channels of the pixel
+    image: FeatureBuffer  # intensities, written by the sampler
+    out: Slice  # logits of the next token, or the parameters of all channels of the pixel
+    before_row: Callable[[Tensor, int], object] | None = (
+        None  # (workspace, row): before the row stages
+    )
 
     def __init__(self, height: int, width: int, channels: int, groups: int) -> None:
         self.height, self.width, self.channels, self.groups = height, width, channels, groups
         self.size = 0
         self.ones: list[int] = []
-        self.constants: list[tuple[Part, Callable[[Tensor | None], Tensor]]] = []
-        self.beginnings: list[Callable[[Tensor], object]] = []  # what fills the arena at the start
+        self.constants: list[tuple[Slice, Callable[[Tensor | None], Tensor]]] = []
+        self.initialisers: list[Callable[[Tensor], object]] = []  # fill the workspace at the start
         self.operations: list[list[Operation]] = [[] for _ in range(groups)]
         self.stages: list[Stage] = []
         self.group = 0
-        self.phase = (1, 0, 0)  # of the pixels that they are recorded for
+        self.phase = (1, 0, 0)  # of the pixels that operations are recorded for
 
     @property
     def group(self) -> int:
@@ -177,17 +186,17 @@ class Tape:
     def group(self, group: int) -> None:
         self._group, self._recorded = group, self.operations[group]
 
-    def at_row(self, scan: bool = False, after: int = 0) -> None:
-        """Record a stage of what happens when a row begins."""
+    def row_stage(self, scan: bool = False, after: int = 0) -> None:
+        """Record the next operations as a new stage at the beginning of an image row."""
         self.stages.append(Stage(scan, after, []))
         self._recorded = self.stages[-1].operations
 
-    def shift(self, rows: Map) -> None:
-        """Move the rows of a map up by one; the newest stays, to be written over."""
+    def shift_up(self, rows: FeatureBuffer) -> None:
+        """Move the rows of a feature buffer up by one; the newest keeps its values until it is written."""
         for row in range(rows.rows - 1):
-            self.add(Code.COPY, rows.span(0, 0, row + 1), rows.span(0, 0, row))
+            self.add(Opcode.COPY, rows.span(0, 0, row + 1), rows.span(0, 0, row))
 
-    def map(
+    def feature_buffer(
         self,
         features: int,
         left: int = 0,
@@ -195,63 +204,65 @@ class Tape:
         rows: int = 1,
         count: int = 1,
         step: int = 1,
-    ) -> Map:
-        """Room for features of every column; `step` 2 has one for every second column."""
+    ) -> FeatureBuffer:
+        """Allocate features of every column, or with `step` 2 of every second column."""
         columns = left + -(-self.width // step) + right
-        new = Map(self.size, count, rows, columns, features, left, step)
+        new = FeatureBuffer(self.size, count, rows, columns, features, left, step)
         self.size += count * rows * columns * features
         return new
 
     def history(self, features: int, count: int) -> list[History]:
-        """Room for features of every pixel of the image."""
+        """Allocate features of every pixel of the image, `count` times."""
         found = []
         for _ in range(count):
-            before = Part(self.size, features, features, self.width * features)
+            before = Slice(self.size, features, features, self.width * features)
             found.append(History(before, replace(before, base=self.size + features)))
             self.size += (1 + self.height * self.width) * features
         return found
 
-    def cell(self, features: int) -> Part:
-        """Room for features of the pixel at hand, after a 1 that carries the bias of `linear`."""
+    def scratch(self, features: int) -> Slice:
+        """Allocate features of the current pixel, after a 1 that multiplies the bias in `linear`."""
         self.ones.append(self.size)
         self.size += 1 + features
-        return Part(self.size - features, features)
+        return Slice(self.size - features, features)
 
-    def constant(self, value: Callable[[Tensor | None], Tensor], features: int) -> Part:
-        """Room for what stays the same for the whole image: `value(context)`, (B, features)."""
+    def constant(self, value: Callable[[Tensor | None], Tensor], features: int) -> Slice:
+        """Allocate what is the same for the whole image: `value(context)`, (B, features)."""
         self.size += features
-        part = Part(self.size - features, features)
-        self.constants.append((part, value))
-        return part
+        allocated = Slice(self.size - features, features)
+        self.constants.append((allocated, value))
+        return allocated
 
-    def fixed(self, value: Tensor, label: Callable[[Tensor | None], Tensor] | None = None) -> Part:
-        """Room for a bias that `linear` can begin from, and what the class label adds to it."""
+    def bias(self, value: Tensor, label: Callable[[Tensor | None], Tensor] | None = None) -> Slice:
+        """Allocate a bias for `linear` to start from, plus the contribution of the class label."""
         if label is None:
             return self.constant(lambda context: value, len(value))
         return self.constant(lambda context: value + label(context), len(value))
 
-    def piece(self, whole: Part, group: int) -> Part:
-        """A group's piece of a part."""
+    def group_slice(self, whole: Slice, group: int) -> Slice:
+        """The part of a slice that belongs to one channel group."""
         size = whole.size // self.groups
-        return whole.cut(group * size, size)
+        return whole.part(group * size, size)
 
-    def mine(self, whole: T) -> T:
-        """The current group's piece of a part, or its columns of a weight."""
-        if isinstance(whole, Part):
-            return self.piece(whole, self.group)
+    def current_group(self, whole: T) -> T:
+        """The current channel group's part of a slice, or its columns of a weight."""
+        if isinstance(whole, Slice):
+            return self.group_slice(whole, self.group)
         return whole.chunk(self.groups, dim=1)[self.group]
 
-    def seen(self, cell: Part) -> Part:
-        """The groups of a cell up to the current one, and the 1 in front."""
-        return cell.cut(-1, 1 + cell.size // self.groups * (self.group + 1))
+    def up_to_group(self, scratch: Slice) -> Slice:
+        """The channel groups of a scratch slice up to the current one, with the 1 in front."""
+        return scratch.part(-1, 1 + scratch.size // self.groups * (self.group + 1))
 
-    def linear(self, source: Part, weight: Tensor, out: Part, base: Part | None = None) -> None:
-        """out = source @ weight[: source.size], plus base. weight is (in, out)."""
-        self.add(Code.LINEAR, source, out, base, weight=weight[: source.size])
+    def linear(self, source: Slice, weight: Tensor, out: Slice, base: Slice | None = None) -> None:
+        """Record out = source @ weight[: source.size], plus base; weight is (in, out)."""
+        self.add(Opcode.LINEAR, source, out, base, weight=weight[: source.size])
 
-    def add(self, code: Code, a: Part, out: Part, b: Part | None = None, **more) -> None:
-        """Record an operation for the current group."""
-        if more.get("weight") is not None:
-            more["weight"] = more["weight"].detach().contiguous()
-        more["phase"] = self.phase
-        self._recorded.append(Operation(code, a, out, b, **more))
+    def add(
+        self, code: Opcode, a: Slice, out: Slice, b: Slice | None = None, **options: Any
+    ) -> None:
+        """Record an operation for the current channel group or row stage."""
+        if options.get("weight") is not None:
+            options["weight"] = options["weight"].detach().contiguous()
+        options["phase"] = self.phase
+        self._recorded.append(Operation(code, a, out, b, **options))

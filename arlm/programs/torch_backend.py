@@ -11,40 +11,42 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from arlm.programs.program import Code, Operation, Tape
+from arlm.programs.program import Opcode, Operation, Program
 
 
-class Player:
+class TorchBackend:
     """Plays a tape on one arena (B, size).
 
     What is left for each pixel is a list of calls that are bound to their arguments already; a call
     costs about a microsecond, and a small network is all calls.
     """
 
-    def __init__(self, tape: Tape, arena: Tensor) -> None:
-        self.tape, self.arena = tape, arena
-        flat = [op for group in tape.operations for op in group]
-        flat += [op for stage in tape.stages for op in stage.operations]
+    def __init__(self, program: Program, workspace: Tensor) -> None:
+        self.program, self.workspace = program, workspace
+        flat = [op for group in program.operations for op in group]
+        flat += [op for stage in program.stages for op in stage.operations]
         parts = [p for op in flat for p in (op.a, op.b, op.c, op.out) if p]
         self.period = math.lcm(*(op.phase[0] for op in flat))
         self.alike = not any(p.down for p in parts)  # rows of one phase have the same calls
         self.rows: dict[int, list[list[list[Callable]]]] = {}
         self.stages: dict[tuple[int, int], list[list[Callable]]] = {}
 
-    def play(self, row: int, column: int, group: int) -> None:
+    def run(self, row: int, column: int, group: int) -> None:
         """Compute one group of features at pixel (row, column)."""
         key = row % self.period if self.alike else row
         if key not in self.rows:
             if not self.alike:
                 self.rows.clear()
-            self.rows[key] = [self._calls(operations, row) for operations in self.tape.operations]
+            self.rows[key] = [
+                self._calls(operations, row) for operations in self.program.operations
+            ]
         for call in self.rows[key][group][column]:
             call()
 
     def start_row(self, row: int) -> None:
         """What the rows above say to a new row: its stages, each operation at all columns at once."""
         key = row % self.period
-        for index, stage in enumerate(self.tape.stages):
+        for index, stage in enumerate(self.program.stages):
             if row < stage.after:
                 continue
             if (index, key) not in self.stages:
@@ -61,42 +63,45 @@ class Player:
             n, y, x = op.phase
             if row % n != y:
                 continue
-            columns = range(x, self.tape.width, n)
+            columns = range(x, self.program.width, n)
             parts = (op.a, op.b, op.c, op.out)
-            views: list[Any] = [p and p.whole(self.arena, row, columns) for p in parts]
+            views: list[Any] = [p and p.row_view(self.workspace, row, columns) for p in parts]
             a, b, c, out = views
             if op.weight is not None:
                 calls.append(partial(wide_linear, a, op.weight, b, out))
             else:
-                calls += PLAY[op.code](op, a, b, c, out)
+                calls += CALLS[op.code](op, a, b, c, out)
         return [calls]
 
     def _calls(self, operations: list[Operation], row: int) -> list[list[Callable]]:
         """What to call at each column of a row."""
-        width = self.tape.width
+        width = self.program.width
         calls: list[list[Callable]] = [[] for _ in range(width)]
         for op in operations:
             n, y, x = op.phase
             if row % n != y:
                 continue
-            a, out = op.a.views(self.arena, row, width), op.out.views(self.arena, row, width)
-            b = op.b.views(self.arena, row, width) if op.b else [None] * width
-            if op.code is Code.ATTEND:
+            a, out = (
+                op.a.column_views(self.workspace, row, width),
+                op.out.column_views(self.workspace, row, width),
+            )
+            b = op.b.column_views(self.workspace, row, width) if op.b else [None] * width
+            if op.code is Opcode.ATTEND:
                 for j in range(width):
                     calls[j].append(self._attend(op, row * width + j, a[j], out[j]))
                 continue
-            c = op.c.views(self.arena, row, width) if op.c else [None] * width
+            c = op.c.column_views(self.workspace, row, width) if op.c else [None] * width
             for j in range(x, width, n):
-                calls[j] += PLAY[op.code](op, a[j], b[j], c[j], out[j])
+                calls[j] += CALLS[op.code](op, a[j], b[j], c[j], out[j])
         return calls
 
     def _attend(self, op: Operation, seen: int, query: Tensor, out: Tensor) -> Callable:
         """softmax(q k^T / sqrt(d)) v over the `seen` pixels before this one."""
         assert op.b is not None
         assert op.c is not None
-        batch, total = self.arena.shape
+        batch, total = self.workspace.shape
         keys, values = (
-            self.arena.as_strided((batch, seen, part.size), (total, part.right, 1), part.base)
+            self.workspace.as_strided((batch, seen, part.size), (total, part.right, 1), part.base)
             for part in (op.b, op.c)
         )
         return partial(attend, query, keys, values, out)
@@ -170,14 +175,14 @@ def _copy(op: Operation, a: Tensor, b: None, c: None, out: Tensor) -> list[Calla
     return [partial(out.copy_, a)]
 
 
-PLAY: dict[Code, Callable] = {
-    Code.LINEAR: _linear,
-    Code.RELU: _relu,
-    Code.ELU: _elu,
-    Code.CONCAT_ELU: _concat_elu,
-    Code.TANH_GATE: _tanh_gate,
-    Code.GATE: _gate,
-    Code.LSTM: _lstm,
-    Code.ADD: _add,
-    Code.COPY: _copy,
+CALLS: dict[Opcode, Callable] = {
+    Opcode.LINEAR: _linear,
+    Opcode.RELU: _relu,
+    Opcode.ELU: _elu,
+    Opcode.CONCAT_ELU: _concat_elu,
+    Opcode.TANH_GATE: _tanh_gate,
+    Opcode.GATE: _gate,
+    Opcode.LSTM: _lstm,
+    Opcode.ADD: _add,
+    Opcode.COPY: _copy,
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import io
 import math
@@ -12,16 +11,14 @@ from dataclasses import dataclass, field
 import matplotlib
 from torch import Tensor
 
-from arlm.domains import Domain, ImageDomain
+from arlm.evaluation.likelihood import figures
 from arlm.evaluation.paired import Interval, by_bins
-from arlm.inference.scorer import Scores
-from arlm.reports.images import png
+from arlm.inference.scorer import TokenScores
+from arlm.reports.view import Shown, View
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-SHOWN = 1000  # tokens of text coloured by surprise
-WORST = 8  # bits that are full red
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse } th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid #ddd }
@@ -30,36 +27,6 @@ th:first-child, td:first-child { text-align: left } .best { font-weight: 600 }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 13px; background: #f7f7f7; padding: .7rem }
 img { max-width: 100% } pre.surprise { background: white; border: 1px solid #ddd } figure { margin: 1rem 0 } svg { max-width: 100%; height: auto }
 """
-
-
-@dataclass
-class Shown:
-    """What a network makes, to be looked at.
-
-    Args:
-        tokens: how many there are.
-        samples: (B, T) tokens.
-        texts: of a translator: source, reference and translation.
-        picture: where a translator looked, a PNG.
-    """
-
-    tokens: int
-    samples: Tensor | None = None
-    texts: Sequence[str] = ()
-    picture: bytes | None = None
-
-    def html(self, domain: Domain) -> str:
-        """Texts, or a grid of images."""
-        parts = [f"<pre>{html.escape(text)}</pre>" for text in self.texts]
-        picture, name = self.picture, "attention"
-        if isinstance(domain, ImageDomain) and self.samples is not None:
-            picture, name = png(domain.decode(self.samples)), "samples"
-        elif self.samples is not None:
-            parts += [f"<pre>{html.escape(domain.decode(row))}</pre>" for row in self.samples]
-        if picture is not None:
-            data = base64.b64encode(picture).decode()
-            parts.append(f'<img alt="{name}" src="data:image/png;base64,{data}">')
-        return "".join(parts)
 
 
 @dataclass
@@ -86,7 +53,7 @@ class Model:
     protocol: str
     parameters: int
     seeds: int
-    scores: Scores
+    scores: TokenScores
     nll_by_seed: list[float]
     trained_tokens: float
     trained_seconds: float
@@ -98,7 +65,10 @@ class Model:
 
     def row(self, unit: str, words: int) -> dict[str, str]:
         """Figures of the table, by heading."""
-        likelihood = self.scores.likelihood
+        scores = self.scores
+        likelihood = figures(
+            float(scores.nats.sum()), len(scores.nats), float(scores.units.sum()), unit, words
+        )
         spread = ""
         if self.seeds > 1:
             mean = sum(self.nll_by_seed) / self.seeds
@@ -114,10 +84,10 @@ class Model:
             "wall time": f"{self.trained_seconds:.0f} s",
             "nll": f"{likelihood['nll']:.4f}{spread}",
             "ppl": f"{likelihood['ppl']:.3f}",
-            f"bits/{unit}": f"{likelihood['bits']:.4f}",
+            f"bits/{unit}": f"{likelihood[f'bits_per_{unit}']:.4f}",
         }
         if words:
-            row["word ppl"] = f"{math.exp(min(700, float(self.scores.nats.sum()) / words)):,.1f}"
+            row["word ppl"] = f"{likelihood['word_ppl']:,.1f}"
         row["nats above the best"] = "best"
         if self.difference:
             mean, low, high = self.difference
@@ -148,7 +118,7 @@ def markdown(rows: Sequence[dict[str, str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def figures(models: Sequence[Model], frequency: Tensor) -> str:
+def plots(models: Sequence[Model], frequency: Tensor) -> str:
     """Learning curves over tokens and over time, loss by context and by the token's frequency, as SVG."""
     figure, panels = plt.subplots(2, 2, figsize=(11, 7.5))
     (tokens, seconds), (context, rarity) = panels
@@ -180,53 +150,33 @@ def figures(models: Sequence[Model], frequency: Tensor) -> str:
     return drawn.getvalue()[drawn.getvalue().index("<svg") :]
 
 
-def surprise(domain: Domain, scores: Scores) -> str:
-    """Text whose background says how many bits each token took."""
-    spans = []
-    for token, nats in zip(scores.tokens[:SHOWN], scores.nats[:SHOWN].tolist(), strict=True):
-        bits = nats / math.log(2)
-        shade = min(1.0, bits / WORST)
-        text = html.escape(domain.decode(token[None])) or "\n"  # the end of a sentence
-        spans.append(
-            f'<span style="background:rgba(220,50,30,{shade:.2f})" title="{bits:.1f} bits">{text}</span>'
-        )
-    return f'<pre class="surprise">{"".join(spans)}</pre>'
-
-
-def page(title: str, models: Sequence[Model], domain: Domain, words: int, frequency: Tensor) -> str:
+def page(title: str, models: Sequence[Model], view: View, words: int, frequency: Tensor) -> str:
     """The whole report.
 
     Args:
         title: what was scored.
         models: what is compared, the best among them without a `difference`.
-        domain: of the data.
+        view: of the data's domain.
         words: in the split; 0 where it has none.
         frequency: (V,) of each token in the training data of the first model.
     """
-    rows = [model.row(domain.unit, words) for model in models]
+    rows = [model.row(view.domain.unit, words) for model in models]
     count = len(models[0].scores.tokens)
     parts = [
         f"<h1>{html.escape(title)}</h1>",
         f"<p>{count:,} tokens, each scored once by every model. The interval is the middle 95 % of a "
         "paired block bootstrap of nats per token.</p>",
         table(rows),
-        f"<figure>{figures(models, frequency)}</figure>",
-        "<h2>Translations of the same sentences</h2>"
-        if models[0].shown.texts
-        else "<h2>Samples from the same seeds</h2>",
+        f"<figure>{plots(models, frequency)}</figure>",
+        f"<h2>{view.heading}</h2>",
         '<div class="samples">',
-        *(
-            f"<div><h3>{html.escape(model.name)}</h3>{model.shown.html(domain)}</div>"
-            for model in models
-        ),
+        *(f"<div><h3>{html.escape(model.name)}</h3>{model.shown.html()}</div>" for model in models),
         "</div>",
     ]
-    if not isinstance(domain, ImageDomain):
-        parts.append("<h2>What surprises them</h2>")
-        parts += [
-            f"<h3>{html.escape(model.name)}</h3>{surprise(domain, model.scores)}"
-            for model in models
-        ]
+    surprises = {m.name: view.surprise(m.scores.tokens, m.scores.nats) for m in models}
+    if any(surprises.values()):
+        parts.append("<h2>Surprise of each token</h2>")
+        parts += [f"<h3>{html.escape(name)}</h3>{text}" for name, text in surprises.items()]
     body = "\n".join(parts)
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'

@@ -1,8 +1,8 @@
-"""Sampling: one noise, one draw, several strategies."""
+"""Sampling: one noise, one draw, several strategies that draw the same tokens, and beam search."""
 
 from arlm.sampling.beam import Beams, beam_search
 from arlm.sampling.fixed_point import FixedPoint, fixed_point
-from arlm.sampling.generate import Generated, Sampler, generate, labels_in_turn
+from arlm.sampling.generate import Generated, Sampler, class_labels, generate
 from arlm.sampling.noise import draw, row_seeds, uniform_noise
 
 __all__ = [
@@ -11,10 +11,10 @@ __all__ = [
     "Generated",
     "Sampler",
     "beam_search",
+    "class_labels",
     "draw",
     "fixed_point",
     "generate",
-    "labels_in_turn",
     "row_seeds",
     "uniform_noise",
 ]

@@ -1,16 +1,27 @@
-"""Beam search: the likeliest rows, all rows and their beams in one batch.
+"""Beam search: the likeliest rows, with all rows and their beams in one batch.
+
+At each position, each row keeps its `beam` likeliest prefixes ("live"). Each is extended by every token, the
+likeliest 2 * beam extensions are candidates, and what ends among the first `beam` of them is finished:
+
+    live (beam 2)        candidates, best first             next
+    "a"    -1.0          "a dog"  -1.5                      live: "a dog", "the cat"
+    "the"  -1.2    ->    "the."   -1.9  ends         ->     finished: "the." with its score
+                         "the cat" -2.0
+                         "a cat"  -2.4
+
+A row is done when `beam` rows have finished, or when no live prefix can still overtake the finished ones.
 
 References:
     | Sequence to Sequence Learning with Neural Networks (Sutskever et al., 2014), section 3.2
     | https://arxiv.org/abs/1409.3215
-    | Google's Neural Machine Translation System (Wu et al., 2016), equation 14: the penalty
+    | Google's Neural Machine Translation System (Wu et al., 2016), equation 14: the length penalty
     | https://arxiv.org/abs/1609.08144
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,49 +29,54 @@ from torch import Tensor
 
 from arlm.core import Autoregressor, device_of, log_softmax
 from arlm.errors import UserError, require
-from arlm.sampling.generate import at_rest, check_length
+from arlm.sampling.generate import check_length, inference_context, without_padding
 
-BLOCK = 64  # tokens of the vocabulary, of which only the best blocks are looked through
+BLOCK = 64  # tokens of the vocabulary in a block; only the best blocks are searched
 
 
 class Beams(NamedTuple):
-    """The n best of each row that were found, best first."""
+    """The n best rows that were found for each row of the batch, best first."""
 
-    tokens: Tensor  # (B, n, T) int64; after the end of a row, ends
-    log_prob: Tensor  # (B, n) nats of a whole row; -inf where there are fewer than n
-    score: Tensor  # (B, n): log_prob over the length penalty
+    tokens: Tensor  # (B, n, T) int64; end tokens after the end of a row
+    log_prob: Tensor  # (B, n) nats of a whole row; -inf where fewer than n were found
+    score: Tensor  # (B, n): log_prob divided by the length normalisation
 
 
-class _Found(NamedTuple):
-    """Finished rows of each sentence."""
+class _Finished(NamedTuple):
+    """Finished rows of each row of the batch."""
 
     tokens: Tensor  # (b, n, T)
     log_prob: Tensor  # (b, n)
     score: Tensor  # (b, n)
-    ended: Tensor  # (b,) how many so far, kept or not
+    total: Tensor  # (b,) how many have finished, whether they are kept or not
 
-    def add(self, tokens: Tensor, log_prob: Tensor, penalty: float, ended: Tensor) -> _Found:
-        """Those of (b, c) candidates that have ended; the n best stay."""
+    def add(self, tokens: Tensor, log_prob: Tensor, norm: float, ended: Tensor) -> _Finished:
+        """Add those of the (b, c) candidates that have ended, and keep the n best."""
         ended = ended & log_prob.isfinite()
-        score = (log_prob / penalty).where(ended, -math.inf)
+        score = (log_prob / norm).where(ended, -math.inf)
         best, order = torch.cat([self.score, score], 1).topk(self.score.shape[1], sorted=True)
         kept = torch.cat([self.log_prob, log_prob.where(ended, -math.inf)], 1).gather(1, order)
         rows = torch.cat([self.tokens, tokens], 1)
         rows = rows.gather(1, order[..., None].expand(-1, -1, rows.shape[2]))
-        return _Found(rows, kept, best, self.ended + ended.sum(1))
+        return _Finished(rows, kept, best, self.total + ended.sum(1))
 
 
-def length_penalty(length: int, alpha: float) -> float:
-    """((5 + length) / 6) ** alpha, the end of a row being counted."""
-    return ((5 + length) / 6) ** alpha
+def length_norm(length: int, length_penalty: float) -> float:
+    """((5 + length) / 6) ** length_penalty, with the end token counted in the length."""
+    return ((5 + length) / 6) ** length_penalty
 
 
-def bound(live: Tensor, longest: int, alpha: float) -> Tensor:
-    """The most that any row can score that goes on from beginnings (b, k), best first: (b,).
+def bound(live: Tensor, longest: Tensor, length_penalty: float) -> Tensor:
+    """The highest score that any extension of live prefixes can reach, (b,).
 
-    log_prob <= 0 only falls, and no row's penalty is above that of the longest.
+    A log-probability only falls, and no row's normalisation is above that of the longest row.
+
+    Args:
+        live: (b, k) log-probabilities of the prefixes, best first.
+        longest: (b,) most tokens of each row.
     """
-    return live[:, 0] / length_penalty(longest, alpha)
+    norms = ((5 + longest.double()) / 6) ** length_penalty
+    return live[:, 0] / norms
 
 
 def beam_search(
@@ -69,61 +85,57 @@ def beam_search(
     length: int | None = None,
     *,
     beam: int = 5,
-    best: int = 1,
-    alpha: float = 1.0,
+    n_best: int = 1,
+    length_penalty: float = 1.0,
     context: Tensor | None = None,
     prompt: Tensor | None = None,
+    lengths: Sequence[int] | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Beams:
-    """Search for the rows of highest log_prob / length_penalty, an approximation unless `beam` is huge.
-
-    At each position a row's `beam` likeliest beginnings are continued. What ends among their `beam`
-    likeliest continuations is put aside; the others go on, so an end starves no beginning. A row is done
-    when `beam` have ended, or sooner, when no beginning can come among the `best` any more: a log_prob
-    only falls, so it is at most that of the likeliest one over the penalty of the longest row.
+    """Search for the rows of highest log_prob / length_norm, an approximation unless `beam` is huge.
 
     Args:
-        net: is put into eval mode meanwhile.
+        net: is put into eval mode while searching.
         batch: rows.
-        length: longest row, with its end and prompt; by default `net.spec.length`. One that reaches it
-            counts as finished.
-        beam: beginnings that are kept; 1 is greedy.
-        best: rows to return, at most `beam`.
-        alpha: of the length penalty; 0 compares plain log-probabilities, more favours longer rows.
+        length: tokens of the longest row, its end and the prompt included; by default `net.spec.length`.
+            A row that reaches it counts as finished.
+        beam: prefixes that are kept; 1 is greedy.
+        n_best: rows to return, at most `beam`.
+        length_penalty: exponent of the length normalisation; 0 compares plain log-probabilities, higher
+            values favour longer rows.
         context: (B, S) int64, or None.
         prompt: (B, P) int64, the beginning of all rows; its log-probability does not count.
-        progress: called with the number of rows that are done since the last call.
+        lengths: most tokens of each row, at most `length`, which is the default for all.
+        progress: called with the number of rows that finished since the last call.
     """
     length = net.spec.length if length is None else length
-    begun = 0 if prompt is None else prompt.shape[1]
-    _check(net, length, begun, beam, best, alpha)
-    told = progress or (lambda done: None)
-    with at_rest(net):
-        result = _search(net, batch, length, beam, best, alpha, context, prompt, told)
-    return Beams(*(part.clone() for part in result))  # clones may enter autograd again
-
-
-def _check(net: Autoregressor, length: int, begun: int, beam: int, best: int, alpha: float) -> None:
+    prompted = 0 if prompt is None else prompt.shape[1]
     require(beam >= 1, "beam", beam, "choose at least 1")
-    require(1 <= best <= beam, "n-best", best, f"choose 1 to {beam}, the beam")
-    require(alpha >= 0, "length-penalty", alpha, "choose at least 0")
+    require(1 <= n_best <= beam, "n-best", n_best, f"choose 1 to {beam}, the beam")
+    require(length_penalty >= 0, "length-penalty", length_penalty, "choose at least 0")
     check_length(net, length)
-    if begun >= length:
-        raise UserError(f"prompt: {begun} tokens leave nothing to search in a row of {length}")
+    if prompted >= length:
+        raise UserError(f"prompt: {prompted} tokens leave nothing to search in a row of {length}")
+    limits = torch.tensor([length] * batch if lengths is None else list(lengths))
+    report = progress or (lambda rows: None)
+    with inference_context(net):
+        result = _search(net, length, limits, beam, n_best, length_penalty, context, prompt, report)
+    return Beams(*(part.clone() for part in result))  # clones may enter autograd again
 
 
 def _search(
     net: Autoregressor,
-    batch: int,
     length: int,
+    limits: Tensor,
     beam: int,
-    best: int,
-    alpha: float,
+    n_best: int,
+    length_penalty: float,
     context: Tensor | None,
     prompt: Tensor | None,
-    told: Callable[[int], object],
+    progress: Callable[[int], object],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    device, end, pad = device_of(net), net.spec.eos_id, net.spec.pad_id
+    device, end, batch = device_of(net), net.spec.eos_id, len(limits)
+    limits = limits.to(device)
     logits, state = net.start(batch, length, context)
     tokens = torch.full((batch, 1, length), 0 if end is None else end, device=device)
     first = 0
@@ -133,36 +145,37 @@ def _search(
         chunk, state = net.advance(prompt.to(device), state)
         logits = chunk[:, -1]
     live = torch.zeros(batch, 1, dtype=torch.float64, device=device)
-    nothing = torch.full((batch, best), -math.inf, dtype=torch.float64, device=device)
-    found = _Found(tokens.repeat(1, best, 1), nothing, nothing, tokens.new_zeros(batch))
-    done: list[Tensor] = [tokens.new_empty(0, best, length), *([nothing[:0]] * 2)]
-    where = torch.arange(batch, device=device)  # of the rows that are still searched
-    places = where[:0]
+    nothing = torch.full((batch, n_best), -math.inf, dtype=torch.float64, device=device)
+    finished = _Finished(tokens.repeat(1, n_best, 1), nothing, nothing, tokens.new_zeros(batch))
+    done: list[Tensor] = [tokens.new_empty(0, n_best, length), *([nothing[:0]] * 2)]
+    active = torch.arange(batch, device=device)  # rows that are still searched
+    done_rows = active[:0]
     for t in range(first, length):
-        log_prob, parent, token = _candidates(logits, live, beam, end, pad)
+        log_prob, parent, token = _candidates(
+            without_padding(log_softmax(logits), net.spec), live, beam
+        )
         within = torch.arange(len(live), device=device)[:, None]
         grown = tokens[within, parent]
         grown[:, :, t] = token
-        last = t + 1 == length
-        ended = torch.zeros_like(token, dtype=torch.bool) if end is None else token.eq(end)
-        ended |= last
-        penalty = length_penalty(t + 1 - first, alpha)
-        near = slice(0, beam)  # an end counts among the likeliest `beam` only, so that 1 is greedy
-        found = found.add(grown[:, near], log_prob[:, near], penalty, ended[:, near])
-        going = log_prob.masked_fill(ended, -math.inf)
-        live, order = going.topk(min(beam, going.shape[1]), sorted=True)
-        reach = bound(live, length - first, alpha)
-        over = (found.ended >= beam) | (found.score[:, -1] >= reach)
-        if bool(over.any()) or last:
-            over = over | last
-            for i, part in enumerate(found[:3]):
+        full = t + 1 >= limits[active]
+        ended = full[:, None] if end is None else token.eq(end) | full[:, None]
+        ended = ended.expand_as(token)
+        norm = length_norm(t + 1 - first, length_penalty)
+        best = slice(0, beam)  # only ends among the `beam` likeliest count, so that 1 is greedy
+        finished = finished.add(grown[:, best], log_prob[:, best], norm, ended[:, best])
+        continued = log_prob.masked_fill(ended, -math.inf)
+        live, order = continued.topk(min(beam, continued.shape[1]), sorted=True)
+        reach = bound(live, limits[active] - first, length_penalty)
+        over = (finished.total >= beam) | (finished.score[:, -1] >= reach) | full
+        if bool(over.any()):
+            for i, part in enumerate(finished[:3]):
                 done[i] = torch.cat([done[i], part[over]])
-            places = torch.cat([places, where[over]])
-            told(int(over.sum()))
+            done_rows = torch.cat([done_rows, active[over]])
+            progress(int(over.sum()))
             stay = (~over).nonzero().flatten()
             if not len(stay):
                 break
-            found, where = _Found(*(part[stay] for part in found)), where[stay]
+            finished, active = _Finished(*(part[stay] for part in finished)), active[stay]
             live, order, grown = live[stay], order[stay], grown[stay]
             parent, token, within = parent[stay], token[stay], within[stay]
         width = tokens.shape[1]
@@ -171,36 +184,31 @@ def _search(
         state = state[rows]
         chunk, state = net.advance(token.gather(1, order).view(-1, 1), state)
         logits = chunk[:, 0]
-    back = places.argsort()
-    return done[0][back], done[1][back], done[2][back]
+    in_order = done_rows.argsort()
+    return done[0][in_order], done[1][in_order], done[2][in_order]
 
 
-def _candidates(
-    logits: Tensor, live: Tensor, beam: int, end: int | None, pad: int | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The likeliest continuations, 2 * beam of them: one in two may be an end.
+def _candidates(nats: Tensor, live: Tensor, beam: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The 2 * beam likeliest extensions of each row's live prefixes: half of them may be ends.
 
     Args:
-        logits: (b * k, V) after each beginning.
-        live: (b, k) their log-probabilities.
+        nats: (b * k, V) log-probabilities of the next token after each live prefix.
+        live: (b, k) log-probabilities of the prefixes.
 
-    Returns: log_prob, parent in [0, k) and token, (b, c) each, best first.
+    Returns: log_prob, index of the prefix in [0, k), and token, (b, c) each, best first.
     """
     rows, width = live.shape
-    fine = log_softmax(logits)
-    if pad is not None and pad != end:
-        fine = fine.index_fill(-1, torch.tensor([pad], device=fine.device), -math.inf)
-    values, tokens = largest(fine, min(2 * beam, fine.shape[-1]))
-    nats = (values.double().view(rows, width, -1) + live[..., None]).flatten(1)
-    log_prob, order = nats.topk(min(2 * beam, nats.shape[1]), sorted=True)
+    values, tokens = largest(nats, min(2 * beam, nats.shape[-1]))
+    totals = (values.double().view(rows, width, -1) + live[..., None]).flatten(1)
+    log_prob, order = totals.topk(min(2 * beam, totals.shape[1]), sorted=True)
     each = tokens.shape[-1]
     return log_prob, order // each, tokens.view(rows, -1).gather(1, order)
 
 
 def largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """As `values.topk(count)` of (B, V), in half the time on a CPU: only the best blocks are looked through.
+    """`values.topk(count)` of (B, V), in half the time on a CPU, since only the best blocks are searched.
 
-    The `count` largest lie within the `count` blocks whose largest are the largest, or in the rest.
+    The `count` largest values lie within the `count` blocks with the largest maxima, or in the remainder.
     """
     rows, size = values.shape
     blocks = size // BLOCK
@@ -209,6 +217,6 @@ def largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     heads = values[:, : blocks * BLOCK].view(rows, blocks, BLOCK)
     _, best = heads.amax(-1).topk(count)
     within = heads.gather(1, best[..., None].expand(-1, -1, BLOCK)).flatten(1)
-    found, place = torch.cat([within, values[:, blocks * BLOCK :]], 1).topk(count)
-    chosen = best.gather(1, (place // BLOCK).clamp(max=count - 1)) * BLOCK + place % BLOCK
-    return found, chosen.where(place < count * BLOCK, place + (blocks - count) * BLOCK)
+    found, index = torch.cat([within, values[:, blocks * BLOCK :]], 1).topk(count)
+    chosen = best.gather(1, (index // BLOCK).clamp(max=count - 1)) * BLOCK + index % BLOCK
+    return found, chosen.where(index < count * BLOCK, index + (blocks - count) * BLOCK)

@@ -1,8 +1,8 @@
-"""Fixed-point decoding: whole rows at once, again and again, until nothing changes.
+"""Fixed-point decoding (Jacobi iteration): whole rows in parallel, repeated until nothing changes.
 
-With the noise fixed, a sample is the one solution of x_t = draw(rules(logits_t(x_<t)), noise_t) for all t.
-Iterating from any guess settles position t after at most t + 1 passes, and usually far sooner, since most
-tokens do not hang on the last few. The solution is what `generate` draws step by step.
+With the noise fixed, a sample is the only solution of x_t = draw(processors(logits_t(x_<t)), noise_t) for all
+t. Iteration from any guess settles position t after at most t + 1 passes, and usually far sooner, since most
+tokens do not depend on the last few. The solution is the sample that `generate` draws token by token.
 
 References:
     | Accelerating Feedforward Computation via Parallel Nonlinear Equation Solving (Song et al., 2021),
@@ -20,13 +20,13 @@ import torch
 from torch import Tensor
 
 from arlm.core import Autoregressor, token_log_prob
-from arlm.sampling.generate import at_rest, begin
+from arlm.sampling.generate import inference_context, prepare, without_padding
 from arlm.sampling.noise import draw
-from arlm.sampling.processors import Rule
+from arlm.sampling.processors import LogitsProcessor
 
 
 class FixedPoint(NamedTuple):
-    """As `Generated`, and how many passes of the network it took until the last row had settled."""
+    """As `Generated`, with the number of passes of the network until the last row settled."""
 
     tokens: Tensor  # (B, T) int64
     log_prob: Tensor  # (B, T) nats; 0 after the end of a row
@@ -38,18 +38,18 @@ def fixed_point(
     seeds: Sequence[int],
     length: int | None = None,
     *,
-    rules: Sequence[Rule] = (),
+    processors: Sequence[LogitsProcessor] = (),
     forced: Tensor | None = None,
     context: Tensor | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> FixedPoint:
     """Draw the rows that `generate` draws, by whole passes of `net.forward`.
 
-    Arguments as for `generate`; `progress` is called with the number of positions that have settled in
+    The arguments are those of `generate`; `progress` is called with the number of positions that settled in
     every row since the last call. Rows that have settled leave the batch.
     """
-    with at_rest(net):
-        forced, noise = begin(net, seeds, length, forced)
+    with inference_context(net):
+        forced, noise = prepare(net, seeds, length, forced)
         given = forced >= 0
         tokens = torch.where(given, forced, 0)
         log_prob = torch.zeros(tokens.shape, dtype=torch.float64, device=tokens.device)
@@ -60,14 +60,15 @@ def fixed_point(
             logits = net(guess, context if context is None else context[active])
             passes += 1
             log_prob[active] = token_log_prob(logits, guess).double()
-            drawn = draw(_ruled(logits, guess, rules).flatten(0, 1), noise[active].flatten())
+            processed = _processed(without_padding(logits, net.spec), guess, processors)
+            drawn = draw(processed.flatten(0, 1), noise[active].flatten())
             drawn = torch.where(given[active], forced[active], drawn.view(guess.shape))
             drawn, over = _ended(drawn, net.spec.eos_id, net.spec.pad_id)
             log_prob[active] = log_prob[active].masked_fill(over, 0.0)
             tokens[active] = drawn
             same = drawn == guess
             active = active[~same.all(1)]
-            # The first position that moved is right now: all before it had settled.
+            # The first position that changed is correct now: all before it had settled.
             first = int((same.cumprod(1).sum(1) + 1).min()) if len(active) else tokens.shape[1]
             if progress and first > settled:
                 progress(first - settled)
@@ -75,20 +76,20 @@ def fixed_point(
     return FixedPoint(tokens.clone(), log_prob.clone(), passes)
 
 
-def _ruled(logits: Tensor, tokens: Tensor, rules: Sequence[Rule]) -> Tensor:
-    """The rules at every position, each with the history before it."""
-    if not rules:
+def _processed(logits: Tensor, tokens: Tensor, processors: Sequence[LogitsProcessor]) -> Tensor:
+    """Apply the processors at every position, each with the history before it."""
+    if not processors:
         return logits
     columns = []
     for t, column in enumerate(logits.unbind(1)):
-        for rule in rules:
-            column = rule(column, tokens[:, :t])
+        for processor in processors:
+            column = processor(column, tokens[:, :t])
         columns.append(column)
     return torch.stack(columns, dim=1)
 
 
 def _ended(tokens: Tensor, end: int | None, pad: int | None) -> tuple[Tensor, Tensor]:
-    """Rows filled up after their first end, and where that is."""
+    """Rows with filler after their first end token, and which positions that is."""
     if end is None:
         return tokens, torch.zeros_like(tokens, dtype=torch.bool)
     over = ((tokens == end).cumsum(1) - (tokens == end).long()) > 0

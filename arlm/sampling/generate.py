@@ -1,29 +1,53 @@
-"""Ancestral sampling: score, apply the rules, draw, advance."""
+"""Ancestral sampling: score the next token, apply the logits processors, draw, advance."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from arlm.core import Autoregressor, device_of, token_log_prob
+from arlm.core import Autoregressor, Spec, device_of, token_log_prob
 from arlm.errors import UserError, require
 from arlm.sampling.noise import draw, uniform_noise
-from arlm.sampling.processors import Rule
+from arlm.sampling.processors import LogitsProcessor
 
-SCORED_TOGETHER = 64  # positions
+SCORED_TOGETHER = 64  # positions whose drawn tokens are scored in one call
 
 
 class Generated(NamedTuple):
-    """Sampled rows and what the network, without the rules, thinks of them."""
+    """Sampled rows, and their log-probabilities under the network without the processors."""
 
     tokens: Tensor  # (B, T) int64
     log_prob: Tensor  # (B, T) nats; 0 after the end of a row
+
+
+@runtime_checkable
+class SamplesRows(Protocol):
+    """A network that can draw whole rows faster than by `advance`."""
+
+    def sample_rows(
+        self,
+        noise: Tensor,
+        forced: Tensor,
+        context: Tensor | None,
+        progress: Callable[[int], object],
+    ) -> tuple[Tensor, Tensor] | None:
+        """Draw whole rows.
+
+        Args:
+            noise: (B, T) float64 in [0, 1), turned into tokens as `arlm.sampling.noise.draw` does.
+            forced: (B, T) int64, -1 where a token is to be drawn.
+            context: as for `forward`.
+            progress: called with the number of positions done since the last call.
+
+        Returns: tokens and log-probabilities (B, T), or None where `advance` has to be used.
+        """
 
 
 def generate(
@@ -31,38 +55,43 @@ def generate(
     seeds: Sequence[int],
     length: int | None = None,
     *,
-    rules: Sequence[Rule] = (),
+    processors: Sequence[LogitsProcessor] = (),
     forced: Tensor | None = None,
     context: Tensor | None = None,
+    lengths: Sequence[int] | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Generated:
     """Draw one row of `length` tokens for each seed.
 
     Args:
-        net: is put into eval mode meanwhile.
+        net: is put into eval mode while sampling.
         seeds: one for each row; see `row_seeds`.
         length: tokens in a row; by default that of `forced`, else `net.spec.length`.
-        rules: applied to the logits in order.
+        processors: applied to the logits in order.
         forced: (B, T) int64 with -1 where free, at most `length` long: a prompt, the given part of an
             image, or a whole row to be scored.
         context: (B, S) int64, or None.
-        progress: called with the number of positions that are done since the last call.
+        lengths: for networks with an end token: most tokens of each row; a row that reaches its own ends.
+        progress: called with the number of positions done since the last call.
 
     Returns:
-        tokens and log-probabilities, (B, length) each. After `eos_id` a row holds `pad_id`.
+        tokens and log-probabilities, (B, length) each. After `eos_id` a row holds `pad_id`, or `eos_id`
+        where there is no padding; padding is never drawn.
     """
-    with at_rest(net):
-        free, noise = begin(net, seeds, length, forced)
-        told = progress or (lambda done: None)
-        result = None if rules else net.roll_out(noise, free, context, told)
+    report = progress or (lambda positions: None)
+    with inference_context(net):
+        free, noise = prepare(net, seeds, length, forced)
+        result = None
+        if not processors and lengths is None and isinstance(net, SamplesRows):
+            result = net.sample_rows(noise, free, context, report)
         if result is None:
-            result = _loop(net, noise, rules, free, context, told)
+            result = _loop(net, noise, processors, free, context, lengths, report)
     return Generated(*(value.clone() for value in result))  # clones may enter autograd again
 
 
 @contextmanager
-def at_rest(net: Autoregressor) -> Iterator[None]:
-    """Eval mode, no gradients and full precision meanwhile, wherever a Trainer may be calling from."""
+def inference_context(net: Autoregressor) -> Iterator[None]:
+    """Eval mode, inference mode and full precision, also when called during a Trainer's run."""
     training = net.training
     net.eval()
     try:
@@ -72,21 +101,12 @@ def at_rest(net: Autoregressor) -> Iterator[None]:
         net.train(training)
 
 
-def begin(
+def prepare(
     net: Autoregressor, seeds: Sequence[int], length: int | None, forced: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Check what was asked for; forced tokens (B, T) with -1 where free, and the noise (B, T)."""
+    """Check a request. Returns forced tokens (B, T) with -1 where free, and the noise (B, T)."""
     if length is None:
         length = net.spec.length if forced is None else forced.shape[1]
-    _check(net, seeds, length, forced)
-    device = device_of(net)
-    free = torch.full((len(seeds), length), -1, device=device)
-    if forced is not None:
-        free = F.pad(forced.to(device), (0, length - forced.shape[1]), value=-1)
-    return free.expand(len(seeds), -1), uniform_noise(seeds, length).to(device)
-
-
-def _check(net: Autoregressor, seeds: Sequence[int], length: int, forced: Tensor | None) -> None:
     require(len(seeds) >= 1, "n", len(seeds), "choose at least 1")
     check_length(net, length)
     if forced is not None and forced.shape[1] > length:
@@ -94,6 +114,11 @@ def _check(net: Autoregressor, seeds: Sequence[int], length: int, forced: Tensor
             f"prompt: {forced.shape[1]} tokens are longer than the row of {length}; "
             "shorten the prompt or raise the length"
         )
+    device = device_of(net)
+    free = torch.full((len(seeds), length), -1, device=device)
+    if forced is not None:
+        free = F.pad(forced.to(device), (0, length - forced.shape[1]), value=-1)
+    return free.expand(len(seeds), -1), uniform_noise(seeds, length).to(device)
 
 
 def check_length(net: Autoregressor, length: int) -> None:
@@ -106,30 +131,42 @@ def check_length(net: Autoregressor, length: int) -> None:
         )
 
 
+def without_padding(logits: Tensor, spec: Spec) -> Tensor:
+    """Logits (..., V) with the padding token at -inf, unless it is the end token too."""
+    if spec.pad_id is None or spec.pad_id == spec.eos_id:
+        return logits
+    return logits.index_fill(-1, torch.tensor([spec.pad_id], device=logits.device), -math.inf)
+
+
 def _loop(
     net: Autoregressor,
     noise: Tensor,
-    rules: Sequence[Rule],
+    processors: Sequence[LogitsProcessor],
     forced: Tensor,
     context: Tensor | None,
+    lengths: Sequence[int] | None,
     progress: Callable[[int], object],
 ) -> tuple[Tensor, Tensor]:
     batch, length = forced.shape
     tokens, device = forced.clone(), forced.device
     log_prob = torch.zeros(forced.shape, dtype=torch.float64, device=device)
     end, pad = net.spec.eos_id, net.spec.pad_id
+    filler = 0 if end is None else end if pad is None else pad
+    limits = None if lengths is None else torch.tensor(lengths, device=device)
+    if limits is not None and end is None:
+        raise UserError("lengths: the network has no end token; give one length for all rows")
     ended = torch.zeros(batch, dtype=torch.bool, device=device)
     logits, state = net.start(batch, length, context)
     given = forced >= 0
-    prompt = int(given.all(0).cumprod(0).sum())  # columns that nobody has to draw
-    somewhere = given.any(0).tolist()
-    waiting: list[Tensor] = []  # logits of the last positions, to be scored together
+    prompt = int(given.all(0).cumprod(0).sum())  # leading columns that are forced in every row
+    any_forced = given.any(0).tolist()
+    unscored: list[Tensor] = []  # logits of the last positions
 
     def score(after: int) -> None:
-        scores = torch.stack(waiting, dim=1)
-        done = slice(after - len(waiting), after)
+        scores = torch.stack(unscored, dim=1)
+        done = slice(after - len(unscored), after)
         log_prob[:, done] = token_log_prob(scores, tokens[:, done]).double()
-        waiting.clear()
+        unscored.clear()
 
     if prompt:
         chunk, state = net.advance(forced[:, : min(prompt, length - 1)], state)
@@ -139,24 +176,26 @@ def _loop(
         progress(prompt)
     together = max(1, min(SCORED_TOGETHER, 2**22 // logits.numel()))
     for t in range(prompt, length):
-        waiting.append(logits)
-        free = logits
-        for rule in rules:
-            free = rule(free, tokens[:, :t])
-        token = draw(free, noise[:, t])
-        if somewhere[t]:
+        unscored.append(logits)
+        processed = without_padding(logits, net.spec)
+        for processor in processors:
+            processed = processor(processed, tokens[:, :t])
+        token = draw(processed, noise[:, t])
+        if any_forced[t]:
             token = torch.where(given[:, t], forced[:, t], token)
         if end is not None:
-            token = token.masked_fill(ended, end if pad is None else pad)
+            token = token.masked_fill(ended, filler)
             ended |= token == end
+        if limits is not None:
+            ended |= t + 1 >= limits
         tokens[:, t] = token
         progress(1)
-        if len(waiting) == together or t + 1 == length:
+        if len(unscored) == together or t + 1 == length:
             score(t + 1)
         if end is not None and bool(ended.all()):
-            if waiting:
+            if unscored:
                 score(t + 1)
-            tokens[:, t + 1 :] = end if pad is None else pad
+            tokens[:, t + 1 :] = filler
             break
         if t + 1 < length:
             logits, state = net.advance(token[:, None], state)
@@ -164,28 +203,39 @@ def _loop(
     if end is not None:
         after = (tokens[:, prompt:] == end).cumsum(1)[:, :-1] > 0
         log_prob[:, prompt + 1 :].masked_fill_(after, 0.0)
+    if limits is not None:
+        log_prob.masked_fill_(torch.arange(length, device=device) >= limits[:, None], 0.0)
     return tokens, log_prob
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """`generate` with its rules chosen, for configuration files.
+    """`generate` with its processors chosen, for configuration files.
 
     Args:
-        rules: applied to the logits in order; none samples from the network as it is.
+        processors: applied to the logits in order; none samples from the network's own distribution.
     """
 
-    rules: Sequence[Rule] = ()
+    processors: Sequence[LogitsProcessor] = ()
 
     def __call__(self, net: Autoregressor, seeds: Sequence[int], **arguments) -> Generated:
-        """As `generate`; without a context, labels in turn where the network needs one."""
-        arguments.setdefault("context", labels_in_turn(net, len(seeds)))
-        return generate(net, seeds, rules=self.rules, **arguments)
+        """As `generate`; without a context, class labels in turn where the network needs them."""
+        arguments.setdefault("context", class_labels(net, None, len(seeds)))
+        return generate(net, seeds, processors=self.processors, **arguments)
 
 
-def labels_in_turn(net: Autoregressor, rows: int) -> Tensor | None:
-    """Class labels 0, 1, 2, ... and over again, (rows, 1); None for a network without them."""
+def class_labels(net: Autoregressor, label: int | None, rows: int) -> Tensor | None:
+    """The class of each row as a context (rows, 1): `label` for all, or with None 0, 1, 2, ... in turn.
+
+    Returns None for a network without classes.
+    """
     context = net.spec.context
-    if context is None or context.shape != (1,):
-        return None
-    return (torch.arange(rows, device=device_of(net)) % context.vocab_size)[:, None]
+    classes = 0 if context is None or context.shape != (1,) else context.vocab_size
+    if label is None:
+        if not classes:
+            return None
+        return (torch.arange(rows, device=device_of(net)) % classes)[:, None]
+    if not classes:
+        raise UserError(f"--label: {label} given, but the checkpoint knows no classes; omit it")
+    require(0 <= label < classes, "--label", label, f"choose 0 to {classes - 1}")
+    return torch.full((rows, 1), label, device=device_of(net))

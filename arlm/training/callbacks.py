@@ -1,7 +1,8 @@
-"""What happens around training: samples to look at, progress in a log file, files that are never half written."""
+"""Callbacks: sample dumps, plain-text progress, averaged weights, atomic checkpoints."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -19,23 +20,16 @@ from pytorch_lightning.cli import SaveConfigCallback
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from arlm.data.pairs import Sentences
-from arlm.domains import Domain, TranslationDomain
 from arlm.errors import require
-from arlm.inference.translator import Translator
-from arlm.reports.attention_map import write_maps
-from arlm.reports.images import write_samples, write_text
-from arlm.sampling import row_seeds
-
-MAPS = 4  # attention maps in a picture
+from arlm.reports.view import Shown, view_of
 
 
 class WriteSamples(Callback):
-    """Draws the same seeds at each validation, so that one can watch the network learn.
+    """Draws the same samples at each validation, so that one can watch the network learn.
 
-    A PNG grid or a text file goes to `samples/` in the run's folder, and to the logger if it takes
-    images and text (TensorBoard does). Translators translate the first sentences of the validation split
-    instead, and draw their attention.
+    A picture or a text file goes to `samples/` in the run's folder, and to the logger if it takes images and
+    text (TensorBoard does). Translators translate the first sentences of the validation split greedily, and
+    draw their attention.
 
     Args:
         n: rows to draw; 0 draws none.
@@ -45,20 +39,18 @@ class WriteSamples(Callback):
     def __init__(self, n: int = 16, seed: int = 0) -> None:
         require(n >= 0, "samples.n", n, "choose 0 for none, or more")
         self.n, self.seed = n, seed
-        self._predicted: list[torch.Tensor] = []
+        self._predicted: list[Tensor] = []
 
     def on_validation_epoch_start(self, trainer: Trainer, module: Any) -> None:
-        # At the start: averaged weights, if there are any, are in place from here to the epoch's end.
+        # At the start: averaged weights, if there are any, are swapped in until the epoch ends.
         if trainer.sanity_checking or not self.n:
             return
-        folder = trainer.log_dir  # asked by every process: it is a broadcast
+        folder = trainer.log_dir  # all processes have to ask: it is a broadcast
         if trainer.is_global_zero:
-            domain = trainer.datamodule.domain  # type: ignore[attr-defined]
-            if isinstance(domain, TranslationDomain):
-                self._translate(trainer, module.net, folder)
-                return
-            tokens = module.sampler(module.net, row_seeds(self.seed, self.n)).tokens
-            self._write(trainer, tokens, folder)
+            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+            given = {"seed": self.seed, "sampler": module.sampler, "beam": 1}
+            shown = view_of(data.domain).draw(module.net, data, "val", self.n, **given)
+            self._write(trainer, shown, folder)
 
     def on_predict_batch_end(self, *args: Any, **kwargs: Any) -> None:
         self._predicted.append(args[2] if len(args) > 2 else kwargs["outputs"])
@@ -66,54 +58,34 @@ class WriteSamples(Callback):
     def on_predict_end(self, trainer: Trainer, module: LightningModule) -> None:
         folder = trainer.log_dir
         if trainer.is_global_zero:
-            self._write(trainer, torch.cat(self._predicted), folder)
+            domain = trainer.datamodule.domain  # type: ignore[attr-defined]
+            self._write(trainer, view_of(domain).show(torch.cat(self._predicted).cpu()), folder)
         self._predicted = []
 
     @staticmethod
-    def _stem(trainer: Trainer, folder: str | None) -> Path:
-        return Path(folder or ".") / "samples" / f"step-{trainer.global_step:07d}"
-
-    @staticmethod
-    def _tell(trainer: Trainer, path: Path) -> None:
+    def _write(trainer: Trainer, shown: Shown, folder: str | None) -> None:
+        step = trainer.global_step
         bar: Any = trainer.progress_bar_callback
-        (bar.print if bar is not None else print)(f"samples: {path}")
-
-    def _translate(self, trainer: Trainer, net: Any, folder: str | None) -> None:
-        """The first sentences of the validation split, greedily, and where the network looked."""
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        pairs = Sentences(*(side[: self.n] for side in data.sentences("val")))
-        found = Translator(net, data.domain, beam=1).lines(pairs.source, "data.val")
-        text = "".join(
-            f"{source}\n  = {target}\n  > {ours.text}\n"
-            for source, target, (_, ours) in zip(*pairs, found, strict=True)
-        )
-        stem = self._stem(trainer, folder)
-        self._tell(trainer, write_text(text, stem.with_suffix(".txt")))
-        picture = write_maps(net, data.domain, found[:MAPS], stem)
+        report = bar.print if bar is not None else print
+        for path in shown.save(Path(folder or ".") / "samples" / f"step-{step:07d}"):
+            report(f"samples: {path}")
         board: Any = getattr(trainer.logger, "experiment", None)
-        if hasattr(board, "add_text"):
-            board.add_text("samples", text, trainer.global_step)
-            if picture is not None:
-                pixels = np.array(Image.open(picture).convert("RGB"))
-                board.add_image("attention", pixels, trainer.global_step, dataformats="HWC")
-
-    def _write(self, trainer: Trainer, tokens: torch.Tensor, folder: str | None) -> None:
-        domain: Domain = trainer.datamodule.domain  # type: ignore[attr-defined]
-        path = write_samples(domain, tokens, self._stem(trainer, folder))
-        self._tell(trainer, path)
-        board: Any = getattr(trainer.logger, "experiment", None)
-        if path.suffix == ".png" and hasattr(board, "add_image"):
-            images = domain.decode(tokens).permute(0, 3, 1, 2)
-            board.add_images("samples", images, trainer.global_step)
-        elif path.suffix == ".txt" and hasattr(board, "add_text"):
-            board.add_text("samples", path.read_text(encoding="utf-8"), trainer.global_step)
+        if shown.images is not None and hasattr(board, "add_images"):
+            board.add_images("samples", shown.images.permute(0, 3, 1, 2), step)
+        if shown.texts and hasattr(board, "add_text"):
+            board.add_text("samples", "\n\n".join(shown.texts), step)
+        for name, content in shown.pictures.items():
+            if hasattr(board, "add_image"):
+                pixels = np.array(Image.open(io.BytesIO(content)).convert("RGB"))
+                board.add_image(name, pixels, step, dataformats="HWC")
 
 
 class AverageOncePlateaued(WeightAveraging):
-    """NT-ASGD: once validation stops improving, the mean of all weights from then on is evaluated.
+    """NT-ASGD: once validation stops improving, evaluates the mean of all weights from then on.
 
     Args:
-        patience: validations in which nll is above its least before; AWD-LSTM's `nonmono`.
+        patience: averaging starts when nll is above its minimum of so many validations ago and before;
+            AWD-LSTM's `nonmono`.
 
     References:
         | Regularizing and Optimizing LSTM Language Models (Merity et al., 2018), section 3
@@ -125,7 +97,7 @@ class AverageOncePlateaued(WeightAveraging):
         self.patience = patience
         self.history: list[float] = []
         self.averaging = False
-        self.before = 0  # steps until the mean began
+        self.before = 0  # steps before averaging started
         super().__init__(avg_fn=self._mean)
 
     def _mean(self, average: Tensor, current: Tensor, steps: Tensor) -> Tensor:
@@ -143,19 +115,19 @@ class AverageOncePlateaued(WeightAveraging):
         self.history.append(nll)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs."""
+        """The state that a resumed run needs."""
         ours = {name: getattr(self, name) for name in ("history", "averaging", "before")}
         return ours | super().state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on as the run that was saved."""
+        """Continue as the saved run would have."""
         for name in ("history", "averaging", "before"):
             setattr(self, name, state_dict[name])
         super().load_state_dict(state_dict)
 
 
 class LineProgress(Callback):
-    """Progress as plain lines, for logs and pipes, where a redrawn bar is noise.
+    """Progress as plain lines, for logs and pipes, where a progress bar would fill the log.
 
     Args:
         seconds: between two lines.
@@ -196,14 +168,14 @@ class SaveRun(SaveConfigCallback):
             return
         self.overwrite = True
         super().setup(trainer, pl_module, stage)
-        folder = trainer.log_dir  # asked by every process: it is a broadcast
+        folder = trainer.log_dir  # all processes have to ask: it is a broadcast
         if trainer.is_global_zero and folder:
             record = json.dumps(trainer.datamodule.provenance, indent=2)
             (Path(folder) / "data.json").write_text(record + "\n")
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and renames it, so that no kill leaves half a file."""
+    """Writes a checkpoint under a temporary name and renames it, so that a kill leaves no partial file."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None

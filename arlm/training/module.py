@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -20,74 +19,22 @@ from torch.optim.lr_scheduler import LRScheduler
 from arlm import checkpoints
 from arlm.core import Autoregressor, Batch, Spec
 from arlm.errors import UserError
-from arlm.evaluation.likelihood import Likelihood
+from arlm.evaluation.likelihood import figures
+from arlm.evaluation.metric import Likelihood
 from arlm.inference.memory import keep_freed_memory
-from arlm.inference.scorer import Reader
+from arlm.inference.scorer import BatchScorer
 from arlm.sampling import Sampler
+from arlm.training.effort import Effort
+from arlm.training.optimizers import parameter_groups
 from arlm.training.schedules import WarmupCosine
-
-
-class Effort:
-    """What went into a network: scored tokens of this process, and seconds since training began, all told.
-
-    Args:
-        tokens, before: of the run that is resumed.
-    """
-
-    def __init__(self, tokens: int = 0, before: float = 0.0) -> None:
-        self._tokens: Tensor | int = tokens
-        self._before = before
-        self._began: float | None = None
-
-    def begin(self) -> None:
-        """Training begins now."""
-        self._began = time.monotonic()
-
-    def count(self, scored: Tensor) -> None:
-        """So many in a batch; added where the number is, without waiting for the device."""
-        self._tokens = self._tokens + scored
-
-    @property
-    def tokens(self) -> int:
-        """So far."""
-        return int(self._tokens)
-
-    @property
-    def seconds(self) -> float:
-        """Of training, validation and samples."""
-        return self._before + (0.0 if self._began is None else time.monotonic() - self._began)
-
-
-def parameter_groups(net: Autoregressor) -> list[dict[str, Any]]:
-    """Parameters by kind: matrices decay; embeddings, heads tied to them, norms and biases do not."""
-    embeddings = {m.weight for m in net.modules() if isinstance(m, nn.Embedding)}
-    head = getattr(net, "head", None)
-    heads = {head.weight} if isinstance(head, nn.Linear) else set()
-    kinds: dict[str, list[Tensor]] = {
-        "matrix": [],
-        "kernel": [],
-        "head": [],
-        "embedding": [],
-        "vector": [],
-    }
-    for p in net.parameters():
-        if p.requires_grad:
-            kind = "embedding" if p in embeddings else "head" if p in heads else None
-            by_axes = "vector" if p.ndim < 2 else "matrix" if p.ndim == 2 else "kernel"
-            kinds[kind or by_axes].append(p)
-    undecayed = {"weight_decay": 0.0}
-    return [
-        {"params": found, "kind": kind} | (undecayed if kind in ("embedding", "vector") else {})
-        for kind, found in kinds.items()
-        if found
-    ]
+from arlm.training.smoothing import smoothed_score
 
 
 def planned_steps(trainer: Any) -> float:
     """Optimizer steps of the whole run.
 
-    Lightning's own estimate reads from the loader, for runs counted in epochs, before a checkpoint has told
-    it where the epoch stood; it would then begin the epoch anew.
+    For runs counted in epochs, Lightning's own estimate reads from the loader before a checkpoint has restored
+    the loader's position, and the epoch would start again from its first batch.
     """
     if trainer.max_epochs == -1 or trainer.datamodule is None:
         return trainer.estimated_stepping_batches
@@ -98,20 +45,20 @@ def planned_steps(trainer: Any) -> float:
 
 
 class AutoregressiveModule(LightningModule):
-    """Minimises nats per scored token; logs nll, ppl and bits per unit.
+    """Minimises nats per scored token, plus the network's penalties; logs nll, ppl and bits per unit.
 
-    Knows no network, no domain and no sampling rule by name: all are given to it.
+    It names no network, domain or logits processor: all are arguments.
 
     Args:
         spec: of the data; linked from the data module on the command line.
         net: builds the network from the spec.
         optimizer: builds the optimizer from parameter groups; matrices decay, vectors do not. None is
-            AdamW (a class as the default would lend its weight decay to whatever replaces it).
+            AdamW (as a default, the parser would pass its weight decay on to the class that replaces it).
         scheduler: builds the learning-rate schedule from the optimizer and the number of steps.
         sampler: draws samples in `predict` and at validation.
-        compile: compile what scores a training batch; keys and other passes stay as they are.
-        label_smoothing: share of the probability that training gives to all tokens alike, in [0, 1);
-            every figure is without it.
+        compile: compile what scores a training batch; parameter names and other passes stay as they are.
+        label_smoothing: share of the probability that training gives to all tokens alike, in [0, 1); all
+            figures are computed without it.
     """
 
     def __init__(
@@ -135,36 +82,41 @@ class AutoregressiveModule(LightningModule):
         self.val_likelihood = Likelihood(spec.unit)
         self.test_likelihood = Likelihood(spec.unit)
         self.effort = Effort()
-        self._carried: list[Tensor] = []  # of a run that is resumed
-        self._reader = Reader(self.net, smoothing=label_smoothing)
-        self._scorer = Reader(self.net)  # of validation and test
+        self._restored: list[Tensor] = []  # state of a run that is resumed
+        self._smoothed = smoothed_score(self.net, label_smoothing)
+        self._training_scorer = BatchScorer(self.net, score=self._smoothed)
+        self._scorer = BatchScorer(self.net)  # of validation and test
 
     def setup(self, stage: str) -> None:
-        self._reader = Reader(self.net, self.compile_forward, self.label_smoothing)
+        self._training_scorer = BatchScorer(self.net, self.compile_forward, self._smoothed)
 
     def on_fit_start(self) -> None:
         if self.device.type == "cpu":
             keep_freed_memory()
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        log_prob = self._reader(batch)
+        scores = self._training_scorer(batch)
         scored = batch.scored.sum()
         self.effort.count(scored)
-        nats = -(log_prob * batch.scored).sum()
-        loss = nats / scored
+        nats = -(scores.log_prob * batch.scored).sum()
+        total = nats
+        if scores.auxiliary is not None:
+            total = nats + (scores.auxiliary * batch.scored).sum()
         trainer: Any = self.trainer
-        if self.global_step % trainer.log_every_n_steps == 0:  # a logged scalar costs 0.3 ms
-            self._refuse_divergence([loss])
-            bits = nats.detach() / ((batch.units * batch.scored).sum() * math.log(2))
-            self.log("train/nll", loss.detach())
-            self.log(f"train/bits_per_{self.net.spec.unit}", bits, prog_bar=True)
-        return loss
+        if self.global_step % trainer.log_every_n_steps == 0:  # logging a scalar takes 0.3 ms
+            self._refuse_divergence([total])
+            units = float((batch.units * batch.scored).sum())
+            found = figures(float(nats), float(scored), units, self.net.spec.unit)
+            bits = f"bits_per_{self.net.spec.unit}"
+            self.log("train/nll", found["nll"])
+            self.log(f"train/{bits}", found[bits], prog_bar=True)
+        return total / scored
 
     def on_validation_start(self) -> None:
         self._refuse_divergence(self.net.parameters())
 
     def _refuse_divergence(self, values: Iterable[Tensor]) -> None:
-        """Stop at nan or inf, and let the last good checkpoint stand."""
+        """Stop at nan or inf, and keep the last good checkpoint."""
         if all(bool(value.isfinite().all()) for value in values):
             return
         for callback in self.trainer.checkpoint_callbacks:
@@ -176,10 +128,10 @@ class AutoregressiveModule(LightningModule):
         )
 
     def on_validation_epoch_start(self) -> None:
-        self._scorer = Reader(self.net)
+        self._scorer = BatchScorer(self.net)
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        self.val_likelihood.update(self._scorer(batch), batch)
+        self.val_likelihood.update(self._scorer(batch).log_prob, batch)
 
     def on_validation_epoch_end(self) -> None:
         self._log_figures("val", self.val_likelihood)
@@ -190,7 +142,7 @@ class AutoregressiveModule(LightningModule):
     on_test_epoch_start = on_validation_epoch_start
 
     def test_step(self, batch: Batch, _: int) -> None:
-        self.test_likelihood.update(self._scorer(batch), batch)
+        self.test_likelihood.update(self._scorer(batch).log_prob, batch)
 
     def on_test_epoch_end(self) -> None:
         self._log_figures("test", self.test_likelihood)
@@ -241,7 +193,9 @@ class AutoregressiveModule(LightningModule):
 
     def on_save_checkpoint(self, contents: dict[str, Any]) -> None:
         data = getattr(self.trainer, "datamodule", None)
-        contents["arlm"] = checkpoints.record(self.net, data, self.run_config)
+        contents["arlm"] = checkpoints.record(
+            self.net, contents["state_dict"], data, self.run_config
+        )
         contents["random_state"] = torch.get_rng_state()
         world_size = self.trainer.world_size
         contents["effort"] = {
@@ -249,8 +203,9 @@ class AutoregressiveModule(LightningModule):
             "seconds": self.effort.seconds,
             "steps": self.trainer.global_step,
         }
-        # Of one process: with more, rows begin anew after a resume.
-        contents["carried"] = self._reader.saved() if world_size == 1 else []
+        # With several processes, rows start without state after a resume.
+        saved = self._training_scorer.saved() if world_size == 1 else []
+        contents["chunk_state"] = saved
 
     def on_load_checkpoint(self, contents: dict[str, Any]) -> None:
         ours = checkpoints.describe(self.net, "spec")
@@ -266,25 +221,27 @@ class AutoregressiveModule(LightningModule):
                 f"ckpt_path: the checkpoint knows {theirs} tokens, the data has "
                 f"{self.net.spec.vocab_size}; give the tokenizer that it was trained with"
             )
-        mine = {f"net.{name}": value.shape for name, value in self.net.state_dict().items()}
+        own = {f"net.{name}": value.shape for name, value in self.net.state_dict().items()}
         for name, value in contents["state_dict"].items():
-            if name in mine and mine[name] != value.shape:
+            if name in own and own[name] != value.shape:
                 raise UserError(
                     f"ckpt_path: {name} is {tuple(value.shape)} in the checkpoint and "
-                    f"{tuple(mine[name])} for this data; give the data.length of its training"
+                    f"{tuple(own[name])} for this data; give the data.length of its training"
                 )
         self.random_state = contents.get("random_state")
         effort = contents.get("effort", {})
         self.effort = Effort(
             effort.get("tokens", 0) // self.trainer.world_size, effort.get("seconds", 0.0)
         )
-        self._carried = contents.get("carried", [])
+        self._restored = contents.get("chunk_state", [])
 
     def on_train_start(self) -> None:
-        self._reader.restore(self._carried)
-        self.effort.begin()
+        self._training_scorer.restore(self._restored)
+        self.effort.start()
 
     def on_train_batch_start(self, batch: Batch, _: int) -> None:
-        if self.random_state is not None:  # once, after a resume: dropout goes on as it would have
+        if (
+            self.random_state is not None
+        ):  # once, after a resume: dropout continues as it would have
             torch.set_rng_state(self.random_state)
             self.random_state = None

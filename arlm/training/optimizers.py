@@ -1,4 +1,4 @@
-"""Muon for matrices, AdamW for everything else, as one optimizer."""
+"""Parameter groups by kind, and Muon for matrices with AdamW for everything else."""
 
 from __future__ import annotations
 
@@ -8,10 +8,36 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import AdamW
 
+from arlm.core import Autoregressor
 from arlm.errors import require
+
+
+def parameter_groups(net: Autoregressor) -> list[dict[str, Any]]:
+    """Parameters by kind; matrices decay, while embeddings, tied heads, norms and biases do not."""
+    embeddings = {m.weight for m in net.modules() if isinstance(m, nn.Embedding)}
+    head = getattr(net, "head", None)
+    heads = {head.weight} if isinstance(head, nn.Linear) else set()
+    kinds: dict[str, list[Tensor]] = {
+        "matrix": [],
+        "kernel": [],
+        "head": [],
+        "embedding": [],
+        "vector": [],
+    }
+    for p in net.parameters():
+        if p.requires_grad:
+            kind = "embedding" if p in embeddings else "head" if p in heads else None
+            by_axes = "vector" if p.ndim < 2 else "matrix" if p.ndim == 2 else "kernel"
+            kinds[kind or by_axes].append(p)
+    undecayed = {"weight_decay": 0.0}
+    return [
+        {"params": found, "kind": kind} | (undecayed if kind in ("embedding", "vector") else {})
+        for kind, found in kinds.items()
+        if found
+    ]
 
 
 class Muon(AdamW):

@@ -21,14 +21,15 @@ from pathlib import Path
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one core each; before the library is imported
 
 import torch
+from tokenizers import Tokenizer
 
 from arlm.core import Spec
 from arlm.data.corpus import Piece, prepare
 from arlm.data.dataset import Rows
 from arlm.data.windows import TextWindows
 from arlm.domains import TextDomain
-from arlm.domains.text import bpe_tokenizer, byte_tokenizer
 from arlm.models.transformer import TransformerLanguageModel
+from arlm.tokenizers import BPETokenizer, ByteTokenizer
 from datamodules.python_stdlib import PythonStdlib
 from tools.bench.timing import interleaved, machine, median
 
@@ -36,15 +37,16 @@ from tools.bench.timing import interleaved, machine, median
 def speed() -> None:
     """Encoding of about 10 MB by one core."""
     text = "\n".join(PythonStdlib().files.values())
-    tokenizer = bpe_tokenizer([text[: 2**21]], 4096)
+    trained = BPETokenizer.train([text[: 2**21]], 4096)
+    tokenizer = Tokenizer.from_str(trained.json_text)
     lines, blocks = text.splitlines(keepends=True), _split(text, 2**22)
 
     def ours() -> None:
-        domain = TextDomain(tokenizer)  # remembers nothing yet
+        empty_cache = BPETokenizer(trained.json_text)
         for block in blocks:
-            domain.encode(block)
+            empty_cache.encode(block)
 
-    byte = TextDomain(byte_tokenizer())
+    byte = ByteTokenizer()
     timed = interleaved(
         {
             "tokenizers, encode_batch": lambda: tokenizer.encode_batch(lines),
@@ -87,13 +89,13 @@ def memory(gigabytes: float, folder: Path) -> None:
                 out.write(b"".join(noise.choices(paragraphs, k=1000)))
     print("before:", resident(), flush=True)
     began = time.perf_counter()
-    domain = TextDomain(byte_tokenizer())
-    stream, _ = prepare([Piece(file, 0, size)], domain, folder / "prepared")
+    domain = TextDomain(ByteTokenizer())
+    corpus, _ = prepare([Piece(file, 0, size)], domain.tokenizer, folder / "prepared")
     seconds = time.perf_counter() - began
     print(
-        f"prepared {len(stream) / 1e9:.2f} G tokens, {size / seconds / 1e6:.0f} MB/s:", resident()
+        f"prepared {len(corpus) / 1e9:.2f} G tokens, {size / seconds / 1e6:.0f} MB/s:", resident()
     )
-    dataset = TextWindows(stream, domain, 256)
+    dataset = TextWindows(corpus, domain, 256)
     order = torch.randint(len(dataset), (20, 500, 16))
     for part in order:
         for rows in part:
@@ -108,9 +110,9 @@ def loading() -> None:
     folder.mkdir(exist_ok=True)
     file = folder / "text"
     file.write_text("\n".join(PythonStdlib().files.values()))
-    domain = TextDomain(byte_tokenizer())
-    stream, _ = prepare([Piece(file, 0, file.stat().st_size)], domain, folder)
-    dataset = TextWindows(stream, domain, length)
+    domain = TextDomain(ByteTokenizer())
+    corpus, _ = prepare([Piece(file, 0, file.stat().st_size)], domain.tokenizer, folder)
+    dataset = TextWindows(corpus, domain, length)
     net = TransformerLanguageModel(Spec(256, (length,)), width=128, depth=4)
     optimizer = torch.optim.AdamW(net.parameters(), fused=True)
     chosen = torch.randint(len(dataset), (200, rows))

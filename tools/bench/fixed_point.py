@@ -14,7 +14,7 @@ import torch
 
 from arlm import load
 from arlm.sampling import fixed_point, generate, row_seeds
-from arlm.sampling.generate import labels_in_turn
+from arlm.sampling.generate import class_labels
 from tools.bench.timing import interleaved, machine, median
 
 
@@ -31,7 +31,7 @@ def main() -> None:
     for path in options.checkpoints:
         net = load(path).net
         seeds = row_seeds(0, options.batch)
-        given: dict[str, Any] = {"context": labels_in_turn(net, options.batch)}
+        given: dict[str, Any] = {"context": class_labels(net, None, options.batch)}
         steps, fixed = generate(net, seeds, **given), fixed_point(net, seeds, **given)
         actions: dict[str, Callable[[], object]] = {
             "fixed point": partial(fixed_point, net, seeds, **given),

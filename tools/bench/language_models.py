@@ -24,10 +24,10 @@ import torch
 from torch import Tensor, nn
 
 from arlm.core import Autoregressor, Batch, Spec
-from arlm.inference.scorer import Reader
+from arlm.inference.scorer import BatchScorer
 from arlm.models.rnn import LSTMLanguageModel
 from arlm.models.transformer import TransformerLanguageModel
-from arlm.training.module import parameter_groups
+from arlm.training.optimizers import parameter_groups
 from arlm.training.optimizers import Muon
 from tools.bench.step import training_step
 from tools.bench.timing import Action, apart, in_turn, machine, median
@@ -54,7 +54,7 @@ def ours(
 ) -> Action:
     """Training steps of ours."""
     steps = optimizer(parameter_groups(net))
-    return training_step(Reader(net, compile), repeat(batch), steps, bf16, clip)
+    return training_step(BatchScorer(net, compile), repeat(batch), steps, bf16, clip)
 
 
 def nanogpt(folder: Path) -> tuple[dict[str, Action], int]:
@@ -120,9 +120,15 @@ def words(folder: Path, width: int) -> tuple[dict[str, Action], int]:
     def sgd(groups: list) -> torch.optim.Optimizer:
         return torch.optim.SGD(groups, 1e-3, fused=True)
 
-    mine: Tensor = tokens[:-1].T.contiguous()
-    fresh = torch.zeros(rows, dtype=torch.bool)
-    batch = Batch(mine, torch.ones_like(mine).bool(), torch.ones(mine.shape), None, fresh)
+    rows_first: Tensor = tokens[:-1].T.contiguous()
+    continued = torch.zeros(rows, dtype=torch.bool)
+    batch = Batch(
+        rows_first,
+        torch.ones_like(rows_first).bool(),
+        torch.ones(rows_first.shape),
+        None,
+        continued,
+    )
     steps: dict[str, Action] = {"word_language_model, float32": step}
     for bf16, compiled in ((False, False), (True, False), (True, True)):
         name = f"arlm, {'bf16' if bf16 else 'float32'}{', compiled' if compiled else ''}"

@@ -20,13 +20,14 @@ from itertools import count
 import torch
 
 from arlm.core import Autoregressor, Batch, Spec
-from arlm.data.module import BatchOrder
-from arlm.data.windows import TextLanes, TextReading, TextWindows
+from arlm.data.continuous import ContinuousText
+from arlm.data.order import BatchOrder
+from arlm.data.windows import TextDataset, TextWindows
 from arlm.inference.memory import keep_freed_memory
-from arlm.inference.scorer import Reader, score
+from arlm.inference.scorer import BatchScorer, ScoresChunks, score_split
 from arlm.models.rnn import GRULanguageModel, LSTMLanguageModel, RNNLanguageModel
 from arlm.models.transformer import TransformerLanguageModel
-from arlm.training.module import parameter_groups
+from arlm.training.optimizers import parameter_groups
 from arlm.training.optimizers import Muon
 from datamodules.text_file import TextFile
 from tools.bench.step import training_step
@@ -77,9 +78,9 @@ RECIPES = {
 }
 
 
-def forever(dataset: TextReading, rows: int) -> Iterator[Batch]:
+def forever(dataset: TextDataset, rows: int) -> Iterator[Batch]:
     """Batches of epoch after epoch."""
-    order = BatchOrder(len(dataset), rows, True, lanes=dataset.lanes)
+    order = BatchOrder(len(dataset), rows, True, streams=dataset.streams)
     epoch = 0
     while True:
         order.set_epoch(epoch)
@@ -94,15 +95,15 @@ def train(recipe: Recipe, data: TextFile, seconds: float) -> tuple[Autoregressor
     net = recipe.net(data.domain.spec(recipe.length))
     optimizer = recipe.optimizer(parameter_groups(net))
     rates = [group["lr"] for group in optimizer.param_groups]
-    stream, length = data.stream("train"), recipe.length
-    dataset: TextReading = TextWindows(stream, data.domain, length)
-    if net.carries:
-        dataset = TextLanes(stream, data.domain, length, recipe.rows)
-    reader, batches = Reader(net, recipe.compile), forever(dataset, recipe.rows)
-    train_on = training_step(reader, batches, optimizer, recipe.bf16, 1.0)
-    began, seen = time.perf_counter(), 0
+    corpus, length = data.corpus("train"), recipe.length
+    dataset: TextDataset = TextWindows(corpus, data.domain, length)
+    if isinstance(net, ScoresChunks):
+        dataset = ContinuousText(corpus, data.domain, length, recipe.rows)
+    scorer, batches = BatchScorer(net, recipe.compile), forever(dataset, recipe.rows)
+    train_on = training_step(scorer, batches, optimizer, recipe.bf16, 1.0)
+    started, seen = time.perf_counter(), 0
     for step in count():
-        done = (time.perf_counter() - began) / seconds
+        done = (time.perf_counter() - started) / seconds
         if done >= 1:
             break
         factor = min(1, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * done))
@@ -114,20 +115,20 @@ def train(recipe: Recipe, data: TextFile, seconds: float) -> tuple[Autoregressor
 
 def figures(net: Autoregressor, data: TextFile) -> dict[str, float]:
     """Nats a character of the whole validation set, by protocol."""
-    stream = data.stream("val")
-    ways: dict[str, TextReading] = {
-        str(n): TextWindows(stream, data.domain, n, n)
+    corpus = data.corpus("val")
+    ways: dict[str, TextDataset] = {
+        str(n): TextWindows(corpus, data.domain, n, n)
         for n in (64, 128)
         if net.max_length is None or n <= net.max_length
     }
-    if net.carries:
-        ways["carried"] = TextLanes(stream, data.domain, 256, 8, 256)
+    if isinstance(net, ScoresChunks):
+        ways["carried"] = ContinuousText(corpus, data.domain, 256, 8, 256)
     found = {}
     for name, dataset in ways.items():
-        rows = dataset.lanes or 32
-        order = BatchOrder(len(dataset), rows, False, lanes=dataset.lanes)
-        scores = score(net, dataset, order)
-        assert len(scores.nats) == len(stream)
+        rows = dataset.streams or 32
+        order = BatchOrder(len(dataset), rows, False, streams=dataset.streams)
+        scores = score_split(net, dataset, order)
+        assert len(scores.nats) == len(corpus)
         found[name] = float(scores.nats.mean())
     return found
 

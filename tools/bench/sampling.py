@@ -27,7 +27,7 @@ from arlm.models.pixelrnn import DiagonalBiLSTM, RowLSTM
 from arlm.models.pixelsnail import PixelSNAIL
 from arlm.models.rnn import LSTMLanguageModel
 from arlm.models.transformer import TransformerLanguageModel
-from arlm.pixels.base import RasterNetwork
+from arlm.pixels.base import PixelNetwork
 from arlm.programs.native_backend import INSTALLED
 from arlm.sampling import generate, row_seeds
 from tools.bench.timing import interleaved, machine, median
@@ -58,7 +58,7 @@ def naive(net: Autoregressor, batch: int) -> float:
     """Seconds of a forward pass for every token."""
     tokens = torch.zeros(batch, net.spec.length, dtype=torch.long)
     length = net.spec.length
-    whole = isinstance(net, RasterNetwork)  # an image is always whole, a text grows
+    whole = isinstance(net, PixelNetwork)  # an image is always whole, a text grows
     lengths = [length] * 3 if whole else list(range(length // 16, length + 1, length // 16))
     with torch.inference_mode():
         net(tokens)
@@ -83,7 +83,7 @@ def compare(name: str, net: Autoregressor, batch: int, repeats: int) -> None:
                 exact = net.log_prob(drawn.tokens[some]).double()
                 gaps[way] = float((exact - drawn.log_prob[some]).abs().max())
 
-    ways = ["torch", "native"] if INSTALLED and isinstance(net, RasterNetwork) else ["torch"]
+    ways = ["torch", "native"] if INSTALLED and isinstance(net, PixelNetwork) else ["torch"]
     slow = naive(net, batch)
     seconds = interleaved({way: partial(sample, way) for way in ways}, repeats)
     told = f"{name:26}{batch:4}{slow:10.2f}"

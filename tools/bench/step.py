@@ -9,26 +9,26 @@ import torch
 from torch import nn
 
 from arlm.core import Batch
-from arlm.inference.scorer import Reader
+from arlm.inference.scorer import BatchScorer
 from tools.bench.timing import Action
 
 
 def training_step(
-    reader: Reader,
+    scorer: BatchScorer,
     batches: Iterator[Batch],
     optimizer: torch.optim.Optimizer,
     bf16: bool,
     clip: float,
 ) -> Action:
-    """Steps on batch after batch, as AutoregressiveModule makes them; each tells the tokens scored."""
+    """Training steps as AutoregressiveModule takes them; each returns the number of scored tokens."""
 
     def step() -> int:
         batch = next(batches)
         scored = batch.scored.sum()
         with torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext():
-            loss = -(reader(batch) * batch.scored).sum() / scored
+            loss = -(scorer(batch).log_prob * batch.scored).sum() / scored
         loss.backward()
-        nn.utils.clip_grad_norm_(reader.net.parameters(), clip)
+        nn.utils.clip_grad_norm_(scorer.net.parameters(), clip)
         optimizer.step()
         optimizer.zero_grad()
         return int(scored)

@@ -31,10 +31,11 @@ from arlm.core import Autoregressor, Spec
 from arlm.data.dataset import Rows
 from arlm.data.pairs import Pairs
 from arlm.domains import TranslationDomain
-from arlm.inference.scorer import Reader
+from arlm.inference.scorer import BatchScorer
 from arlm.models.lstm_seq2seq import LSTMSeq2Seq
 from arlm.models.transformer_seq2seq import TransformerSeq2Seq
 from arlm.sampling import beam_search
+from arlm.training.smoothing import smoothed_score
 from datamodules.multi30k import Multi30k
 from tools.bench.step import training_step
 from tools.bench.timing import Action, apart, in_turn, machine, median
@@ -133,7 +134,13 @@ def ours(name: str, data: Multi30k) -> Action:
         )
     optimizer = torch.optim.Adam(net.parameters(), fused=True)
     batches = cycle([data.dataset("train")[rows] for rows in data.order("train")])
-    return training_step(Reader(net, smoothing=0.1), batches, optimizer, precision == "bf16", 1.0)
+    return training_step(
+        BatchScorer(net, score=smoothed_score(net, 0.1)),
+        batches,
+        optimizer,
+        precision == "bf16",
+        1.0,
+    )
 
 
 def words(options: argparse.Namespace) -> Multi30k:

@@ -1,7 +1,19 @@
-"""Text as a stream of tokens, prepared once."""
+"""Corpora: text files encoded once, in parallel, into memory-mapped tokens.
+
+    files -> pieces -> blocks of 4 MiB, cut where a word ends
+                         |  encoded by worker processes, a file for each block
+                         v
+             000000.tokens 000001.tokens ...  -> joined: tokens.bin, documents.npy, corpus.json (last)
+                                                           |
+                                                           v
+                                              Corpus: read(starts, length), memory-mapped
+
+A preparation that is killed continues with the blocks that are missing. What is prepared is named by a hash of
+the files' names, sizes and times and of the tokenizer, and reused while they stay the same.
+"""
 
 from arlm.data.corpus.blocks import Piece, replace_file, texts
+from arlm.data.corpus.corpus import Corpus, in_memory
 from arlm.data.corpus.preparation import prepare
-from arlm.data.corpus.stream import TokenStream, in_memory
 
-__all__ = ["Piece", "TokenStream", "in_memory", "prepare", "replace_file", "texts"]
+__all__ = ["Corpus", "Piece", "in_memory", "prepare", "replace_file", "texts"]

@@ -1,4 +1,4 @@
-"""Files cut into blocks where a word ends, and each block's tokens in a file of its own."""
+"""Text files cut into blocks where a word ends, each encoded into a file of its own."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from arlm.data.corpus.stream import count_words
-from arlm.domains.text import TextDomain
+from arlm.data.corpus.corpus import count_words
 from arlm.errors import UserError
+from arlm.tokenizers import Tokenizer
 
 BLOCK = 2**22  # bytes of text that are encoded at a time
-NEAR = 2**14  # bytes in which words usually end
-LONGEST = 2**20  # bytes in which a word must end
-# Before a space or newline, after anything else: what tokenizers that split words never join.
+NEAR = 2**14  # bytes after the target in which a word usually ends
+LONGEST = 2**20  # bytes after the target in which a word has to end
+# Between anything else and a space or newline: tokenizers that split words never join across it.
 WORD_END = re.compile(rb"[!-~\x80-\xff](?<!\xc2\xa0)(?<!\xe3\x80\x80)(?<!\xe2\x80.)(?=[ \n])", re.S)
 
 
 class Piece(NamedTuple):
-    """Bytes `begin` to `end` of a file, which begin a document."""
+    """Bytes `begin` to `end` of a file; they start a document."""
 
     path: Path
     begin: int
@@ -37,14 +37,14 @@ class Block(NamedTuple):
     path: Path
     begin: int
     end: int
-    document: bool  # begins one
-    inside: bool  # begins inside a word
+    document: bool  # starts a document
+    inside: bool  # starts inside a word
 
 
 def cut(piece: Piece, separator: str | None = None, whole_words: bool = True) -> Iterator[Block]:
-    """Blocks of about BLOCK bytes that end behind a separator, else where a word ends.
+    """Blocks of about BLOCK bytes that end after a separator, else where a word ends.
 
-    Without `whole_words`, a block may end within one that is too long.
+    Without `whole_words`, a block may end inside a word that is too long.
     """
     mark = (separator or "").encode()
     begin, document, inside = piece.begin, True, False
@@ -105,33 +105,33 @@ def texts(files: Iterable[Path], whole_words: bool = True) -> Iterator[str]:
             yield decoded(block)[1]
 
 
-def encode_block(block: Block, domain: TextDomain, separator: str | None, target: Path) -> None:
-    """Write a block's tokens to `target`, and what they amount to beside it, last."""
+def encode_block(block: Block, tokenizer: Tokenizer, separator: str | None, target: Path) -> None:
+    """Write a block's tokens to `target`, then its counts to a JSON file beside it."""
     record = target.with_suffix(".json")
     if record.exists():
         return
     raw, text = decoded(block)
     documents = re.split(f"(?<={re.escape(separator)})", text) if separator else [text]
-    parts = [domain.encode(part, strict=False).numpy() for part in documents if part]
-    dtype = token_type(domain.vocab_size)
+    parts = [tokenizer.encode(part, strict=False).numpy() for part in documents if part]
+    dtype = token_type(tokenizer.vocab_size)
     replace_file(target, np.concatenate(parts).astype(dtype).tobytes())
     starts = np.cumsum([0, *map(len, parts[:-1])]).tolist()
-    amount = {
+    counts = {
         "tokens": sum(map(len, parts)),
         "words": count_words(text) - block.inside,
         "documents": starts if block.document else starts[1:],
         "sha256": hashlib.sha256(raw).hexdigest(),
     }
-    replace_file(record, json.dumps(amount).encode())
+    replace_file(record, json.dumps(counts).encode())
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file beside its place and rename it."""
+    """Write a file under a temporary name and rename it."""
     temporary = path.with_name(f"{path.name}.tmp{os.getpid()}")
     temporary.write_bytes(content)
     temporary.replace(path)
 
 
 def token_type(vocab_size: int) -> str:
-    """The smallest integers that hold the vocabulary."""
+    """The smallest integer type that fits the vocabulary."""
     return "uint8" if vocab_size <= 2**8 else "uint16" if vocab_size <= 2**16 else "uint32"

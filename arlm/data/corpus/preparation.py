@@ -1,9 +1,4 @@
-"""A corpus as one memory-mapped file of tokens with an index of its documents, prepared once.
-
-Blocks of text are encoded in parallel, each into a file of its own that is renamed into place, so a
-preparation that was killed goes on where it stood. What is prepared is named by a hash of the files'
-names, sizes and times and of the tokenizer, and used again while they stay the same.
-"""
+"""Prepare a corpus: encode its blocks in parallel, join them, and open the result."""
 
 from __future__ import annotations
 
@@ -26,12 +21,12 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from arlm.data.corpus.blocks import BLOCK, Block, Piece, cut, encode_block, replace_file, token_type
-from arlm.data.corpus.stream import TokenStream
-from arlm.domains.text import TextDomain
+from arlm.data.corpus.corpus import Corpus
 from arlm.errors import UserError
+from arlm.tokenizers import Tokenizer
 
-FORMAT = 1
-ALONE = 2**24  # bytes of text up to which starting processes does not pay
+FORMAT = 2
+ALONE = 2**24  # bytes of text up to which one process is faster
 VERIFIED = 2**26  # bytes of tokens up to which the checksum is verified whenever they are opened
 
 
@@ -46,19 +41,19 @@ class Counts:
 
 def prepare(
     pieces: Sequence[Piece],
-    domain: TextDomain,
+    tokenizer: Tokenizer,
     folder: Path,
     separator: str | None = None,
     workers: int | None = None,
-) -> tuple[TokenStream, Counts]:
-    """The tokens of some files, one after the other: prepared now, or opened if that was done before.
+) -> tuple[Corpus, Counts]:
+    """The tokens of some files, joined: prepared now, or opened if they were prepared before.
 
     Args:
-        pieces: what of which files.
-        domain: whose tokenizer encodes them.
+        pieces: the parts of the files.
+        tokenizer: encodes them.
         folder: of all prepared corpora.
-        separator: text behind which a new document begins; files always begin one.
-        workers: processes; by default one for each core, and none for small texts.
+        separator: text after which a new document starts; files always start one.
+        workers: processes; by default one for each core, and none for short texts.
     """
     if not pieces:
         raise UserError("data: a split has no text; give more, or hold out another part")
@@ -67,14 +62,14 @@ def prepare(
         (str(p.path.resolve()), p.begin, p.end, s.st_size, s.st_mtime_ns)
         for p, s in zip(pieces, stats, strict=True)
     ]
-    key = json.dumps([FORMAT, BLOCK, domain.tokenizer, separator, files])
+    key = json.dumps([FORMAT, BLOCK, tokenizer.fingerprint, separator, files])
     place = folder / hashlib.sha256(key.encode()).hexdigest()[:20]
     if not (place / "corpus.json").exists():
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(folder / f"{place.name}.lock"):  # of runs that start together, one works
                 if not (place / "corpus.json").exists():
-                    _prepare(pieces, domain, place, separator, workers)
+                    _prepare(pieces, tokenizer, place, separator, workers)
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 shutil.rmtree(_unfinished(place), ignore_errors=True)
@@ -82,7 +77,7 @@ def prepare(
                 f"data: cannot prepare tokens in '{folder}' ({error.strerror}); "
                 "make room there, or set XDG_CACHE_HOME to another folder"
             ) from None
-    return _open(place, domain)
+    return _open(place, tokenizer)
 
 
 def _unfinished(place: Path) -> Path:
@@ -91,7 +86,7 @@ def _unfinished(place: Path) -> Path:
 
 def _prepare(
     pieces: Sequence[Piece],
-    domain: TextDomain,
+    tokenizer: Tokenizer,
     place: Path,
     separator: str | None,
     workers: int | None,
@@ -99,18 +94,18 @@ def _prepare(
     work, began = _unfinished(place), time.monotonic()
     work.mkdir(parents=True, exist_ok=True)
     size = sum(piece.end - piece.begin for piece in pieces)
-    words = not domain.one_symbol_each
+    words = tokenizer.splits_words
     blocks = (block for piece in pieces for block in cut(piece, separator, words))
     if workers is None:
         workers = (os.cpu_count() or 1) if size > ALONE else 0
     parts = []
     with tqdm(total=size, unit="B", unit_scale=True, desc="preparing", disable=None) as bar:
-        for block, part in _encoded(blocks, domain, separator, work, workers):
+        for block, part in _encoded(blocks, tokenizer, separator, work, workers):
             parts.append(part)
             bar.update(block.end - block.begin)
     if not parts:
         raise UserError(f"data: '{pieces[0].path}' is empty; give text")
-    _join(parts, work, domain)
+    _join(parts, work, tokenizer)
     work.rename(place)
     seconds = time.monotonic() - began
     if seconds > 5:
@@ -118,17 +113,17 @@ def _prepare(
 
 
 def _encoded(
-    blocks: Iterator[Block], domain: TextDomain, separator: str | None, work: Path, workers: int
+    blocks: Iterator[Block], tokenizer: Tokenizer, separator: str | None, work: Path, workers: int
 ) -> Iterator[tuple[Block, Path]]:
     """Each block and the file of its tokens, in order."""
     named = ((block, work / f"{index:06}.tokens") for index, block in enumerate(blocks))
     if not workers:
         for block, part in named:
-            encode_block(block, domain, separator, part)
+            encode_block(block, tokenizer, separator, part)
             yield block, part
         return
     pool = ProcessPoolExecutor(
-        workers, get_context("spawn"), initializer=_become_worker, initargs=(domain.tokenizer,)
+        workers, get_context("spawn"), initializer=_become_worker, initargs=(tokenizer,)
     )
     waiting: list = []
     try:
@@ -145,21 +140,21 @@ def _encoded(
         pool.shutdown(cancel_futures=True)
 
 
-_domain: TextDomain  # of a worker process
+_tokenizer: Tokenizer  # of a worker process
 
 
-def _become_worker(tokenizer: str) -> None:
-    global _domain
+def _become_worker(tokenizer: Tokenizer) -> None:
+    global _tokenizer
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     torch.set_num_threads(1)
-    _domain = TextDomain(tokenizer)
+    _tokenizer = tokenizer
 
 
 def _work(block: Block, separator: str | None, part: Path) -> None:
-    encode_block(block, _domain, separator, part)
+    encode_block(block, _tokenizer, separator, part)
 
 
-def _join(parts: Sequence[Path], work: Path, domain: TextDomain) -> None:
+def _join(parts: Sequence[Path], work: Path, tokenizer: Tokenizer) -> None:
     """One file of tokens, the index, and the record that says that all is there, last."""
     amounts = [json.loads(part.with_suffix(".json").read_bytes()) for part in parts]
     joined = work / "tokens.bin"
@@ -177,18 +172,18 @@ def _join(parts: Sequence[Path], work: Path, domain: TextDomain) -> None:
     counts = Counts(int(firsts[-1]), words, hashlib.sha256(checksums.encode()).hexdigest())
     with joined.open("rb") as file:
         tokens_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    record = asdict(counts) | {"tokens_sha256": tokens_sha256, "vocab_size": domain.vocab_size}
+    record = asdict(counts) | {"tokens_sha256": tokens_sha256, "vocab_size": tokenizer.vocab_size}
     replace_file(work / "corpus.json", json.dumps(record, indent=2).encode())
     for part in parts:
         part.unlink()
         part.with_suffix(".json").unlink()
 
 
-def _open(place: Path, domain: TextDomain) -> tuple[TokenStream, Counts]:
+def _open(place: Path, tokenizer: Tokenizer) -> tuple[Corpus, Counts]:
     record = json.loads((place / "corpus.json").read_bytes())
     path = place / "tokens.bin"
-    stream = TokenStream(
-        path, np.load(place / "documents.npy"), token_type(domain.vocab_size), record["words"]
+    stream = Corpus(
+        path, np.load(place / "documents.npy"), token_type(tokenizer.vocab_size), record["words"]
     )
     whole = len(stream) == record["tokens"]
     if whole and path.stat().st_size <= VERIFIED:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from arlm.sampling.processors import Rule
+from arlm.sampling.processors import LogitsProcessor
 
 
 @dataclass(frozen=True)
-class Greedy(Rule):
+class Greedy(LogitsProcessor):
     """Mask all but the largest logit; of equal ones the first stays."""
 
     def __call__(self, logits: Tensor, history: Tensor) -> Tensor:

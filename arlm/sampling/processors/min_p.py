@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from arlm.errors import require
-from arlm.sampling.processors import Rule
+from arlm.sampling.processors import LogitsProcessor
 
 
 @dataclass(frozen=True)
-class MinP(Rule):
+class MinP(LogitsProcessor):
     """Keep tokens whose probability is at least `p` times the largest one.
 
     Args:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from arlm.errors import require
-from arlm.sampling.processors import Rule
+from arlm.sampling.processors import LogitsProcessor
 
 
 @dataclass(frozen=True)
-class Temperature(Rule):
+class Temperature(LogitsProcessor):
     """logits / value, which is p ** (1 / value) up to normalisation.
 
     Args:

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from arlm.errors import require
-from arlm.sampling.processors import Rule
+from arlm.sampling.processors import LogitsProcessor
 
 
 @dataclass(frozen=True)
-class TopK(Rule):
+class TopK(LogitsProcessor):
     """Keep exactly `k` tokens (all of them where V <= k); of equal ones the first stay.
 
     Args:

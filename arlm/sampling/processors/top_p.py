@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from arlm.errors import require
-from arlm.sampling.processors import Rule
+from arlm.sampling.processors import LogitsProcessor
 
 
 @dataclass(frozen=True)
-class TopP(Rule):
+class TopP(LogitsProcessor):
     """Keep the likeliest tokens up to and with the one that reaches `p`; of equal ones the first.
 
     Sums run from the likeliest token in float64: from the small end in float32 the border token is

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from arlm.errors import UserError
-from arlm.sampling.processors import Rule, all_rules, parse_rules
+from arlm.sampling.processors import LogitsProcessor, all_processors, parse_processors
 from arlm.sampling.processors.greedy import Greedy
 from arlm.sampling.processors.min_p import MinP
 from arlm.sampling.processors.temperature import Temperature
@@ -14,7 +14,7 @@ from arlm.sampling.processors.top_k import TopK
 from arlm.sampling.processors.top_p import TopP
 
 # A new rule is judged with the arguments given here.
-RULES: list[Rule] = [
+PROCESSORS: list[LogitsProcessor] = [
     Greedy(),
     Temperature(0.5),
     Temperature(2.0),
@@ -39,43 +39,43 @@ def logits() -> torch.Tensor:
 
 
 def test_every_rule_is_judged() -> None:
-    assert {type(rule) for rule in RULES} == set(all_rules().values())
+    assert {type(rule) for rule in PROCESSORS} == set(all_processors().values())
 
 
-@pytest.mark.parametrize("rule", RULES, ids=str)
+@pytest.mark.parametrize("rule", PROCESSORS, ids=str)
 class TestLaws:
     history = torch.zeros(32, 4, dtype=torch.long)
 
-    def test_is_pure(self, rule: Rule) -> None:
+    def test_is_pure(self, rule: LogitsProcessor) -> None:
         given, kept = logits(), logits()
         first = rule(given, self.history)
         assert torch.equal(given, kept)
         assert torch.equal(first, rule(given, self.history))
 
-    def test_is_row_wise(self, rule: Rule) -> None:
+    def test_is_row_wise(self, rule: LogitsProcessor) -> None:
         together = rule(logits(), self.history)
         for i, row in enumerate(logits()):
             assert torch.equal(rule(row[None], self.history[i : i + 1])[0], together[i])
 
-    def test_keeps_a_token(self, rule: Rule) -> None:
+    def test_keeps_a_token(self, rule: LogitsProcessor) -> None:
         assert (rule(logits(), self.history) > -torch.inf).any(-1).all()
 
-    def test_never_raises_a_masked_logit(self, rule: Rule) -> None:
+    def test_never_raises_a_masked_logit(self, rule: LogitsProcessor) -> None:
         masked = logits() == -torch.inf
         assert (rule(logits(), self.history)[masked] == -torch.inf).all()
 
-    def test_keeps_shape_and_type(self, rule: Rule) -> None:
+    def test_keeps_shape_and_type(self, rule: LogitsProcessor) -> None:
         for dtype in (torch.float32, torch.float64, torch.bfloat16):
             out = rule(logits().to(dtype), self.history)
             assert out.shape == logits().shape
             assert out.dtype == dtype
 
-    def test_keeps_the_likeliest(self, rule: Rule) -> None:
+    def test_keeps_the_likeliest(self, rule: LogitsProcessor) -> None:
         out, best = rule(logits(), self.history), logits().argmax(-1, keepdim=True)
         assert (out.gather(-1, best) > -torch.inf).all()
 
 
-def kept(rule: Rule, probabilities: list[float]) -> list[int]:
+def kept(rule: LogitsProcessor, probabilities: list[float]) -> list[int]:
     out = rule(torch.tensor([probabilities], dtype=torch.float64).log(), torch.zeros(1, 0))
     return (out[0] > -torch.inf).nonzero().flatten().tolist()
 
@@ -108,16 +108,16 @@ def test_temperature_is_a_power_of_probability() -> None:
 
 
 def test_parse_keeps_the_order() -> None:
-    assert parse_rules("temperature=0.8, top_p=0.9") == (Temperature(0.8), TopP(0.9))
-    assert parse_rules("greedy") == (Greedy(),)
-    assert parse_rules("top_k=5,min_p=0.1") == (TopK(5), MinP(0.1))
-    assert parse_rules("") == ()
+    assert parse_processors("temperature=0.8, top_p=0.9") == (Temperature(0.8), TopP(0.9))
+    assert parse_processors("greedy") == (Greedy(),)
+    assert parse_processors("top_k=5,min_p=0.1") == (TopK(5), MinP(0.1))
+    assert parse_processors("") == ()
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("nucleus=0.9", "unknown rule 'nucleus'"),
+        ("nucleus=0.9", "unknown processor 'nucleus'"),
         ("top_p", "needs a number"),
         ("top_k=1.5", "needs a number"),
         ("temperature=-1", "temperature: -1.0 is out of range"),
@@ -130,4 +130,4 @@ def test_parse_keeps_the_order() -> None:
 )
 def test_bad_rules_are_refused(text: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        parse_rules(text)
+        parse_processors(text)

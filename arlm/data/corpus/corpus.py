@@ -1,4 +1,4 @@
-"""Tokens of a text, in memory or in a file, and where its documents begin."""
+"""A text as tokens, in memory or in a file, and where its documents start."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from arlm.domains.text import TextDomain
+from arlm.tokenizers import Tokenizer
 
 
-class TokenStream:
-    """Tokens of a text, in memory or in a file, and where its documents begin.
+class Corpus:
+    """A text as tokens, in memory or in a file, and where its documents start.
 
     Args:
-        tokens: (N,) integers, or the file that holds them.
+        tokens: (N,) integers, or the file that contains them.
         documents: (D,) int64, the first token of each document; one document by default.
         dtype: of the file.
-        words: in the text, as `Counts` has them.
+        words: in the text, as `count_words` counts them.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class TokenStream:
         return self._size
 
     def _array(self) -> np.ndarray:
-        # Mapped anew each time: pages that were read leave the process with the map.
+        # Mapped again for each read, so that pages that were read do not stay in resident memory.
         return (
             np.memmap(self._tokens, self.dtype, "r")
             if isinstance(self._tokens, Path)
@@ -49,7 +49,7 @@ class TokenStream:
         )
 
     def read(self, starts: Tensor, length: int) -> Tensor:
-        """Windows of `length` tokens from `starts` (B,) on: (B, length) int64."""
+        """Rows of `length` tokens that start at `starts` (B,): (B, length) int64."""
         where = starts.numpy()[:, None] + np.arange(length)
         return torch.from_numpy(self._array()[where].astype(np.int64))
 
@@ -58,14 +58,14 @@ class TokenStream:
         return torch.from_numpy(self._array().astype(np.int64))
 
 
-def in_memory(documents: Sequence[str], domain: TextDomain) -> TokenStream:
-    """Documents that are strings already."""
-    parts = [domain.encode(text, strict=False) for text in documents]
+def in_memory(documents: Sequence[str], tokenizer: Tokenizer) -> Corpus:
+    """A corpus of documents that are strings."""
+    parts = [tokenizer.encode(text, strict=False) for text in documents]
     starts = np.cumsum([0, *(len(part) for part in parts[:-1])])
     words = sum(count_words(text) for text in documents)
-    return TokenStream(torch.cat(parts), starts, words=words)
+    return Corpus(torch.cat(parts), starts, words=words)
 
 
 def count_words(text: str) -> int:
-    """Words between white space, and one for each end of a line."""
+    """Words between white space, plus one for each end of a line, as word models count."""
     return len(text.split()) + text.count("\n")

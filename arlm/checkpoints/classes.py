@@ -1,0 +1,100 @@
+"""Build objects from the class paths in a checkpoint, from trusted packages only, never through a function."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Sequence
+from importlib.machinery import PathFinder
+from importlib.util import module_from_spec
+from pathlib import Path
+from typing import Any, TypeVar
+
+import arlm
+from arlm.errors import UserError
+from arlm.tokenizers import Tokenizer
+
+TRUSTED = ("arlm", "datamodules")
+CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
+OLDER = "use the version of arlm that wrote it"
+
+T = TypeVar("T")
+
+
+def build(description: Any, base: type[T], *arguments: Any, trusted: Sequence[str] = ()) -> T:
+    """The object that `describe` described, if it is of a class that is expected.
+
+    Args:
+        description: {"class_path": ..., "init_args": {...}}, with plain values or described tokenizers.
+        base: the class has to be a subclass of it, defined in the module that the path names.
+        arguments: positional arguments that come first, such as the spec.
+        trusted: packages that may be imported beside arlm's own, such as "mypackage".
+
+    Raises:
+        UserError: anything else.
+    """
+    kind = find_class(description, base, trusted)
+    init_args = {
+        name: build(value, Tokenizer, trusted=trusted) if isinstance(value, dict) else value  # type: ignore[type-abstract]
+        for name, value in description["init_args"].items()
+    }
+    try:
+        return kind(*arguments, **init_args)
+    except UserError:
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        path = description["class_path"]
+        raise UserError(
+            f"checkpoint: {path} cannot be built from the arguments in it ({reason}); {OLDER}"
+        ) from None
+
+
+def find_class(description: Any, base: type[T], trusted: Sequence[str] = ()) -> type[T]:
+    """The class that a description names."""
+    described = description if isinstance(description, dict) else {}
+    path, init_args = described.get("class_path"), described.get("init_args")
+    sound = isinstance(path, str) and CLASS_PATH.fullmatch(path) and isinstance(init_args, dict)
+    if not sound or not all(isinstance(name, str) for name in init_args or ()):
+        raise UserError(
+            f"checkpoint: it describes no {base.__name__} but {str(description)[:80]!r}; {OLDER}"
+        )
+    assert isinstance(path, str)
+    module_name, _, name = path.rpartition(".")
+    package = path.partition(".")[0]
+    if package not in (*TRUSTED, *trusted):
+        raise UserError(
+            f"checkpoint: it names the class {path}, which is not arlm's; "
+            f'if you trust it, load it in Python with arlm.load(path, trusted=["{package}"])'
+        )
+    if package == "datamodules" and package not in trusted:
+        import_own(package)
+    try:
+        kind = vars(importlib.import_module(module_name)).get(name)
+    except Exception as error:  # whatever an import may raise
+        raise UserError(f"checkpoint: {path} is missing ({error}); {OLDER}") from None
+    if not isinstance(kind, type) or not issubclass(kind, base) or inspect.isabstract(kind):
+        raise UserError(f"checkpoint: {path} is not a {base.__name__} that can be built; {OLDER}")
+    if kind.__module__ != module_name:
+        raise UserError(f"checkpoint: {path} is defined in {kind.__module__}; {OLDER}")
+    return kind
+
+
+def import_own(package: str) -> None:
+    """Import a package that ships with arlm, not a folder of that name in the working directory."""
+    home = Path(arlm.__file__).resolve().parents[1]
+    if package not in sys.modules:
+        spec = PathFinder.find_spec(package, [str(home)])
+        if spec is None or spec.loader is None:
+            raise UserError(f"checkpoint: '{home}' holds no package {package}; install arlm again")
+        module = module_from_spec(spec)
+        sys.modules[package] = module
+        spec.loader.exec_module(module)
+    location = Path(str(sys.modules[package].__file__)).resolve().parents[1]
+    if location != home:
+        raise UserError(
+            f"checkpoint: the folder '{location / package}' hides arlm's own package {package}; "
+            "run from another folder"
+        )

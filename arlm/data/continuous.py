@@ -1,0 +1,133 @@
+"""Continuous batching: parallel streams through the text; each batch continues where the one before stopped.
+
+    text, 2 streams of rows of 3 tokens
+
+        batch      0         1         2
+        stream 0   [a b c]   [d e f]   [g h .]      reads the first half; the network's state is carried
+        stream 1   [i j k]   [l m n]   [o p .]      reads the second half
+
+    with separate documents, each stream takes the next document when one ends
+
+        stream 0   [a b c]   [d . .]   [i j k]      `starts_document` is true for the rows of a b c and i j k
+        stream 1   [e f g]   [h . .]   [l m .]
+
+For networks that carry their state (`arlm.layers.recurrent`): truncated back-propagation in training, and
+evaluation without windows, which scores every token exactly once.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from arlm.core import Batch
+from arlm.data.corpus import Corpus
+from arlm.data.dataset import Rows, generator
+from arlm.data.windows import TextDataset
+from arlm.domains import Domain
+from arlm.errors import UserError
+
+
+class ContinuousText(TextDataset):
+    """Parallel streams through the text, a row of each in every batch.
+
+    Over the joined text, each stream reads one of several equal parts; in evaluation it starts `overlap`
+    tokens before its part, for context, so that several streams score nearly as one pass does, and a single
+    stream exactly so. In training an epoch begins at a random offset and drops a remainder that fills no row.
+    With separate documents, each stream takes the next document that is left (in training, in random order)
+    and starts it without context.
+
+    Args:
+        corpus, domain, length, separate_documents: as for TextDataset.
+        streams: rows of a batch.
+        overlap: tokens that a stream reads before its part; None in training.
+        seed: of offsets and order.
+    """
+
+    streams: int
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        domain: Domain,
+        length: int,
+        streams: int,
+        overlap: int | None = None,
+        seed: int = 0,
+        separate_documents: bool = False,
+    ) -> None:
+        super().__init__(corpus, domain, length, separate_documents)
+        self.training, self.overlap, self.seed = overlap is None, overlap or 0, seed
+        self.streams = streams
+        if len(corpus) < streams * (length + 1) and not separate_documents:
+            if self.training:
+                raise UserError(
+                    f"data.batch_size: {streams} streams of {length} tokens are more than the text's "
+                    f"{len(corpus)}; choose fewer or shorter ones"
+                )
+            self.streams = max(1, len(corpus) // (length + 1))
+        self._table = lru_cache(2)(self._documents if separate_documents else self._parts)
+        if separate_documents:
+            rows = int((self.sizes + length - 1).div(length, rounding_mode="floor").sum())
+            batches = max(1, rows // streams)
+            self.batches = batches if self.training else len(self._table(0)[0])
+        elif self.training:
+            self.batches = (len(corpus) - length) // (streams * length)
+        else:
+            begin, end, _ = self._table(0)
+            self.batches = -(-int((end - begin).max()) // length)
+
+    def __len__(self) -> int:
+        return self.batches * self.streams
+
+    def _parts(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
+        """First token and end of each stream, and how many tokens it reads for context only."""
+        size, streams = len(self.corpus), torch.arange(self.streams)
+        if self.training:
+            part = self.batches * self.length
+            spare = size - part * self.streams
+            offset = int(torch.randint(spare + 1, (), generator=generator(self.seed, epoch)))
+            begin = offset + streams * part
+            return begin, begin + part, torch.zeros_like(streams)
+        part = -(-size // self.streams)
+        overlap = (streams * part).clamp(max=self.overlap)
+        return streams * part - overlap, ((streams + 1) * part).clamp(max=size), overlap
+
+    def _documents(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
+        """First token, document's end and whether it starts there, for each batch and stream."""
+        order = torch.arange(len(self.sizes))
+        if self.training:
+            order = torch.randperm(len(order), generator=generator(self.seed, epoch))
+        streams: list[list[tuple[int, int, bool]]] = [[] for _ in range(self.streams)]
+        for document in order.tolist():
+            stream = min(streams, key=len)
+            first, size = int(self.firsts[document]), int(self.sizes[document])
+            for start in range(0, size, self.length):
+                stream.append((first + start, first + size, start == 0))
+        batches = self.batches if self.training else max(map(len, streams))
+        nothing = [(0, 0, True)] * batches
+        table = torch.tensor([(rows + nothing)[:batches] for rows in streams])
+        starts, ends, starts_document = table.permute(2, 1, 0)
+        return starts, ends, starts_document.bool()
+
+    def _chosen(self, rows: Rows) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """First token, end, tokens read for context only, and whether a document starts; (B,) each."""
+        batch, stream = rows.chosen // self.streams, rows.chosen % self.streams
+        if self.separate_documents:
+            table = self._table(rows.epoch)
+            starts, ends, starts_document = (part[batch, stream] for part in table)
+            return starts, ends, torch.zeros_like(starts), starts_document
+        begin, ends, overlap = (part[stream] for part in self._table(rows.epoch))
+        done = batch * self.length
+        return begin + done, ends, (overlap - done).clamp(0, self.length), batch == 0
+
+    def __getitem__(self, rows: Rows) -> Batch:
+        starts, ends, overlap, starts_document = self._chosen(rows)
+        within = torch.arange(self.length)
+        inside = starts[:, None] + within < ends[:, None]
+        return self.batch(starts, within >= overlap[:, None], inside, starts_document)
+
+    def positions(self, rows: Rows) -> Tensor:
+        return self._chosen(rows)[0][:, None] + torch.arange(self.length)

@@ -1,0 +1,160 @@
+"""The order of rows: which rows make which batch, and a loader that resumes in the middle of an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from arlm.data.dataset import Rows, TokenDataset, generator
+
+
+class BatchOrder(Sampler[Rows]):
+    """Rows of each batch: a pure function of (seed, epoch), divided among processes.
+
+    In training, rows are shuffled and a last short batch is dropped; in evaluation, every row comes once, in
+    order. Streams of continuous batching always come in order, and each process has its own.
+
+    Args:
+        rows: in the data set.
+        batch_size: rows in a batch.
+        training: shuffle and drop the last short batch.
+        seed: of the shuffling.
+        rank, world_size: number of this process, and how many there are.
+        streams: parallel streams of a data set with continuous batching, over all processes; None for
+            independent rows.
+    """
+
+    def __init__(
+        self,
+        rows: int,
+        batch_size: int,
+        training: bool,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        streams: int | None = None,
+    ) -> None:
+        self.rows, self.batch_size, self.training, self.seed = rows, batch_size, training, seed
+        self.streams = streams
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+        self.skip = 0  # batches to leave out once, after a resume
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this before every epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        if self.streams:
+            return self.rows // self.streams
+        step = self.batch_size * self.world_size
+        if self.training:
+            return self.rows // step
+        return len(range(self.rank * self.batch_size, self.rows, step))
+
+    def __iter__(self) -> Iterator[Rows]:
+        skip, self.skip = self.skip, 0
+        if self.streams:
+            own = torch.arange(self.streams).tensor_split(self.world_size)[self.rank]
+            for batch in range(skip, len(self)):
+                yield Rows(self.epoch, batch * self.streams + own)
+            return
+        order = torch.arange(self.rows)
+        if self.training:
+            order = torch.randperm(self.rows, generator=generator(self.seed, self.epoch))
+        batches = order.split(self.batch_size)[self.rank :: self.world_size][: len(self)]
+        for chosen in batches[skip:]:
+            yield Rows(self.epoch, chosen)
+
+
+class LengthBuckets(BatchOrder):
+    """Batches of rows of similar length: a pure function of (seed, epoch), divided among processes.
+
+    In training, batches come in random order and rows of equal lengths are exchanged; the number of batches is
+    the same in every epoch.
+
+    Args:
+        lengths: (N, 2) of each pair's source and target.
+        budget: most tokens of a batch on either side, padding included.
+        training, seed, rank, world_size: as for BatchOrder.
+    """
+
+    def __init__(
+        self, lengths: Tensor, budget: int, training: bool, seed: int, rank: int, world_size: int
+    ) -> None:
+        super().__init__(len(lengths), 1, training, seed, rank, world_size)
+        self.lengths = lengths
+        self.order, self.sizes = buckets(self.lengths, budget)
+
+    def __len__(self) -> int:
+        if self.training:
+            return len(self.sizes) // self.world_size
+        return len(range(self.rank, len(self.sizes), self.world_size))
+
+    def __iter__(self) -> Iterator[Rows]:
+        skip, self.skip = self.skip, 0
+        order, turns = self.order, torch.arange(len(self.sizes))
+        if self.training:
+            random = generator(self.seed, self.epoch)
+            shuffled = torch.randperm(self.rows, generator=random)
+            order = shuffled[by_length(self.lengths[shuffled])]
+            turns = torch.randperm(len(turns), generator=random)
+        batches = order.split(self.sizes)
+        for turn in turns[self.rank :: self.world_size][: len(self)][skip:].tolist():
+            yield Rows(self.epoch, batches[turn])
+
+
+def buckets(lengths: Tensor, budget: int) -> tuple[Tensor, list[int]]:
+    """Rows sorted by length, and how many of them make each batch.
+
+    Args:
+        lengths: (N, 2) of sources and targets.
+        budget: most tokens of a batch on either side, padding included; a longer row is alone.
+
+    Returns: order (N,), and sizes that sum to N.
+    """
+    order = by_length(lengths)
+    sizes, longest = [0], 0
+    for length in lengths[order].amax(1).tolist():
+        longest = max(longest, length)
+        if sizes[-1] and (sizes[-1] + 1) * longest > budget:
+            sizes.append(0)
+            longest = length
+        sizes[-1] += 1
+    return order, sizes
+
+
+def by_length(lengths: Tensor) -> Tensor:
+    """Order by target length, then by source length; stable."""
+    source, target = lengths.unbind(1)
+    return (target * (int(source.max()) + 1) + source).argsort(stable=True)
+
+
+class ResumableLoader(DataLoader):
+    """A loader of whole batches that continues in the middle of an epoch.
+
+    Lightning saves `state_dict()` in the checkpoint and restores it on resume.
+    """
+
+    def __init__(self, dataset: TokenDataset, order: BatchOrder, num_workers: int = 0) -> None:
+        super().__init__(dataset, batch_size=None, sampler=order, num_workers=num_workers)
+        self.order = order
+        self.yielded = 0
+
+    def __iter__(self) -> Any:
+        self.yielded = self.order.skip
+        for batch in super().__iter__():
+            self.yielded += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Batches yielded in this epoch."""
+        return {"yielded": self.yielded}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continue the epoch after those batches; after a finished epoch, start the next one."""
+        self.order.skip = state["yielded"] % max(1, len(self.order))

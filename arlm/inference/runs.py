@@ -1,0 +1,70 @@
+"""Open a run: its network from the checkpoint, and its data, ready to be read."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from arlm.checkpoints import Loaded, build, load
+from arlm.data.module import TokenDataModule
+from arlm.data.text_files import read_text
+from arlm.errors import UserError
+
+# Options of TextDataModule that belong to the network and stay when other data is read.
+BATCHING = ("length", "batching", "stride", "streams", "overlap")
+
+
+class Run(NamedTuple):
+    """A loaded checkpoint and its data module."""
+
+    loaded: Loaded
+    data: TokenDataModule
+
+
+def open_run(path: str, fragment: str | None = None) -> Run:
+    """A checkpoint and its data.
+
+    Args:
+        path: a .ckpt file, or the folder of a run.
+        fragment: a YAML file of `configs/data/` to read instead of the run's own data, with the checkpoint's
+            tokenizer and batching.
+    """
+    loaded = load(path)
+    description = {k: v for k, v in loaded.data.items() if k != "provenance"}
+    if fragment is not None:
+        description = _from_fragment(fragment, description)
+    data: TokenDataModule = build(description, TokenDataModule)  # type: ignore[type-abstract]
+    if fragment is not None:
+        ours, theirs = type(loaded.domain).__name__, type(data.domain).__name__
+        if ours != theirs:
+            raise UserError(f"--data: '{fragment}' is for {theirs}, but '{path}' is of {ours}")
+    data.domain = loaded.domain
+    longest, length = loaded.net.max_length, data.spec.length
+    if longest is not None and length > longest:
+        raise UserError(
+            f"data.length: rows of {length} tokens do not fit '{path}', whose network holds {longest}"
+        )
+    data.prepare_data()
+    provenance = loaded.data.get("provenance")
+    if fragment is None and data.provenance != provenance:
+        note = f"note: the data differs from that of training, which was {provenance}"
+        print(note, file=sys.stderr)
+    return Run(loaded, data)
+
+
+def _from_fragment(fragment: str, description: dict[str, Any]) -> dict[str, Any]:
+    """The description of other data, read in batches as the network's own data is."""
+    try:
+        content = yaml.safe_load(read_text(Path(fragment), "--data"))
+    except yaml.YAMLError:
+        content = None
+    if not isinstance(content, dict) or "class_path" not in content:
+        raise UserError(f"--data: '{fragment}' names no class_path; give a file like configs/data/")
+    init_args = dict(content.get("init_args") or {})
+    ours = description["init_args"]
+    if "batching" in ours:
+        init_args |= {name: ours[name] for name in BATCHING}
+    return {"class_path": content["class_path"], "init_args": init_args}

@@ -1,0 +1,65 @@
+"""The interface of tokenizers."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from arlm.errors import UserError
+
+
+class Tokenizer(ABC):
+    """str <-> token ids.
+
+    A subclass sets `vocab_size` and `token_bytes`, writes `ids`, `decode` and `definition`, and keeps each
+    constructor argument as an attribute of the same name, plain enough for JSON, so that a checkpoint can
+    describe it.
+    """
+
+    vocab_size: int
+    token_bytes: Tensor  # (V,) float: UTF-8 bytes that each token stands for; 0 for special tokens
+    #: whether text may be cut only where a word ends, without changing its tokens
+    splits_words: ClassVar[bool] = True
+
+    @abstractmethod
+    def ids(self, text: str, strict: bool) -> Tensor:
+        """The tokens of a text without surrogates; see `encode`."""
+
+    @abstractmethod
+    def decode(self, tokens: Tensor) -> str:
+        """Tokens (T,) -> str; bytes that are not UTF-8 become U+FFFD."""
+
+    @property
+    @abstractmethod
+    def definition(self) -> str:
+        """JSON text that determines every token, for fingerprints."""
+
+    def encode(self, text: str, strict: bool = True) -> Tensor:
+        """str -> tokens (T,) int64.
+
+        Args:
+            text: any text.
+            strict: refuse what the tokenizer does not know, even if it has a token for the unknown.
+                Decoding gives back `text` whenever this passes.
+        """
+        if any("\ud800" <= c <= "\udfff" for c in set(text)):
+            raise UserError("text: it holds bytes that are not UTF-8; convert it to UTF-8")
+        return self.ids(text, strict)
+
+    def pieces(self, tokens: Tensor) -> list[str]:
+        """Each token (T,) decoded by itself, for the axes of a picture."""
+        return [self.decode(token[None]) for token in tokens]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the class and the definition: equal for tokenizers that give equal tokens."""
+        return hashlib.sha256(f"{type(self).__name__} {self.definition}".encode()).hexdigest()
+
+
+def utf8_bytes(tokens: list[str]) -> Tensor:
+    """UTF-8 bytes of each token's text, (V,) float."""
+    return torch.tensor([float(len(token.encode())) for token in tokens])

@@ -1,0 +1,88 @@
+"""Byte pair encoding (BPE), and other tokenizers in the JSON format of the `tokenizers` library.
+
+References:
+    | Neural Machine Translation of Rare Words with Subword Units (Sennrich et al., 2016)
+    | https://arxiv.org/abs/1508.07909
+    | Language Models are Unsupervised Multitask Learners (Radford et al., 2019): byte level
+    | https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from itertools import chain
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer as Library
+from tokenizers import decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+
+from arlm.tokenizers.library import LibraryTokenizer
+
+# White space in Python but not in Unicode, or the reverse: such text is left to the library.
+ODD_SPACE = re.compile("[\x1c-\x1f\x85]")
+# GPT-2's pattern never joins two of these chunks, so each one is encoded once and cached.
+CHUNK = re.compile(r"\s+(?!\S)|\s?\S+")
+CACHED = 2**20  # chunks
+
+
+class BPETokenizer(LibraryTokenizer):
+    """Byte-level BPE as in GPT-2, or any other tokenizer of the library, from its JSON text.
+
+    Special tokens count no bytes. The tokens of a byte-level tokenizer count their bytes, those of any other
+    the bytes of their text.
+
+    Args:
+        json_text: in the library's format.
+    """
+
+    def __init__(self, json_text: str) -> None:
+        super().__init__(json_text)
+        self.json_text = json_text
+        byte_level = isinstance(self._library.decoder, decoders.ByteLevel)
+        added = self._library.get_added_tokens_decoder().values()
+        special = {token.content for token in added if token.special}
+        self.token_bytes = torch.zeros(self.vocab_size)
+        for token, index in self._library.get_vocab().items():
+            size = len(token) if byte_level else len(token.encode())
+            self.token_bytes[index] = 0 if token in special else size
+        self._cache: dict[str, list[int]] | None = {} if _splits_as_gpt2(json_text) else None
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int) -> BPETokenizer:
+        """Learn byte-level merges from `texts`; the result encodes any text."""
+        library = Library(models.BPE())
+        library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        library.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        )
+        library.train_from_iterator(texts, trainer)
+        return cls(library.to_str())
+
+    def ids(self, text: str, strict: bool) -> Tensor:
+        if self._cache is None or ODD_SPACE.search(text):
+            return super().ids(text, strict)
+        chunks = CHUNK.findall(text)
+        new = [chunk for chunk in set(chunks) if chunk not in self._cache]
+        if len(self._cache) + len(new) > CACHED:
+            self._cache = {}
+            new = list(set(chunks))
+        encoded = self._library.encode_batch_fast(new, add_special_tokens=False)
+        self._cache |= {chunk: e.ids for chunk, e in zip(new, encoded, strict=True)}
+        ids = list(chain.from_iterable(map(self._cache.__getitem__, chunks)))
+        return torch.from_numpy(np.array(ids, dtype=np.int64))
+
+
+def _splits_as_gpt2(json_text: str) -> bool:
+    """Whether a tokenizer applies byte pairs within GPT-2's split, and nothing else."""
+    parts = json.loads(json_text)
+    split = parts["pre_tokenizer"] or {}
+    plain = not (parts["normalizer"] or parts["post_processor"] or parts["added_tokens"])
+    byte_level = split.get("type") == "ByteLevel" and split["use_regex"]
+    return plain and byte_level and not split["add_prefix_space"] and parts["truncation"] is None

@@ -1,0 +1,71 @@
+"""Label smoothing that changes the gradient and leaves every reported figure a likelihood."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from arlm.core import Autoregressor, Scores
+from arlm.errors import UserError, require
+
+
+def smoothed_score(
+    net: Autoregressor, smoothing: float
+) -> Callable[[Tensor, Tensor | None], Scores] | None:
+    """A function that scores rows as `net.score` does, with the gradient of smoothed labels.
+
+    Args:
+        net: a network whose log-probabilities are the softmax of its logits.
+        smoothing: share of the probability that labels give to all tokens alike, in [0, 1).
+
+    Returns: None without smoothing.
+    """
+    require(0 <= smoothing < 1, "model.label_smoothing", smoothing, "choose from 0 to below 1")
+    if not smoothing:
+        return None
+    kind = type(net)
+    if kind.log_prob is not Autoregressor.log_prob or kind.score is not Autoregressor.score:
+        raise UserError(
+            f"model.label_smoothing: {kind.__name__} scores tokens in a way of its own; choose 0"
+        )
+
+    def score(tokens: Tensor, context: Tensor | None) -> Scores:
+        return Scores(smoothed_log_prob(net(tokens, context), tokens, smoothing))
+
+    return score
+
+
+def smoothed_log_prob(logits: Tensor, tokens: Tensor, smoothing: float) -> Tensor:
+    """log p of `tokens` (...) under `logits` (..., V) in nats, with the gradient of smoothed labels.
+
+    The gradient is that of (1 - smoothing) log p(x) + smoothing * mean over v of log p(v).
+
+    References:
+        | Rethinking the Inception Architecture for Computer Vision (Szegedy et al., 2016), section 7
+        | https://arxiv.org/abs/1512.00567
+    """
+    return _Smoothed.apply(logits, tokens, smoothing)
+
+
+class _Smoothed(torch.autograd.Function):
+    """One pass over the logits forward and one backward, where composing torch's operations takes five."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, tokens: Tensor, smoothing: float) -> Tensor:
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        total = logits.to(dtype).logsumexp(-1, keepdim=True)
+        ctx.save_for_backward(logits, tokens, total)
+        ctx.smoothing = smoothing
+        return (logits.gather(-1, tokens.unsqueeze(-1)).to(dtype) - total).squeeze(-1)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        logits, tokens, total = ctx.saved_tensors
+        slope = slope.unsqueeze(-1)
+        share = ctx.smoothing / logits.shape[-1]
+        result = (logits - total).exp_().neg_().add_(share).mul_(slope)
+        result.scatter_add_(-1, tokens.unsqueeze(-1), slope * (1 - ctx.smoothing))
+        return result.to(logits.dtype), None, None
