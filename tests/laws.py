@@ -98,10 +98,10 @@ SPECS = {  # V ** T sequences are enumerated
     "joint": Spec(4, (5,), context=Spec(4, (4,), pad_id=3), joint=True),
 }
 LABEL = Spec(3, (1,))
-WIDE = {
+WIDE = {  # 7 levels: -2/3 and its like are no exact binary fractions
     "text": Spec(5, (9,)),
-    "grey": Spec(5, (4, 11, 1)),
-    "rgb": Spec(5, (3, 11, 3)),
+    "grey": Spec(7, (4, 11, 1)),
+    "rgb": Spec(7, (3, 11, 3)),
     "pairs": Spec(5, (9,), context=Spec(6, (7,), pad_id=5)),
     "joint": Spec(6, (9,), context=Spec(6, (7,), pad_id=5), joint=True),
 }
@@ -184,6 +184,18 @@ def contexts(net: Autoregressor, count: int = 6) -> Tensor | None:
 # Each law takes a builder `build(specs)` and raises AssertionError.
 
 
+def check_reach(found: Tensor, expected: Tensor, what: str, where: str) -> None:
+    """Compare which of T positions are reached, and tell a leak from a lost dependency."""
+    leaks = (found & ~expected).nonzero().flatten().tolist()
+    lost = (expected & ~found).nonzero().flatten().tolist()
+    assert not leaks, f"LEAK: {what} reaches the {where} {leaks}, which it must not"
+    assert not lost, (
+        f"LOST: {what} does not reach the {where} {lost}. Either a connection is missing, or the network "
+        "forgets: a change that shrinks exponentially drops below the rounding of float64 after some 100 "
+        "tokens. Then shorten the rows, or say in tests/reach.py what the network reaches"
+    )
+
+
 def law_causal_by_perturbation(build: Callable) -> None:
     """Changing x_t leaves the logits of x_0 .. x_t bit-equal and moves just those that should see it."""
     net = build(WIDE)
@@ -193,8 +205,7 @@ def law_causal_by_perturbation(build: Callable) -> None:
         changed = tokens.clone()
         changed[:, t] = (tokens[:, t] + 1 + torch.arange(len(tokens)) % 4) % net.spec.vocab_size
         moved = (net(changed, contexts(net)) != before).any(-1).any(0)
-        wrong = (moved != reach[:, t]).nonzero().flatten().tolist()
-        assert not wrong, f"token {t} reaches, or fails to reach, the logits {wrong}"
+        check_reach(moved, reach[:, t], f"a change of token {t}", "logits")
 
 
 def law_causal_by_gradient(build: Callable) -> None:
@@ -207,8 +218,14 @@ def law_causal_by_gradient(build: Callable) -> None:
         return seen[-1]
 
     handle = net.embed.register_forward_hook(keep)
-    logits = net(rows(net), contexts(net))
+    tokens = rows(net)
+    logits = net(tokens, contexts(net))
     handle.remove()
+    shapes = [tuple(output.shape[:2]) for output in seen]
+    assert set(shapes) == {tuple(tokens.shape)}, (
+        f"`forward` has to call `self.embed` on whole rows {tuple(tokens.shape)}, since this law reads the "
+        f"gradient of each token there; it was called on {shapes}"
+    )
     reach = reach_of(net)
     weights = torch.randn(logits.shape[-1], dtype=logits.dtype)
     for t in range(net.spec.length):
@@ -216,8 +233,23 @@ def law_causal_by_gradient(build: Callable) -> None:
             (logits[:, t] @ weights).sum(), seen, retain_graph=True, materialize_grads=True
         )
         touched = sum(s.abs().reshape(*s.shape[:2], -1).sum((0, 2)) for s in slopes)
-        wrong = ((touched != 0) != reach[t]).nonzero().flatten().tolist()
-        assert not wrong, f"logits {t} depend, or fail to depend, on the tokens {wrong}"
+        check_reach(touched != 0, reach[t], f"the gradient of logits {t}", "tokens")
+
+
+def law_exact_constants(build: Callable) -> None:
+    """In float64 no buffer keeps a float32 rounding: each equals that of a network made in float64."""
+    net = build(WIDE)
+    arguments = checkpoints.describe(net, "spec")["init_args"]
+    torch.set_default_dtype(torch.float64)
+    try:
+        exact = dict(type(net)(net.spec, **arguments).named_buffers())
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for name, buffer in net.named_buffers():
+        wide = buffer.dtype == torch.float64 or not buffer.is_floating_point()
+        assert wide, f"the buffer {name} stays {buffer.dtype} in float64"
+        gap = (buffer.double() - exact[name].double()).abs().max() if buffer.numel() else 0.0
+        assert gap == 0, f"the buffer {name} is off by {gap:.1e} in float64: a float32 constant"
 
 
 def law_normalised(build: Callable) -> None:
@@ -372,6 +404,7 @@ def law_source(build: Callable) -> None:
 LAWS: list[Callable[[Callable], None]] = [
     law_causal_by_perturbation,
     law_causal_by_gradient,
+    law_exact_constants,
     law_normalised,
     law_incremental_is_parallel,
     law_batch_invariant,

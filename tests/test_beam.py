@@ -14,7 +14,7 @@ from arlm.models.lstm_seq2seq import LSTMSeq2Seq
 from arlm.models.rnn import LSTMLanguageModel
 from arlm.models.transformer import TransformerLanguageModel
 from arlm.models.transformer_seq2seq import TransformerSeq2Seq
-from arlm.sampling import Beams, beam_search, generate
+from arlm.sampling import Beams, beam_search, fixed_point, generate
 from arlm.sampling import beam as module
 from arlm.sampling.processors.greedy import Greedy
 
@@ -34,7 +34,7 @@ def build(kind: type[Autoregressor], spec: Spec = PAIRS) -> Autoregressor:
     return laws.lively(kind(given, **SMALL[kind]))
 
 
-def every_row(net: Autoregressor, context: Tensor | None, alpha: float) -> list[list[tuple]]:
+def every_row(net: Autoregressor, context: Tensor | None, penalty: float) -> list[list[tuple]]:
     """All rows that end, or are full, as (score, tokens, log_prob), best first, for each source."""
     length, count = net.spec.length, 1 if context is None else len(context)
     values = itertools.product(range(net.spec.vocab_size), repeat=length)
@@ -44,21 +44,21 @@ def every_row(net: Autoregressor, context: Tensor | None, alpha: float) -> list[
         given = None if context is None else context[i : i + 1].expand(len(rows), -1)
         first = ((rows == END).cumsum(1) - (rows == END).long()) == 0  # up to the first end
         nats = (net.log_prob(rows, given) * first).sum(1)
-        scores = nats / torch.tensor([module.length_norm(int(n), alpha) for n in first.sum(1)])
+        scores = nats / torch.tensor([module.length_norm(int(n), penalty) for n in first.sum(1)])
         best = scores.argsort(descending=True)
         found.append([(scores[j].item(), rows[j].tolist(), nats[j].item()) for j in best])
     return found
 
 
 @KINDS
-@pytest.mark.parametrize("alpha", [0.0, 1.0])
-def test_a_wide_beam_is_exact(kind: type[Autoregressor], alpha: float) -> None:
+@pytest.mark.parametrize("penalty", [0.0, 1.0])
+def test_a_wide_beam_is_exact(kind: type[Autoregressor], penalty: float) -> None:
     net = build(kind)
     context = laws.contexts(net, 5)
     with torch.no_grad():
-        expected = every_row(net, context, alpha)
+        expected = every_row(net, context, penalty)
     beams = beam_search(
-        net, len(expected), beam=250, n_best=4, length_penalty=alpha, context=context
+        net, len(expected), beam=250, n_best=4, length_penalty=penalty, context=context
     )
     for i, rows in enumerate(expected):
         assert beams.tokens[i].tolist() == [tokens for _, tokens, _ in rows[:4]]
@@ -86,8 +86,8 @@ def test_beam_1_is_greedy(kind: type[Autoregressor], ends: bool) -> None:
 
 
 @KINDS
-@pytest.mark.parametrize("alpha", [0.0, 0.6, 2.0])
-def test_stopping_early_loses_nothing(kind, alpha: float, monkeypatch) -> None:
+@pytest.mark.parametrize(("penalty", "saves"), [(0.0, True), (0.6, True), (2.0, False)])
+def test_stopping_early_loses_nothing(kind, penalty: float, saves: bool, monkeypatch) -> None:
     spec = replace(PAIRS, vocab_size=9, shape=(14,))
     net = build(kind, spec)
     net.head.bias.data[END] += 2.0  # rows end, of many lengths
@@ -98,7 +98,7 @@ def test_stopping_early_loses_nothing(kind, alpha: float, monkeypatch) -> None:
 
     def run() -> tuple[Beams, int]:
         rows.clear()
-        return beam_search(net, 8, beam=8, length_penalty=alpha, context=context), sum(rows)
+        return beam_search(net, 8, beam=8, length_penalty=penalty, context=context), sum(rows)
 
     early, fewer = run()
     # nothing scores above 0: the rows are searched until `beam` have ended
@@ -106,7 +106,8 @@ def test_stopping_early_loses_nothing(kind, alpha: float, monkeypatch) -> None:
     late, more = run()
     assert torch.equal(early.tokens, late.tokens)
     assert torch.equal(early.score, late.score)
-    assert fewer < more or alpha > 0.5
+    # With a penalty of 2 the bound of the longest row is above every score, and nothing stops early.
+    assert (fewer < more) == saves
 
 
 @KINDS
@@ -151,13 +152,64 @@ def test_a_prompt_is_kept_and_does_not_count() -> None:
     assert nats.tolist() == pytest.approx(beams.log_prob[:, 0].tolist())
 
 
-def test_padding_is_never_found() -> None:
-    spec = replace(PAIRS, vocab_size=4, pad_id=3)
-    net = build(LSTMSeq2Seq, spec)
-    net.head.bias.data[3] += 5.0  # the likeliest token by far
-    context = laws.contexts(net, 4)
-    beams = beam_search(net, 4, beam=4, n_best=4, context=context)
-    assert not (beams.tokens == 3).any()
+@KINDS
+def test_padding_is_never_found_nor_drawn(kind: type[Autoregressor]) -> None:
+    net = build(kind, replace(PAIRS, vocab_size=5, shape=(9,), pad_id=4))
+    net.head.bias.data[4] += 5.0  # the likeliest token by far
+    context = laws.contexts(net, 8)
+    beams = beam_search(net, 8, beam=4, n_best=4, context=context)
+    assert not (beams.tokens == 4).any()
+    given = {"processors": [Greedy()], "context": context}
+    greedy = generate(net, range(8), **given).tokens
+    ended = (greedy == END).cumsum(1) - (greedy == END).long() > 0
+    assert torch.equal(greedy == 4, ended)  # padding follows the end only
+    alone = beam_search(net, 8, beam=1, context=context).tokens[:, 0]
+    assert torch.equal(alone, greedy.masked_fill(ended, END))
+    assert torch.equal(fixed_point(net, range(8), **given).tokens, greedy)
+    drawn = generate(net, range(8), context=context).tokens
+    ended = (drawn == END).cumsum(1) - (drawn == END).long() > 0
+    assert torch.equal(drawn == 4, ended)
+
+
+def rarely_ending(kind: type[Autoregressor]) -> Autoregressor:
+    """A network whose rows are ended by their longest lengths."""
+    net = build(kind, replace(PAIRS, vocab_size=7, shape=(9,)))
+    net.head.bias.data[END] -= 2.0
+    return net
+
+
+LENGTHS = [2, 9, 4, 1, 7, 9]
+
+
+@KINDS
+@pytest.mark.parametrize("beam", [1, 3])
+def test_rows_with_longest_lengths_are_searched_as_if_alone(
+    kind: type[Autoregressor], beam: int
+) -> None:
+    net = rarely_ending(kind)
+    context = laws.contexts(net, 6)
+    given = {"beam": beam, "n_best": beam}
+    together = beam_search(net, 6, context=context, lengths=LENGTHS, **given)
+    for i, length in enumerate(LENGTHS):
+        own = None if context is None else context[i : i + 1]
+        alone = beam_search(net, 1, length, context=own, **given)
+        assert torch.equal(together.tokens[i, :, :length], alone.tokens[0])
+        assert (together.tokens[i, :, length:] == END).all()
+        assert together.score[i].tolist() == pytest.approx(alone.score[0].tolist())
+
+
+@KINDS
+def test_rows_with_longest_lengths_are_drawn_as_if_alone(kind: type[Autoregressor]) -> None:
+    net = rarely_ending(kind)
+    context = laws.contexts(net, 6)
+    together = generate(net, range(6), context=context, lengths=LENGTHS)
+    for i, length in enumerate(LENGTHS):
+        own = None if context is None else context[i : i + 1]
+        alone = generate(net, [i], length, context=own)
+        assert torch.equal(together.tokens[i, :length], alone.tokens[0])
+        assert (together.tokens[i, length:] == END).all()
+        assert torch.allclose(together.log_prob[i, :length], alone.log_prob[0])
+        assert (together.log_prob[i, length:] == 0).all()
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,28 @@ class MixedLabels(PixelCNN):
         return super().forward(tokens, context) + super().forward(tokens, context.flip(0))
 
 
+class RoundedLevels(PixelCNN):
+    """Intensities are a plain float32 buffer, which keeps its rounding in float64."""
+
+    def __init__(self, spec, **arguments):
+        super().__init__(spec, **arguments)
+        self.embed.constants = lambda dtype: {}
+
+
+class HalfEmbedded(PixelCNN):
+    """The embedding sees half of each row at a time."""
+
+    def image(self, tokens):
+        halves = tokens.chunk(2, dim=1)
+        joined = torch.cat([self.embed(half) for half in halves], dim=1)
+        height, width, channels = self.spec.shape
+        values = torch.nn.functional.pad(joined, (0, self.spec.length - tokens.shape[1]))
+        return values.view(-1, height, width, channels).permute(0, 3, 1, 2)
+
+
 MUTANTS = [
+    (RoundedLevels, "grey", laws.law_exact_constants),
+    (HalfEmbedded, "grey", laws.law_causal_by_gradient),
     (NoShift, "grey", laws.law_causal_by_perturbation),
     (NoShift, "rgb", laws.law_causal_by_gradient),
     (NotFlippedBack, "grey", laws.law_causal_by_perturbation),

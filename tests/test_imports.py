@@ -57,6 +57,12 @@ def room(path: Path) -> str:
     return path.relative_to(ROOT / "arlm").parts[0].removesuffix(".py")
 
 
+def is_verb(path: Path) -> bool:
+    """Whether a file of the command line is a verb: it has a function `main`."""
+    tree = ast.parse(path.read_text())
+    return any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in tree.body)
+
+
 FILES = sorted((ROOT / "arlm").rglob("*.py"))
 
 
@@ -82,6 +88,25 @@ def test_arlm(path: Path) -> None:
             "typing",
             "torch",
         }
+
+
+VERBS = [p for p in sorted((ROOT / "arlm" / "cli").glob("*.py")) if is_verb(p)]
+
+
+@pytest.mark.parametrize("path", VERBS, ids=lambda p: p.stem)
+def test_no_verb_imports_another(path: Path) -> None:
+    verbs = {f"arlm.cli.{verb.stem}" for verb in VERBS}
+    assert len(verbs) == 6
+    assert not [n for n in imports(path) if any(n.startswith(f"{verb}.") for verb in verbs)]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_nothing_switches_over_domains(path: Path) -> None:
+    """What depends on the domain is in its view."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance":
+            kinds = ast.unparse(node.args[1])
+            assert "Domain" not in kinds, f"line {node.lineno}: isinstance(..., {kinds})"
 
 
 @pytest.mark.parametrize(

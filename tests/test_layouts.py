@@ -65,7 +65,7 @@ def test_gpt2_weight_for_weight() -> None:
 
 
 def from_llama(theirs: dict[str, Tensor], depth: int) -> dict[str, Tensor]:
-    """Llama's weights under our names; ours stand together where theirs are separate_documents."""
+    """Llama's weights under our names; queries, keys and values are one matrix here."""
     ours = {
         "embed.weight": theirs["model.embed_tokens.weight"],
         "head.weight": theirs["lm_head.weight"],
@@ -82,8 +82,10 @@ def from_llama(theirs: dict[str, Tensor], depth: int) -> dict[str, Tensor]:
             "mlp.out": ["mlp.down_proj"],
         }
         for mine, names in joined.items():
-            parts = [theirs[f"{layer}.{name}.weight"] for name in names]
-            ours[f"{block}.{mine}.weight"] = torch.cat(parts)
+            for part in ("weight", "bias"):
+                keys = [f"{layer}.{name}.{part}" for name in names]
+                if keys[0] in theirs:
+                    ours[f"{block}.{mine}.{part}"] = torch.cat([theirs[key] for key in keys])
     return ours
 
 
@@ -108,3 +110,43 @@ def test_llama_weight_for_weight(kv_heads: int) -> None:
     shifted = torch.cat([torch.full((2, 1), 1), tokens[:, :-1]], dim=1)
     with torch.no_grad():
         assert (net(tokens) - theirs(shifted).logits).abs().max() < 1e-5  # its norm is float32
+
+
+SIZES = {
+    "vocab_size": 50,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 12,
+    "rms_norm_eps": 1e-5,
+    "attn_implementation": "eager",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs_only", "ours_only"),
+    [
+        ("Mistral", {"sliding_window": 4}, {"sliding_window": 4}),
+        ("Qwen2", {}, {"qkv_bias": True}),
+    ],
+)
+def test_mistral_and_qwen_weight_for_weight(name: str, theirs_only: dict, ours_only: dict) -> None:
+    """A window in every block, and a bias of queries, keys and values alone."""
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{name}Config")(**SIZES, **theirs_only)
+    theirs = getattr(transformers, f"{name}ForCausalLM")(config).double().eval()
+    for parameter in theirs.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    small = {"width": 16, "depth": 3, "heads": 4, "kv_heads": 2, "mlp_width": 24}
+    given = preset("llama") | small | ours_only
+    net = TransformerLanguageModel(Spec(50, (12,)), **given).double().eval()
+    net.load_state_dict(from_llama(theirs.state_dict(), 3))
+    tokens = torch.randint(50, (2, 12))
+    shifted = torch.cat([torch.full((2, 1), 1), tokens[:, :-1]], dim=1)
+    with torch.no_grad():
+        assert (net(tokens) - theirs(shifted).logits).abs().max() < 1e-4  # its norm is float32
+        _, state = net.start(2, 12)
+        stepped, _ = net.advance(tokens[:, :-1], state)
+        assert (stepped - net(tokens)[:, 1:]).abs().max() < 1e-10

@@ -385,7 +385,9 @@ def test_tensorboard_gets_images(tmp_path: Path) -> None:
     )
     trainer.fit(module, data)
     events = EventAccumulator(trainer.log_dir).Reload()
-    assert len(events.Images("samples")) == 3 or events.Tags()["images"]
+    assert events.Tags()["images"] == ["samples"]
+    (image,) = events.Images("samples")
+    assert (image.width, image.height) == (3 * 8, 8)  # the three samples side by side
 
 
 def test_matrices_decay_and_vectors_do_not() -> None:

@@ -20,6 +20,7 @@ from PIL import Image
 
 from arlm.checkpoints import load
 from arlm.core import Spec, token_log_prob
+from arlm.domains import TranslationDomain
 from arlm.errors import UserError
 from arlm.evaluation.bleu import score_translations
 from arlm.inference.translator import Translator
@@ -27,6 +28,7 @@ from arlm.models.lstm_seq2seq import LSTMSeq2Seq
 from arlm.models.rnn import LSTMLanguageModel
 from arlm.models.transformer_seq2seq import TransformerSeq2Seq
 from arlm.sampling.processors import parse_processors
+from arlm.tokenizers import CharacterTokenizer
 from arlm.training.smoothing import smoothed_log_prob, smoothed_score
 
 LINES = ["Fri, the 3rd of March 2017", "12 MAY in 1944", "on Sunday, '04, AUGUST 21"]
@@ -193,7 +195,34 @@ def test_a_translation_does_not_depend_on_its_neighbours(run: Path) -> None:
             assert len({t.text for each in together for t in each}) > 6  # each line its own draw
 
 
-def test_greedy_is_a_rule_and_a_beam_of_1(run: Path) -> None:
+@pytest.mark.parametrize(
+    "search", [{"beam": 3, "n_best": 2}, {"beam": 1}, {"processors": (), "n_best": 2}], ids=str
+)
+def test_the_longest_translation_is_that_of_its_own_source(search: dict) -> None:
+    """Rows that do not end by themselves, in one batch and each alone."""
+    torch.manual_seed(0)
+    domain = TranslationDomain(CharacterTokenizer("abcdef"))
+    net = LSTMSeq2Seq(domain.spec(64), "general", width=8, embedding=6).double().eval()
+    net.head.bias.data[domain.eos_id] = -1e9
+    translator = Translator(net, domain, **search)
+    sources = [translator.encode("abcdef" * n, "line") for n in (1, 5, 3, 8)]
+    together = translator(sources)
+    assert [len(each[0].tokens) for each in together] == [32, 64, 56, 64]
+    for i, source in enumerate(sources):
+        (alone,) = translator([source], first=i)
+        assert [t.text for t in alone] == [t.text for t in together[i]]
+        assert [t.score for t in alone] == pytest.approx([t.score for t in together[i]])
+
+
+def test_a_source_that_is_too_long_is_refused() -> None:
+    for kind in ({"positions": "sinusoidal"}, {"positions": "learned"}):
+        net = TransformerSeq2Seq(PAIRS, width=8, heads=2, depth=1, **kind)
+        with pytest.raises(UserError, match=r"context: a source of 9 tokens .* holds 8"):
+            net(torch.zeros(1, 8, dtype=torch.long), torch.zeros(1, 9, dtype=torch.long))
+        assert net(torch.zeros(1, 8).long(), torch.zeros(1, 8).long()).shape == (1, 8, 6)
+
+
+def test_greedy_is_a_processor_and_a_beam_of_1(run: Path) -> None:
     loaded = load(run / "runs/dates_attention")
     sources = [Translator(*loaded[:2]).encode(line, "line") for line in LINES]
     rule = Translator(*loaded[:2], processors=parse_processors("greedy"))(sources)

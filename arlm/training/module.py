@@ -106,7 +106,7 @@ class AutoregressiveModule(LightningModule):
         if self.global_step % trainer.log_every_n_steps == 0:  # logging a scalar takes 0.3 ms
             self._refuse_divergence([total])
             units = float((batch.units * batch.scored).sum())
-            found = figures(float(nats), float(scored), units, self.net.spec.unit)
+            found = figures(float(nats.detach()), float(scored), units, self.net.spec.unit)
             bits = f"bits_per_{self.net.spec.unit}"
             self.log("train/nll", found["nll"])
             self.log(f"train/{bits}", found[bits], prog_bar=True)
