@@ -210,7 +210,7 @@ def test_long_pairs(files: Path, capsys) -> None:
         (b"\n".join([b"x"] * 30 + [b""] + [b"x"] * 29), r"line 31 of 'train.en.gz' is empty"),
         (b"\xff\n", r"is not UTF-8 text \(byte 0\)"),
         (b"\x1f\x8bbroken", r"cannot read 'train.en.gz'"),
-        (b"", r"is empty; give one sentence a line"),
+        (b"", r"is empty; give one sentence per line"),
     ],
 )
 def test_files_that_do_not_fit(files: Path, content: bytes, said: str) -> None:

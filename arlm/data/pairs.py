@@ -79,5 +79,5 @@ def lines_of(path: Path, field: str) -> list[str]:
     """Lines of a UTF-8 file, plain or gz, stripped of surrounding white space."""
     text = read_text(path, field)
     if not text:
-        raise UserError(f"{field}: '{path}' is empty; give one sentence a line")
+        raise UserError(f"{field}: '{path}' is empty; give one sentence per line")
     return [line.strip() for line in text.removesuffix("\n").split("\n")]
