@@ -58,7 +58,7 @@ def test_an_image_of_the_right_size_is_read_as_it_is(photographs: Path) -> None:
         ({"path": "pictures", "channels": 2}, "data.channels: 2"),
         (
             {"path": "flat", "labels": True},
-            "data.labels: some images of 'flat' lie in no subfolder",
+            "data.labels: some images of 'flat' are in no subfolder",
         ),
         ({"path": "flat"}, "data.path: no image of 'flat' falls into the"),
     ],
