@@ -1,8 +1,8 @@
 """Dates in many written formats, translated to ISO 8601; generated, without any download.
 
-"Fri, the 3rd of March 2017" -> "2017-03-03". A translator has to attend to the source, since all of the output
-depends on it. A format is an order of the parts of a date and a way to write each part. Every way to write a
-part occurs in training; some combinations occur in validation and test only.
+"Fri, the 3rd of March 2017" -> "2017-03-03". No part of the output can be guessed without attending to the
+source. A format is an order of the parts of a date and a way to write each part. Every way to write a part
+occurs in training; some combinations occur in validation and test only.
 """
 
 from __future__ import annotations

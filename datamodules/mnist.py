@@ -41,8 +41,8 @@ MD5 = {  # of MNIST's idx files; the others are checked by size and header
 class MNIST(TokenDataModule):
     """50,000 training, 10,000 validation (the last of the training file) and 10,000 test images.
 
-    With two levels, the binarisation protocol affects the likelihood more than the choice of network, so it is
-    recorded in the provenance of every run:
+    With two levels, the binarisation protocol affects the likelihood more than the choice of network, so it
+    is recorded in the provenance of every run:
 
     - dynamic: a pixel is 1 with probability grey / 255; training pixels are sampled again in every epoch,
       validation and test pixels once, with fixed seeds;

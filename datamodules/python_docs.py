@@ -1,4 +1,4 @@
-"""The Python language reference that ships in every interpreter (`pydoc_data.topics`): English text without any download.
+"""The Python language reference from `pydoc_data.topics`: English text without any download.
 
 The text changes with every release of Python, so figures from two releases cannot be compared; each run
 records the version and a checksum. The alphabet is fixed, so checkpoints stay usable.
@@ -31,8 +31,8 @@ class PythonDocs(TextDataModule):
     """About 80 documents, split by document: one in ten for validation, one in ten for the test.
 
     The tokens are the 95 printable ASCII characters, newline, and one for all other characters. Documents
-    quote one another, so long paragraphs of held-out documents are removed from training, and those of the test
-    from validation.
+    quote one another, so long paragraphs of held-out documents are removed from training, and those of the
+    test from validation.
 
     Args:
         length: as for TextDataModule.

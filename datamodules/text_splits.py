@@ -23,7 +23,8 @@ class TextSplits(FilesDataModule):
     """One file or several for each split. The tokens are prepared once in the user cache.
 
     Args:
-        train, val, test: file or files; relative paths are looked up in the working folder, then in `data_dir`.
+        train, val, test: file or files; relative paths are looked up in the working folder, then in
+            `data_dir`.
         tokenizer: "word": words separated by white space, `<eos>` for the end of a line, and `<unk>` for
             words outside the vocabulary, as Penn Treebank and WikiText are published; "byte";
             "character"; or the path of a tokenizer's JSON from tools/train_tokenizer.py.

@@ -3,9 +3,9 @@
 python examples/rnn_vs_transformer.py --out study [--corpora shakespeare docs] [--seeds 3] [--steps 800]
 
 Trains the transformer (`configs/study_transformer.yaml`) and the LSTM (`configs/study_lstm.yaml`) for the
-same number of tokens, then the LSTM again for the wall time of the transformer, each with several seeds. Runs
-follow one another, so that wall times can be compared. `arlm compare` then scores all of them on the same test
-tokens and writes a report for each corpus. Finished runs are not repeated.
+same number of tokens, then the LSTM again for the wall time of the transformer, each with several seeds.
+Runs follow one another, so that wall times can be compared. `arlm compare` then scores all of them on the
+same test tokens and writes a report for each corpus. Finished runs are not repeated.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ def check_attends(net: Autoregressor) -> None:
 def translate(
     translator: Translator, source_file: IO[bytes], options: argparse.Namespace, out: IO[str]
 ) -> tuple[list[str], list[tuple[Tensor, Translation]]]:
-    """Write translations batch by batch; if a line is refused, those of the lines before it are written first.
+    """Write translations batch by batch; if a line is refused, the translations before it are written first.
 
     Returns: the best translation of each line, and the tokens of the first lines, each with its best
         translation, for attention maps.

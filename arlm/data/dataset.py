@@ -1,8 +1,8 @@
 """Splits of a data set: `dataset[rows]` is a whole batch of tokens.
 
 A batch is a pure function of (seed, epoch, rows), so a run that is killed and resumed in the middle of an
-epoch gets the same batches as an uninterrupted one. Long texts are in `windows` and `continuous`, sentence pairs
-in `pairs`.
+epoch gets the same batches as an uninterrupted one. Long texts are in `windows` and `continuous`, sentence
+pairs in `pairs`.
 """
 
 from __future__ import annotations

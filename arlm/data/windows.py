@@ -55,7 +55,7 @@ class TextDataset(TokenDataset):
         inside: Tensor,
         starts_document: Tensor | None = None,
     ) -> Batch:
-        """Rows that start at tokens `starts` (B,); `inside` (B, T) is false beyond the end of a text or document."""
+        """Rows that start at tokens `starts` (B,); `inside` (B, T) is false beyond the end of the document."""
         last = len(self.corpus) - self.length
         shift = (starts - max(0, last)).clamp(
             min=0

@@ -92,7 +92,7 @@ def appearing(
 
 
 def write_animation(pictures: list[Tensor], path: Path, seconds: float = 4.0) -> Path:
-    """Write pictures (H, W, C) as a GIF that plays for `seconds` and then holds the last picture for 1.5 s."""
+    """Write pictures (H, W, C) as a GIF that lasts `seconds` and then shows the last picture for 1.5 s."""
     path = path.with_suffix(".gif")
     first, *rest = (_pixels(p) for p in pictures)
     each = max(20, round(1000 * seconds / len(pictures)))

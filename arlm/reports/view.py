@@ -126,7 +126,7 @@ class View(ABC, Generic[D]):
         return self.show(tokens)
 
     def surprise(self, tokens: Tensor, nats: Tensor) -> str:
-        """Tokens (N,) as HTML, coloured by their surprise, nats (N,); empty if the domain has no such view."""
+        """Tokens (N,) as HTML, coloured by their surprise, nats (N,); empty if there is no such view."""
         return ""
 
     def quality(

@@ -33,8 +33,8 @@ from arlm.training.smoothing import smoothed_score
 def planned_steps(trainer: Any) -> float:
     """Number of optimizer steps in the whole run.
 
-    Lightning's own estimate is not used for runs counted in epochs: it reads from the loader before a checkpoint
-    has restored the loader's position, and the epoch would start again from its first batch.
+    Lightning's own estimate is not used for runs counted in epochs: it reads from the loader before a
+    checkpoint has restored the loader's position, and the epoch would start again from its first batch.
     """
     if trainer.max_epochs == -1 or trainer.datamodule is None:
         return trainer.estimated_stepping_batches

@@ -16,7 +16,7 @@ from arlm.errors import require
 
 
 def parameter_groups(net: Autoregressor) -> list[dict[str, Any]]:
-    """Parameters by kind. Embeddings (tied heads included) and vectors (norms, biases) get no weight decay."""
+    """Parameters by kind. Embeddings (with tied heads) and vectors (norms, biases) get no weight decay."""
     embeddings = {m.weight for m in net.modules() if isinstance(m, nn.Embedding)}
     head = getattr(net, "head", None)
     heads = {head.weight} if isinstance(head, nn.Linear) else set()
@@ -43,8 +43,8 @@ def parameter_groups(net: Autoregressor) -> list[dict[str, Any]]:
 class Muon(AdamW):
     """W <- (1 - lr wd) W - lr 0.2 sqrt(max(rows, columns)) O, where O is the momentum made orthogonal.
 
-    This is the step of groups whose "kind" is "matrix"; AdamW takes all other groups. The factor 0.2 sqrt(...)
-    gives a step the size of AdamW's (Liu et al., 2025).
+    This is the step of groups whose "kind" is "matrix"; AdamW takes all other groups. The factor 0.2
+    sqrt(...) gives a step the size of AdamW's (Liu et al., 2025).
 
     Args:
         params: groups from `parameter_groups`, each with a "kind".

@@ -51,7 +51,7 @@ def smoothed_log_prob(logits: Tensor, tokens: Tensor, smoothing: float) -> Tenso
 
 
 class _Smoothed(torch.autograd.Function):
-    """Makes one pass over the logits forward and one backward; a composition of torch operations makes five."""
+    """One pass over the logits forward and one backward; composed torch operations would make five."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, tokens: Tensor, smoothing: float) -> Tensor:

@@ -4,10 +4,10 @@ python -m tools.bench.corpus speed
 python -m tools.bench.corpus memory --gigabytes 5 --folder FOLDER
 python -m tools.bench.corpus loading
 
-`speed`: megabytes per second on one core of our encoding and of the library's batch encoding; the text is the
-sources of the Python standard library, the byte pairs are trained on a part of it. `memory`: a synthetic corpus
-is written, prepared and read in random windows; the resident size is printed at each stage. `loading`: the time
-to load a batch of windows, against a training step of the demo's transformer.
+`speed`: megabytes per second on one core of our encoding and of the library's batch encoding; the text is
+the sources of the Python standard library, the byte pairs are trained on a part of it. `memory`: a
+synthetic corpus is written, prepared and read in random windows; the resident size is printed at each
+stage. `loading`: the time to load a batch of windows, against a training step of the demo's transformer.
 """
 
 from __future__ import annotations

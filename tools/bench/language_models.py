@@ -5,9 +5,9 @@ python -m tools.bench.language_models words PEER_FOLDER [--width 650]
 
 `nanogpt`: nanoGPT's model.py at its documented setting for a CPU (4 layers, 4 heads, width 128, rows of 64,
 batch 12), with its optimizer and clipping, against the same network in arlm. `words`: the model.py of
-pytorch/examples' word_language_model (2 layers, batch 20 x 35, 10,000 words), with its SGD and clipping, against
-the same network. Each runs in a process of its own, since `keep_freed_memory` affects a whole process.
-PEER_FOLDER contains the peer's model.py.
+pytorch/examples' word_language_model (2 layers, batch 20 x 35, 10,000 words), with its SGD and clipping,
+against the same network. Each runs in a process of its own, since `keep_freed_memory` affects a whole
+process. PEER_FOLDER contains the peer's model.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Test likelihood of a PixelCNN after equal training time: ours against pytorch-generative's, on binary MNIST.
+"""Test likelihood of PixelCNNs after equal training time, ours and pytorch-generative's, on binary MNIST.
 
 python -m tools.bench.learning --peer FOLDER [--seconds 85] [--threads 2]
 

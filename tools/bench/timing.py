@@ -58,12 +58,12 @@ def in_processes(
     """Start a process for each name, since `keep_freed_memory` affects a whole process.
 
     Args:
-        build: returns the action to time, given the options and a name; defined at the top of a module, so that
-            it can be sent to a process.
+        build: returns the action to time, given the options and a name; defined at the top of a module, so
+            that it can be sent to a process.
         options: options of the benchmark, with `threads`.
         names: names of the actions; those that begin with "arlm" keep freed memory, as `fit` does.
 
-    Returns: for each name, a function that runs its action a number of times and returns the seconds per unit.
+    Returns: for each name, a function that runs the action `times` times and returns the seconds per unit.
     """
     context, runs = get_context("spawn"), {}
     for name in names:

@@ -3,12 +3,12 @@
 python -m tools.bench.translation training PEER_FOLDER --data-dir DATA
 python -m tools.bench.translation decoding PEER_FOLDER
 
-`training`: target tokens per second (end tokens included, padding not) on Multi30k by words (lower case, words
-that occur at least twice), against bentrevett/pytorch-seq2seq's legacy notebooks 4 (packed GRU with additive
-attention, 256 / 512) and 6 (transformer, 3 + 3 layers of 256). The notebooks' classes are run unchanged, in their
-batches of 128 sorted by source; ours have the same sizes. `decoding`: sentences per second of beam search, 100
-sentences of 14 words in one batch, every row forced to 14 steps, against JoeyNMT's transformer of the same
-size.
+`training`: target tokens per second (end tokens included, padding not) on Multi30k by words (lower case,
+words that occur at least twice), against bentrevett/pytorch-seq2seq's legacy notebooks 4 (packed GRU with
+additive attention, 256 / 512) and 6 (transformer, 3 + 3 layers of 256). The notebooks' classes are run
+unchanged, in their batches of 128 sorted by source; ours have the same sizes. `decoding`: sentences per
+second of beam search, 100 sentences of 14 words in one batch, every row forced to 14 steps, against
+JoeyNMT's transformer of the same size.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def notebook(folder: Path, number: int) -> SimpleNamespace:
 
 
 def by_source(pairs: Pairs, domain: TranslationDomain) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """The tutorial's batches, sorted by source in pools of 100: source (S, B), its lengths (B,), target (T, B)."""
+    """The tutorial's batches, sorted by source in pools of 100: source (S, B), lengths (B,), target (T, B)."""
     order = torch.randperm(len(pairs))
     source_end, start = (
         domain.pad_id,

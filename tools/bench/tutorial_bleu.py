@@ -2,8 +2,8 @@
 
 python -m tools.bench.tutorial_bleu TRANSLATIONS REFERENCES [--language en]
 
-Both files are raw text with one sentence per line, plain or gz. Needs spaCy: pip install -e .[bench]. Only the
-rules of its tokenizer are used, so no model is downloaded.
+Both files are raw text with one sentence per line, plain or gz. Needs spaCy: pip install -e .[bench]. Only
+the rules of its tokenizer are used, so no model is downloaded.
 """
 
 from __future__ import annotations
