@@ -161,7 +161,7 @@ def test_padding_is_never_found() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"beam": 0}, "beam: 0"),
         ({"beam": 3, "n_best": 4}, "n-best: 4"),
@@ -170,9 +170,9 @@ def test_padding_is_never_found() -> None:
         ({"prompt": torch.zeros(1, 5, dtype=torch.long)}, "prompt: 5"),
     ],
 )
-def test_bad_arguments(arguments: dict, said: str) -> None:
+def test_bad_arguments(arguments: dict, message: str) -> None:
     net = build(LSTMSeq2Seq)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         beam_search(net, 1, context=laws.contexts(net, 1), **arguments)
 
 

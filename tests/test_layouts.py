@@ -42,11 +42,11 @@ def from_gpt2(theirs: dict[str, Tensor], depth: int) -> dict[str, Tensor]:
         "mlp.out": "mlp.c_proj",
     }
     for i in range(depth):
-        for mine, name in pairs.items():
+        for our_name, name in pairs.items():
             for part in ("weight", "bias"):
                 value = theirs[f"h.{i}.{name}.{part}"]
-                turned = value.T if part == "weight" and "norm" not in mine else value
-                ours[f"blocks.{i}.{mine}.{part}"] = turned
+                turned = value.T if part == "weight" and "norm" not in our_name else value
+                ours[f"blocks.{i}.{our_name}.{part}"] = turned
     return ours | {f"last_norm.{part}": theirs[f"ln_f.{part}"] for part in ("weight", "bias")}
 
 
@@ -65,7 +65,7 @@ def test_gpt2_weight_for_weight() -> None:
 
 
 def from_llama(theirs: dict[str, Tensor], depth: int) -> dict[str, Tensor]:
-    """Llama's weights under our names; ours stand together where theirs are separate_documents."""
+    """Llama's weights under our names; ours are joined where theirs are separate."""
     ours = {
         "embed.weight": theirs["model.embed_tokens.weight"],
         "head.weight": theirs["lm_head.weight"],
@@ -81,9 +81,9 @@ def from_llama(theirs: dict[str, Tensor], depth: int) -> dict[str, Tensor]:
             "mlp.hidden": ["mlp.gate_proj", "mlp.up_proj"],
             "mlp.out": ["mlp.down_proj"],
         }
-        for mine, names in joined.items():
+        for our_name, names in joined.items():
             parts = [theirs[f"{layer}.{name}.weight"] for name in names]
-            ours[f"{block}.{mine}.weight"] = torch.cat(parts)
+            ours[f"{block}.{our_name}.weight"] = torch.cat(parts)
     return ours
 
 
