@@ -1,5 +1,5 @@
-# make demo   a fresh environment, two networks trained and sampled: runs/demo/
-# make test   a fresh environment with the tools of development; lint, types, tests
+# make demo   install into a virtual environment, then train and sample two networks: runs/demo/
+# make test   install with development tools, then lint, check types and run the tests
 
 PYTHON ?= python3
 VENV ?= .venv

@@ -1,1 +1,1 @@
-"""Data sets: one file, one source."""
+"""Data sets, one source per file."""

@@ -1,4 +1,4 @@
-"""CIFAR-10, 32x32 RGB photographs of ten classes, by torchvision.
+"""CIFAR-10: 32x32 RGB photographs of ten classes, read by torchvision.
 
 References:
     | Learning Multiple Layers of Features from Tiny Images (Krizhevsky, 2009)
@@ -27,9 +27,9 @@ class CIFAR10(TokenDataModule):
     """45,000 training, 5,000 validation (the last of the training files) and 10,000 test images.
 
     Args:
-        levels: 256, or a smaller power of two for coarser colours.
+        levels: values per channel: 256, or a smaller power of two for coarser colours.
         labels: condition on the class, 0 to 9.
-        data_dir: folder that holds cifar-10-batches-py; by default ARLM_DATA_DIR or the user's cache.
+        data_dir: folder that contains cifar-10-batches-py; by default $ARLM_DATA_DIR or the user cache.
         batch_size, seed, num_workers: as for TokenDataModule.
     """
 

@@ -1,7 +1,8 @@
-"""Dates as people write them, to ISO 8601: generated, offline, and not to be solved without looking back.
+"""Dates in many written formats, translated to ISO 8601; generated, without any download.
 
-"Fri, the 3rd of March 2017" -> "2017-03-03". A format is an order of parts, a way to write each of them,
-and what stands between. Each way comes in training; some combinations are held out for the test.
+"Fri, the 3rd of March 2017" -> "2017-03-03". No part of the output can be guessed without attending to the
+source. A format is an order of the parts of a date and a way to write each part. Every way to write a part
+occurs in training; some combinations occur in validation and test only.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from arlm.data.parallel_module import ParallelDataModule
 from arlm.errors import require
 
 FIRST, LAST = datetime.date(1900, 1, 1), datetime.date(2099, 12, 31)
-# Whatever the machine's language.
+# English names, independent of the machine's locale.
 NAMES = [
     "January",
     "February",
@@ -38,11 +39,11 @@ MONTHS = ("{month}", "{mon}", "{mon}.", "{MONTH}", "{MON}")
 YEARS = ("{y}", "in {y}", "'{yy}", "A.D. {y}")
 WEEKDAYS = ("", "{weekday}, ", "{wd} ", "on {weekday}, ", "{WD}, ")
 ORDERS = ("{day} {month} {year}", "{month} {day}, {year}", "{year}, {month} {day}")
-HELD_OUT = 8  # one format in so many is for the test, and one for validation
+HELD_OUT = 8  # one format in HELD_OUT is for the test, and one for validation
 
 
 class Format(NamedTuple):
-    """How a date is written."""
+    """A way to write a date: templates for its order and parts."""
 
     order: str
     day: str
@@ -51,12 +52,12 @@ class Format(NamedTuple):
     weekday: str
 
     def write(self, date: datetime.date) -> str:
-        """The date in words."""
+        """The date in this format."""
         day, month, weekday = date.day, NAMES[date.month - 1], WEEK[date.weekday()]
-        ending = "th" if 10 < day < 20 else {1: "st", 2: "nd", 3: "rd"}.get(day % 10, "th")
+        suffix = "th" if 10 < day < 20 else {1: "st", 2: "nd", 3: "rd"}.get(day % 10, "th")
         parts = {
             "d": day,
-            "th": f"{day}{ending}",
+            "th": f"{day}{suffix}",
             "month": month,
             "mon": month[:3],
             "MONTH": month.upper(),
@@ -73,26 +74,26 @@ class Format(NamedTuple):
 
 
 def formats() -> dict[Split, list[Format]]:
-    """All formats, by split: a format is in one of them only, each of its parts in training too.
+    """All formats, by split; a format is in one split only, but each of its parts is in training too.
 
-    A year of two digits stands for 2000 to 2099, told by its apostrophe.
+    A year of two digits, marked by an apostrophe, means 2000 to 2099.
     """
     by_split: dict[Split, list[Format]] = {"train": [], "val": [], "test": []}
     for parts in product(ORDERS, DAYS, MONTHS, YEARS, WEEKDAYS):
-        one = Format(*parts)
-        if one.day == "the {th} of" and one.order != ORDERS[0]:
+        style = Format(*parts)
+        if style.day == "the {th} of" and style.order != ORDERS[0]:
             continue  # nobody writes "March the 3rd of, 2017"
-        by_split[split_of("|".join(one), HELD_OUT)].append(one)
+        by_split[split_of("|".join(style), HELD_OUT)].append(style)
     return by_split
 
 
 class Dates(ParallelDataModule):
-    """Character by character; the formats of validation and test do not occur in training.
+    """Date formats, with characters as tokens; the formats of validation and test do not occur in training.
 
     Args:
-        pairs: in the training split; validation and test have 1,000 each.
+        pairs: number of training pairs; validation and test have 1,000 each.
         length: as for ParallelDataModule.
-        batch_tokens, seed, num_workers: as for ParallelDataModule; the seed does not move the data.
+        batch_tokens, seed, num_workers: as for ParallelDataModule; the seed does not change the data.
     """
 
     def __init__(
@@ -116,13 +117,13 @@ class Dates(ParallelDataModule):
         self.pairs = pairs
 
     def read(self, split: Split) -> Sentences:
-        known = formats()[split]
-        draw = random.Random(f"dates {split}")
+        styles = formats()[split]
+        rng = random.Random(f"dates {split}")
         source, target = [], []
         for _ in range(self.pairs if split == "train" else 1000):
-            style = draw.choice(known)
+            style = rng.choice(styles)
             first = datetime.date(2000, 1, 1) if "yy" in style.year else FIRST
-            day = first + datetime.timedelta(days=draw.randrange((LAST - first).days + 1))
+            day = first + datetime.timedelta(days=rng.randrange((LAST - first).days + 1))
             source.append(style.write(day))
             target.append(day.isoformat())
         return Sentences(source, target)

@@ -1,4 +1,4 @@
-"""Handwritten digits, 8x8 pixels of 17 levels, that ship with scikit-learn: 1,797 images, offline.
+"""Handwritten digits from scikit-learn: 1,797 images of 8x8 pixels and 17 levels, without any download.
 
 References:
     | Combining Multiple Classifiers and Their Application to Handwritten Digit Recognition
@@ -27,7 +27,7 @@ class Digits(TokenDataModule):
     """1,437 training, 180 validation and 180 test images, split by a fixed shuffle.
 
     Args:
-        batch_size, seed, num_workers: as for TokenDataModule; the seed does not move the split.
+        batch_size, seed, num_workers: as for TokenDataModule; the seed does not change the split.
     """
 
     domain: ImageDomain

@@ -24,17 +24,18 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 class ImageFolder(TokenDataModule):
     """Images found anywhere under a folder, read into memory once.
 
-    The shorter side is brought to `size` and the middle cut out. A hash of each file's place in the
-    folder decides its split, so that adding images moves none of the old ones.
+    The shorter side is resized to `size`, and the centre is cropped. A hash of each file's path in the folder
+    decides its split, so that added images leave the split of the others unchanged.
 
     Args:
         path: the folder; a relative one is looked up in the working folder, then in `data_dir`.
         size: height and width in pixels.
         channels: 3 for RGB, 1 for grey.
-        levels: 256, or a smaller power of two.
-        labels: condition on the first subfolder's name, in sorted order.
-        held_out: one image in so many for validation, and as many for the test.
-        data_dir: by default ARLM_DATA_DIR or the user's cache.
+        levels: values per channel: 256, or a smaller power of two.
+        labels: condition on the class, which is the top subfolder of an image; classes are numbered in
+            sorted order.
+        held_out: one image in `held_out` is for validation, and one for the test.
+        data_dir: folder of data sets; by default $ARLM_DATA_DIR or the user cache.
         batch_size, seed, num_workers: as for TokenDataModule.
     """
 
@@ -63,9 +64,9 @@ class ImageFolder(TokenDataModule):
 
     @cached_property
     def files(self) -> list[Path]:
-        """All image files, by their place in the folder."""
-        found = [Path(self.path), data_folder(self.data_dir) / self.path]
-        folder = next((p for p in found if p.is_dir()), None)
+        """All image files under the folder, sorted by path."""
+        candidates = [Path(self.path), data_folder(self.data_dir) / self.path]
+        folder = next((p for p in candidates if p.is_dir()), None)
         if folder is None:
             raise UserError(f"data.path: '{self.path}' is no folder; give a folder of images")
         files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
@@ -78,11 +79,11 @@ class ImageFolder(TokenDataModule):
 
     @cached_property
     def classes(self) -> list[str]:
-        """Names of the first subfolders."""
+        """Names of the top subfolders, sorted."""
         parts = [path.relative_to(self.folder).parts for path in self.files]
         if any(len(p) < 2 for p in parts):
             raise UserError(
-                f"data.labels: some images of '{self.path}' lie in no subfolder; "
+                f"data.labels: some images of '{self.path}' are in no subfolder; "
                 "put each class into a folder of its own, or set labels to false"
             )
         return sorted({p[0] for p in parts})
@@ -94,15 +95,17 @@ class ImageFolder(TokenDataModule):
 
     def build(self, split: Split) -> FixedRows:
         names = [path.relative_to(self.folder) for path in self.files]
-        mine = [n for n in names if split_of(n.as_posix(), self.held_out) == split]
-        if not mine:
+        names_of_split = [n for n in names if split_of(n.as_posix(), self.held_out) == split]
+        if not names_of_split:
             raise UserError(
                 f"data.path: no image of '{self.path}' falls into the {split} split; "
                 "give more images or a smaller held_out"
             )
-        images = torch.stack([self._read(self.folder / name) for name in mine])
+        images = torch.stack([self._read(self.folder / name) for name in names_of_split])
         labels = (
-            torch.tensor([self.classes.index(n.parts[0]) for n in mine]) if self.labels else None
+            torch.tensor([self.classes.index(n.parts[0]) for n in names_of_split])
+            if self.labels
+            else None
         )
         return FixedRows(self.domain.encode(images).to(torch.uint8), self.domain, labels)
 

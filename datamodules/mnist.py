@@ -1,4 +1,4 @@
-"""MNIST, FashionMNIST and KMNIST, 28x28 grey or binary, by torchvision.
+"""MNIST, FashionMNIST and KMNIST: 28x28 pixels, grey or binary, read by torchvision.
 
 References:
     | Gradient-based learning applied to document recognition (LeCun et al., 1998)
@@ -41,20 +41,21 @@ MD5 = {  # of MNIST's idx files; the others are checked by size and header
 class MNIST(TokenDataModule):
     """50,000 training, 10,000 validation (the last of the training file) and 10,000 test images.
 
-    With two levels the grey value is a probability, and the protocol moves the likelihood more than the
-    network does, so it stands in the provenance of every run:
+    With two levels, the binarisation protocol affects the likelihood more than the choice of network, so it
+    is recorded in the provenance of every run:
 
-    - dynamic: training pixels are drawn anew in each epoch; validation and test draws are fixed;
-    - static: all draws are fixed by the seed;
-    - threshold: a pixel is 1 from grey level 128 on (an easier task: never compare it with the others).
+    - dynamic: a pixel is 1 with probability grey / 255; training pixels are sampled again in every epoch,
+      validation and test pixels once, with fixed seeds;
+    - static: all pixels are sampled once, with fixed seeds;
+    - threshold: a pixel is 1 from grey level 128 on (an easier task; not comparable with the others).
 
     Args:
         variant: which of the three sets.
-        levels: 2, or up to 256 for grey.
-        binarize: the protocol for two levels; no matter for more.
+        levels: values per pixel: 2, or a power of two up to 256 for grey.
+        binarize: the protocol for two levels; not used for more.
         labels: condition on the class, 0 to 9.
-        data_dir: folder that holds VARIANT/raw; by default ARLM_DATA_DIR or the user's cache.
-        batch_size, seed, num_workers: as for TokenDataModule; the seed fixes training draws only.
+        data_dir: folder that contains VARIANT/raw; by default $ARLM_DATA_DIR or the user cache.
+        batch_size, seed, num_workers: as for TokenDataModule; the seed affects training only.
     """
 
     domain: ImageDomain
@@ -88,7 +89,7 @@ class MNIST(TokenDataModule):
     def read(self, part: Literal["train", "test"]) -> tuple[Tensor, Tensor]:
         """Images (N, 28, 28, 1) uint8 and labels (N,), downloaded if they are not in `data_dir`.
 
-        Read and verified once; splits and provenance share them.
+        Read and verified once, then kept for the splits and the provenance.
         """
         if part in self._files:
             return self._files[part]
@@ -124,8 +125,8 @@ class MNIST(TokenDataModule):
             return FixedRows(self.domain.encode(images).to(torch.uint8), self.domain, labels)
         if split == "train" and self.binarize == "dynamic":
             return DynamicRows(images.flatten(1), self.domain, self.seed, labels)
-        fixed = {"train": 0, "val": 1, "test": 2}[split]
-        rows = binarized(images.flatten(1), generator(28, fixed))
+        split_seed = {"train": 0, "val": 1, "test": 2}[split]
+        rows = binarized(images.flatten(1), generator(28, split_seed))
         return FixedRows(rows, self.domain, labels)
 
     @cached_property
@@ -140,13 +141,13 @@ class MNIST(TokenDataModule):
 
 
 class DynamicRows(TokenDataset):
-    """Images binarised anew in each epoch.
+    """Images that are binarised again in every epoch.
 
     Args:
         images: (N, T) uint8 grey values.
-        domain: of two levels.
-        seed: of the draws.
-        labels: (N,), if they are the context.
+        domain: an image domain of two levels.
+        seed: of the binarisation.
+        labels: (N,), the class of each image, if it is the context.
     """
 
     def __init__(
@@ -164,7 +165,7 @@ class DynamicRows(TokenDataset):
 
 
 def binarized(grey: Tensor, noise: torch.Generator) -> Tensor:
-    """Each pixel 1 with probability grey / 255, (N, T) uint8."""
+    """Sample each pixel: 1 with probability grey / 255; (N, T) uint8."""
     return (torch.rand(grey.shape, generator=noise) * 255 < grey).to(torch.uint8)
 
 
@@ -176,10 +177,10 @@ def verify(path: Path, images: int, md5: str | None) -> None:
     with path.open("rb") as file:
         header = [int.from_bytes(file.read(4)) for _ in range(4)]
     size = path.stat().st_size
-    sound = header == [0x803, images, 28, 28] and size == 16 + images * 28 * 28
-    if sound and md5 is not None:
-        sound = hashlib.md5(path.read_bytes()).hexdigest() == md5
-    if not sound:
+    intact = header == [0x803, images, 28, 28] and size == 16 + images * 28 * 28
+    if intact and md5 is not None:
+        intact = hashlib.md5(path.read_bytes()).hexdigest() == md5
+    if not intact:
         raise UserError(
             f"data.data_dir: '{path}' is corrupt ({size} bytes); delete it and run again to "
             "download it, or put an intact copy there"

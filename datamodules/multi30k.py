@@ -1,4 +1,4 @@
-"""Multi30k: captions of 31,000 photographs, English and their translations into German.
+"""Multi30k: English captions of 31,000 photographs, and their translations into German.
 
 References:
     | Multi30K: Multilingual English-German Image Descriptions (Elliott et al., 2016)
@@ -17,14 +17,14 @@ from arlm.errors import UserError
 
 
 class Multi30k(ParallelDataModule):
-    """29,000 training, 1,014 validation and 1,000 test pairs, as the authors publish them (task 1, raw).
+    """29,000 training, 1,014 validation and 1,000 test pairs, as published by the authors (task 1, raw).
 
     Reads `multi30k/{train,val,TEST}.{language}`, plain or .gz, in `data_dir`; they come from
     https://github.com/multi30k/dataset and are not downloaded.
 
     Args:
         test: name of the test files.
-        data_dir: folder of data sets; by default ARLM_DATA_DIR or the user's cache.
+        data_dir: folder of data sets; by default $ARLM_DATA_DIR or the user cache.
         options: see ParallelDataModule: source, target, tokenizer, vocab_size, joint, batch_tokens, ...
     """
 
@@ -55,12 +55,12 @@ class Multi30k(ParallelDataModule):
             path = self.folder / f"{name}.{language}{ending}"
             if path.is_file():
                 return path
-        there = [p.name.removesuffix(".gz").rpartition(".") for p in self.folder.glob("*.*")]
-        languages = sorted({tail for head, _, tail in there if head == name})
+        present = [p.name.removesuffix(".gz").rpartition(".") for p in self.folder.glob("*.*")]
+        languages = sorted({tail for head, _, tail in present if head == name})
         if languages:
             mend = f"choose from {', '.join(languages)}"
             raise UserError(f"data.{field}: {language!r} is no language of {name}.*; {mend}")
         raise UserError(
             f"data.test: '{self.folder}' has no files {name}.*; choose from "
-            f"{', '.join(sorted({head for head, _, _ in there if head not in ('train', 'val')}))}"
+            f"{', '.join(sorted({head for head, _, _ in present if head not in ('train', 'val')}))}"
         )

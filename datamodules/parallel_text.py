@@ -12,14 +12,15 @@ from arlm.errors import UserError, require
 
 
 class ParallelText(ParallelDataModule):
-    """Aligned files, plain or gz, one sentence a line.
+    """Aligned files, plain or gz, with one sentence per line.
 
     Args:
-        train: the source's file and the target's; relative ones are looked for in the working folder,
-            then in `data_dir`.
-        val, test: the same for these splits; None takes every so many pairs out of the training files.
-        held_out: share of the training files' pairs that each such split takes, in (0, 0.5).
-        data_dir: folder of data sets; by default ARLM_DATA_DIR or the user's cache.
+        train: the source file and the target file; relative paths are looked up in the working folder, then
+            in `data_dir`.
+        val, test: the two files of these splits; None takes pairs at regular intervals out of the training
+            files.
+        held_out: share of the training files' pairs that a split without files takes, in (0, 0.5).
+        data_dir: folder of data sets; by default $ARLM_DATA_DIR or the user cache.
         options: see ParallelDataModule: source, target, tokenizer, vocab_size, joint, batch_tokens, ...
     """
 
@@ -44,18 +45,18 @@ class ParallelText(ParallelDataModule):
 
     def read(self, split: Split) -> Sentences:
         files = {"val": self.val, "test": self.test}
-        own = files.get(split)
-        if own is not None:
-            return self._pair(own, split)
+        split_files = files.get(split)
+        if split_files is not None:
+            return self._pair(split_files, split)
         pairs = self._pair(self.train, "train")
         taken: list[Literal["val", "test"]] = [s for s in ("val", "test") if files[s] is None]
         step = round(1 / self.held_out)
 
-        def whose(line: int) -> Split:
-            place = line % step
-            return taken[place] if place < len(taken) else "train"
+        def split_of_line(line: int) -> Split:
+            index = line % step
+            return taken[index] if index < len(taken) else "train"
 
-        kept = [i for i in range(len(pairs.source)) if whose(i) == split]
+        kept = [i for i in range(len(pairs.source)) if split_of_line(i) == split]
         if not kept:
             raise UserError(
                 f"data.held_out: {self.held_out} of {len(pairs.source)} pairs leave none for the {split} "

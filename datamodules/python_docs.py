@@ -1,7 +1,7 @@
-"""The Python language reference that ships in every interpreter (`pydoc_data.topics`): real English, offline.
+"""The Python language reference from `pydoc_data.topics`: English text without any download.
 
-It changes with every release of Python, so figures from two releases cannot be compared: the run
-records version and checksum. The alphabet is fixed, so checkpoints stay usable.
+The text changes with every release of Python, so figures from two releases cannot be compared; each run
+records the version and a checksum. The alphabet is fixed, so checkpoints stay usable.
 
 References:
     | The Python Language Reference (Python Software Foundation), PSF licence
@@ -24,15 +24,15 @@ from arlm.tokenizers import CharacterTokenizer
 
 ALPHABET = "\n" + "".join(map(chr, range(32, 127)))  # printable ASCII
 PARTS = 10  # one for validation, one for the test
-QUOTED = 40  # a paragraph this long in two documents is a quotation, not chance
+QUOTED = 40  # characters from which a paragraph in two documents counts as a quotation
 
 
 class PythonDocs(TextDataModule):
-    """About 80 documents, cut by document: one in ten for validation, one in ten for the test.
+    """About 80 documents, split by document: one in ten for validation, one in ten for the test.
 
-    The tokens are 95 printable ASCII characters, newline and one for all others. Documents quote one
-    another, so a paragraph that stands in a held-out document is taken out of training (and one of the
-    test out of validation).
+    The tokens are the 95 printable ASCII characters, newline, and one for all other characters. Documents
+    quote one another, so long paragraphs of held-out documents are removed from training, and those of the
+    test from validation.
 
     Args:
         length: as for TextDataModule.
@@ -49,7 +49,7 @@ class PythonDocs(TextDataModule):
 
     def read(self, split: Split) -> Corpus:
         kept: dict[str, list[str]] = {}
-        quoted: set[str] = set()
+        quoted: set[str] = set()  # paragraphs of the splits before
         for held in ("test", "val", "train"):
             names = [name for name in sorted(topics) if split_of(name, PARTS) == held]
             documents = [topics[name].split("\n\n") for name in names]

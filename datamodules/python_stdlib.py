@@ -1,4 +1,4 @@
-"""The interpreter's own sources: about 10 MB of Python, offline.
+"""Sources of the Python standard library: about 10 MB, without any download.
 
 References:
     | The Python Standard Library (Python Software Foundation), PSF licence
@@ -25,7 +25,7 @@ SKIPPED = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__py
 
 
 class PythonStdlib(TextDataModule):
-    """All *.py of the standard library but its tests, cut by file: 5 % for validation, 5 % for the test.
+    """All *.py files of the standard library except tests, split by file: 5 % validation, 5 % test.
 
     Args:
         tokenizer: "byte", or the path of a tokenizer's JSON from tools/train_tokenizer.py.
@@ -45,7 +45,7 @@ class PythonStdlib(TextDataModule):
 
     @cached_property
     def files(self) -> dict[str, str]:
-        """Source by relative path, in order."""
+        """Source texts by relative path, sorted."""
         root = Path(sysconfig.get_path("stdlib"))
         paths = sorted(
             p for p in root.rglob("*.py") if not SKIPPED & set(p.relative_to(root).parts)

@@ -1,4 +1,4 @@
-"""Any UTF-8 text file or files."""
+"""Any UTF-8 text, in one file or several."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from arlm.tokenizers import CharacterTokenizer
 
 
 class TextFile(FilesDataModule):
-    """Files read one after the other, then cut: the first part for training, the end held out.
+    """Files joined in order, then split: the first part is for training, the end is held out.
 
-    The held-out part is halved into validation and test, or serves as both. The tokens are prepared once,
-    in the user's cache, and are read from there: the text may be larger than memory.
+    The held-out part is halved into validation and test, or serves as both. The tokens are prepared once in
+    the user cache and memory-mapped, so the text may be larger than memory.
 
     Args:
-        path: file or files; relative ones are looked for in the working folder, then in `data_dir`.
-        tokenizer: "byte"; "character" (the alphabet is that of the files); or the path of a
+        path: file or files; relative paths are looked up in the working folder, then in `data_dir`.
+        tokenizer: "byte"; "character" (the alphabet of the files); or the path of a
             tokenizer's JSON from tools/train_tokenizer.py.
-        held_out: fraction of the bytes that is not trained on, in (0, 1).
+        held_out: fraction of the bytes that is held out, in (0, 1).
         one_held_out: validation and test are the same text, as in nanoGPT's split of Tiny Shakespeare.
-        separator: text behind which a document ends; without one, a file is a document.
-        data_dir: folder of data sets; by default ARLM_DATA_DIR or the user's cache.
+        separator: text after which a document ends; without one, a file is a document.
+        data_dir: folder of data sets; by default $ARLM_DATA_DIR or the user cache.
         options: see TextDataModule: length, batching, stride, streams, overlap, separate_documents, ...
     """
 
@@ -67,7 +67,7 @@ class TextFile(FilesDataModule):
         return list(self._between(begin, end))
 
     def _between(self, begin: int, end: int) -> list[Piece]:
-        """Bytes `begin` to `end` of all files side by side."""
+        """Bytes `begin` to `end` of the joined files."""
         pieces, first = [], 0
         for file in self.files:
             size = file.stat().st_size
@@ -77,13 +77,13 @@ class TextFile(FilesDataModule):
             first += size
         return pieces
 
-    def _whole_character(self, place: int) -> int:
-        """The next byte that begins a character of UTF-8."""
-        for piece in self._between(place, min(place + 4, self.size)):
+    def _whole_character(self, position: int) -> int:
+        """The first byte from `position` on that starts a UTF-8 character."""
+        for piece in self._between(position, min(position + 4, self.size)):
             with piece.path.open("rb") as file:
                 file.seek(piece.begin)
                 for byte in file.read(piece.end - piece.begin):
                     if byte & 0xC0 != 0x80:
-                        return place
-                    place += 1
-        return place
+                        return position
+                    position += 1
+        return position

@@ -1,4 +1,4 @@
-"""Text whose splits are files: Penn Treebank, WikiText, or one's own."""
+"""Text with a file for each split, such as Penn Treebank and WikiText."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ Files = str | list[str]
 
 
 class TextSplits(FilesDataModule):
-    """One file or several for each split. The tokens are prepared once, in the user's cache.
+    """One file or several for each split. The tokens are prepared once in the user cache.
 
     Args:
-        train, val, test: file or files; relative ones are looked for in the working folder, then in
+        train, val, test: file or files; relative paths are looked up in the working folder, then in
             `data_dir`.
-        tokenizer: "word": what stands between white space, `<eos>` for the end of a line, and `<unk>` for
+        tokenizer: "word": words separated by white space, `<eos>` for the end of a line, and `<unk>` for
             words outside the vocabulary, as Penn Treebank and WikiText are published; "byte";
             "character"; or the path of a tokenizer's JSON from tools/train_tokenizer.py.
-        words_from: whose words or characters the vocabulary holds; "all" as pytorch/examples does.
-        separator: text behind which a document ends; without one, a file is a document.
-        data_dir: folder of data sets; by default ARLM_DATA_DIR or the user's cache.
+        words_from: splits that the vocabulary of words or characters is collected from: "train", or "all"
+            as in pytorch/examples.
+        separator: text after which a document ends; without one, a file is a document.
+        data_dir: folder of data sets; by default $ARLM_DATA_DIR or the user cache.
         options: see TextDataModule: length, batching, stride, streams, overlap, separate_documents, ...
 
     References:
@@ -58,13 +59,15 @@ class TextSplits(FilesDataModule):
         splits: dict[Split, Files] = {"train": train, "val": val, "test": test}
         self.name = train if isinstance(train, str) else ", ".join(train)
         self.files = {split: self._find(split, files) for split, files in splits.items()}
-        every = [file for files in self.files.values() for file in files]
-        known = self.files["train"] if words_from == "train" else every
+        all_files = [file for files in self.files.values() for file in files]
+        vocabulary_files = self.files["train"] if words_from == "train" else all_files
         if tokenizer == "word":
-            self.domain = TextDomain(WordTokenizer(vocabulary(known)))
+            self.domain = TextDomain(WordTokenizer(vocabulary(vocabulary_files)))
         elif tokenizer == "character":
             self.domain = TextDomain(
-                CharacterTokenizer(set().union(*texts(known, False)), words_from == "train")
+                CharacterTokenizer(
+                    set().union(*texts(vocabulary_files, False)), words_from == "train"
+                )
             )
         else:
             self.domain = TextDomain(named_tokenizer(tokenizer))
@@ -78,21 +81,21 @@ class TextSplits(FilesDataModule):
 
 
 def vocabulary(files: Sequence[Path]) -> list[str]:
-    """Words of some files, the most frequent first; counted once and kept beside the prepared corpora."""
+    """Words of files, most frequent first; counted once and cached with the prepared corpora."""
     stats = [path.stat() for path in files]
     key = json.dumps(
         [(str(p.resolve()), s.st_size, s.st_mtime_ns) for p, s in zip(files, stats, strict=True)]
     )
     name = hashlib.sha256(key.encode()).hexdigest()[:20]
-    kept = prepared_folder() / f"{name}.words.json"
-    if kept.exists():
-        return json.loads(kept.read_bytes())
+    cached = prepared_folder() / f"{name}.words.json"
+    if cached.exists():
+        return json.loads(cached.read_bytes())
     counts: Counter[str] = Counter()
     for text in texts(files):
         counts.update(text.split())
     words = [word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
     if not words:
         raise UserError(f"data: '{files[0]}' holds no words; give text")
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(kept, json.dumps(words).encode())
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(cached, json.dumps(words).encode())
     return words

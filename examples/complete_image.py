@@ -1,4 +1,4 @@
-"""Keep the upper half of test digits and let the network draw the lower half, four times each.
+"""Keep the upper half of test digits, and sample the lower half four times for each.
 
 python examples/complete_image.py runs/digits_pixelcnn completed.png
 """
@@ -17,5 +17,5 @@ digits = Digits().dataset("test").tokens[:8].long()  # (8, 64)
 forced = digits.repeat_interleave(4, dim=0)
 forced[:, forced.shape[1] // 2 :] = -1  # free
 completed = arlm.generate(net, arlm.row_seeds(0, len(forced)), forced=forced).tokens
-rows = torch.cat([digits[:, None], completed.view(8, 4, -1)], dim=1)  # the truth first
+rows = torch.cat([digits[:, None], completed.view(8, 4, -1)], dim=1)  # the original first
 print(write_image(grid(domain.decode(rows.flatten(0, 1)), columns=5), Path(sys.argv[2])))

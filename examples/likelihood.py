@@ -1,4 +1,4 @@
-"""How many bits a trained network needs for your text, and where it is surprised.
+"""Bits that a trained network needs for a text, in total and for each character.
 
 python examples/likelihood.py runs/docs_transformer "The return statement leaves the function."
 """

@@ -1,11 +1,11 @@
-"""RNN or transformer? An LSTM and a GPT of equal size on the same text, for equal tokens and for equal time.
+"""RNN or transformer? Compare an LSTM and a GPT of equal size, trained for equal tokens and for equal time.
 
 python examples/rnn_vs_transformer.py --out study [--corpora shakespeare docs] [--seeds 3] [--steps 800]
 
 Trains the transformer (`configs/study_transformer.yaml`) and the LSTM (`configs/study_lstm.yaml`) for the
-same number of tokens, then the LSTM once more for as long as the transformer took, each with several
-seeds, one after the other, so that wall times can be compared. `arlm compare` then scores all of them on
-the same test tokens and writes a report for each corpus. A run that is there already is not made again.
+same number of tokens, then the LSTM again for the wall time of the transformer, each with several seeds.
+Runs follow one another, so that wall times can be compared. `arlm compare` then scores all of them on the
+same test tokens and writes a report for each corpus. Finished runs are not repeated.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ DATA = {"shakespeare": "shakespeare", "docs": "python_docs"}
 
 
 def arlm(arguments: str) -> None:
-    """Print and run one command; stop the study if it fails."""
+    """Print and run one command; exit if it fails."""
     print(f"\n$ python -m arlm {arguments}", flush=True)
-    done = subprocess.run([sys.executable, "-m", "arlm", *shlex.split(arguments)])
-    if done.returncode:
-        sys.exit(done.returncode)
+    process = subprocess.run([sys.executable, "-m", "arlm", *shlex.split(arguments)])
+    if process.returncode:
+        sys.exit(process.returncode)
 
 
 def train(config: str, data: str, steps: int, seed: int, out: Path, name: str) -> Path:
-    """One run, unless it was made before; its folder."""
+    """Train one run, unless it is finished already; returns its folder."""
     run = out / "runs" / name
     if not list(run.rglob("finished")):
         data_file = CONFIGS / "data" / f"{data}.yaml"
@@ -51,7 +51,7 @@ def train(config: str, data: str, steps: int, seed: int, out: Path, name: str) -
 
 
 def seconds(runs: list[Path]) -> float:
-    """Median wall time of some runs."""
+    """Median wall time of the runs."""
     return statistics.median(checkpoints.read(last(run))["effort"]["seconds"] for run in runs)
 
 
@@ -61,38 +61,50 @@ def last(run: Path) -> Path:
 
 
 def main() -> None:
-    """Train, compare, and say where to look."""
+    """Train all runs of each corpus and compare them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--out", type=Path, default=Path("study"))
     parser.add_argument("--corpora", nargs="+", default=list(DATA), choices=list(DATA))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=800, help="of 2,048 tokens; a multiple of 4")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=800,
+        help="training steps of 2,048 tokens; a multiple of 4 (default 800)",
+    )
     options = parser.parse_args()
     seeds = range(options.seeds)
     for corpus in options.corpora:
         data, out = DATA[corpus], options.out
         given = {"data": data, "out": out}
-        gpts = [
+        transformer_runs = [
             train(
                 TRANSFORMER, steps=options.steps, seed=s, name=f"{corpus}_transformer_{s}", **given
             )
             for s in seeds
         ]
-        lstms = [
+        lstm_runs = [
             train(LSTM, steps=options.steps, seed=s, name=f"{corpus}_lstm_tokens_{s}", **given)
             for s in seeds
         ]
-        more = 4 * max(1, round(options.steps / 4 * seconds(gpts) / seconds(lstms)))
-        longer = [
-            train(LSTM, steps=more, seed=s, name=f"{corpus}_lstm_time_{s}", **given) for s in seeds
+        steps_same_time = 4 * max(
+            1, round(options.steps / 4 * seconds(transformer_runs) / seconds(lstm_runs))
+        )
+        longer_runs = [
+            train(LSTM, steps=steps_same_time, seed=s, name=f"{corpus}_lstm_time_{s}", **given)
+            for s in seeds
         ]
-        groups = {"transformer": gpts, "lstm_same_tokens": lstms, "lstm_same_time": longer}
+        groups = {
+            "transformer": transformer_runs,
+            "lstm_same_tokens": lstm_runs,
+            "lstm_same_time": longer_runs,
+        }
         named = " ".join(
             f"{name}={','.join(str(last(run)) for run in runs)}" for name, runs in groups.items()
         )
         arlm(f"compare {named} --out {out / corpus}.html")
         (out / f"{corpus}.json").write_text(
-            json.dumps({"steps": options.steps, "steps_same_time": more}) + "\n"
+            json.dumps({"steps": options.steps, "steps_same_time": steps_same_time}) + "\n"
         )
 
 

@@ -23,15 +23,15 @@ ROOT = Path(__file__).parents[1]
 
 
 @dataclass
-class Told:
-    """What a command said and how it ended."""
+class Result:
+    """Exit code and output of a command."""
 
     code: int
     out: str
     err: str
 
     def error(self) -> str:
-        """The one line of a refusal."""
+        """The one-line message of a command that refused its input."""
         assert self.code == 2, self.err
         assert "Traceback" not in self.out + self.err
         lines = [line for line in self.err.splitlines() if "error" in line]
@@ -41,7 +41,7 @@ class Told:
         return lines[0]
 
 
-def run_arlm(*arguments: object, folder: Path = Path()) -> Told:
+def run_arlm(*arguments: object, folder: Path = Path()) -> Result:
     """Run the command line in this process, which saves its imports."""
     from arlm.__main__ import main
 
@@ -49,18 +49,18 @@ def run_arlm(*arguments: object, folder: Path = Path()) -> Told:
     argv = patch.object(sys, "argv", ["arlm", *map(str, arguments)])
     with argv, chdir(folder), redirect_stdout(out), redirect_stderr(err):
         code = main()
-    return Told(code, out.getvalue(), err.getvalue())
+    return Result(code, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Prepared corpora of tests are nobody else's."""
+    """Give each test an empty cache, so that no prepared corpus is shared."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture
 def data_dir() -> Path:
-    """The folder of real data sets, or a skip."""
+    """The folder of real data sets; without one the test is skipped."""
     folder = os.environ.get("ARLM_DATA_DIR")
     if not folder or not Path(folder).is_dir():
         pytest.skip("needs the data sets of ARLM_DATA_DIR")

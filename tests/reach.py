@@ -1,6 +1,6 @@
 """Which earlier tokens each token's logits should see, followed through the layers as drawn in the papers.
 
-A reach maps each place (row, column, channel) to the set of positions that its features depend on.
+A reach maps each position (row, column, channel) to the set of positions that its features depend on.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ from torch import Tensor
 from arlm.core import Autoregressor
 from arlm.models.neural_ngram import NeuralNGram
 
-Place = tuple[int, int, int]
-Reach = dict[Place, frozenset[Place]]
+Position = tuple[int, int, int]
+Reach = dict[Position, frozenset[Position]]
 
 
-def positions(net: Autoregressor) -> list[Place]:
+def positions(net: Autoregressor) -> list[Position]:
     height, width, channels = net.spec.shape
     return list(itertools.product(range(height), range(width), range(channels)))
 
 
-def union(sets: Iterable[frozenset[Place]]) -> frozenset[Place]:
+def union(sets: Iterable[frozenset[Position]]) -> frozenset[Position]:
     return frozenset().union(*sets)
 
 
-def convolved(reach: Reach, sees: Callable[[Place, Place], bool]) -> Reach:
-    """What a layer's outputs reach, if `sees(target, source)` tells which inputs each one reads."""
+def convolved(reach: Reach, sees: Callable[[Position, Position], bool]) -> Reach:
+    """What a layer's outputs reach, where `sees(target, source)` says which inputs each output reads."""
     return {t: union(reach[s] for s in reach if sees(t, s)) for t in reach}
 
 
-def masked(height: int, width: int, itself: bool) -> Callable[[Place, Place], bool]:
-    """Mask A (without itself) or B of a kernel with so many rows and columns on each side."""
+def masked(height: int, width: int, itself: bool) -> Callable[[Position, Position], bool]:
+    """Mask A (without itself) or B of a kernel with `height` rows and `width` columns on each side."""
 
-    def sees(target: Place, source: Place) -> bool:
+    def sees(target: Position, source: Position) -> bool:
         dy, dx = source[0] - target[0], source[1] - target[1]
         if abs(dy) > height or abs(dx) > width:
             return False
@@ -50,7 +50,7 @@ def start(net: Autoregressor) -> Reach:
     return {p: frozenset([p]) for p in positions(net)}
 
 
-def pixel(reach: Reach, i: int, j: int) -> frozenset[Place]:
+def pixel(reach: Reach, i: int, j: int) -> frozenset[Position]:
     """All channels of a pixel; nothing outside the image."""
     return union(reach.get((i, j, c), frozenset()) for c in range(3))
 
@@ -96,7 +96,7 @@ def diagonal_bilstm(net: Autoregressor) -> Reach:
 def gated_pixelcnn(net: Autoregressor) -> Reach:
     image, side = start(net), net.kernel // 2
 
-    def above(rows: int, columns: int, own: bool) -> Callable[[Place, Place], bool]:
+    def above(rows: int, columns: int, own: bool) -> Callable[[Position, Position], bool]:
         """The vertical stack's kernels: whole rows, all channels."""
         return lambda t, s: -rows <= s[0] - t[0] < own and abs(s[1] - t[1]) <= columns
 

@@ -213,7 +213,7 @@ def test_rows_with_longest_lengths_are_drawn_as_if_alone(kind: type[Autoregresso
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"beam": 0}, "beam: 0"),
         ({"beam": 3, "n_best": 4}, "n-best: 4"),
@@ -222,9 +222,9 @@ def test_rows_with_longest_lengths_are_drawn_as_if_alone(kind: type[Autoregresso
         ({"prompt": torch.zeros(1, 5, dtype=torch.long)}, "prompt: 5"),
     ],
 )
-def test_bad_arguments(arguments: dict, said: str) -> None:
+def test_bad_arguments(arguments: dict, message: str) -> None:
     net = build(LSTMSeq2Seq)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         beam_search(net, 1, context=laws.contexts(net, 1), **arguments)
 
 

@@ -1,4 +1,4 @@
-"""The command line as its users see it: runs that work, and bad input told in one line."""
+"""The command line as its users see it: runs that work, and one-line errors for bad input."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, Told, run_arlm
+from conftest import ROOT, Result, run_arlm
 from PIL import Image
 
 from arlm.__main__ import entry
@@ -25,7 +25,7 @@ TINY = ["--model.net.width", "4", "--model.net.depth", "1", "--trainer.accelerat
 
 
 @pytest.fixture
-def arlm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Told]:
+def arlm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
     """Run the command line in an empty folder."""
     monkeypatch.chdir(tmp_path)
     return run_arlm
@@ -74,9 +74,9 @@ def test_a_run_leaves_all_that_is_needed(runs: Path) -> None:
 
 
 def test_sample_draws_a_grid(arlm, runs: Path) -> None:
-    told = arlm("sample", runs / "digits_pixelcnn", "--n", 6, "--out", "deep/grid.png")
-    assert told.code == 0, told.err
-    assert told.out.strip() == "deep/grid.png"
+    result = arlm("sample", runs / "digits_pixelcnn", "--n", 6, "--out", "deep/grid.png")
+    assert result.code == 0, result.err
+    assert result.out.strip() == "deep/grid.png"
     assert Image.open("deep/grid.png").size[0] > 3 * 64
     first = Path("deep/grid.png").read_bytes()
     assert arlm("sample", runs / "digits_pixelcnn", "--n", 6, "--out", "again.png").code == 0
@@ -100,9 +100,11 @@ def picture(runs: Path) -> Path:
 
 def test_sample_completes_an_image(arlm, runs: Path, picture: Path) -> None:
     given = ["--complete", picture / "digit.png", "--n", 3]
-    told = arlm("sample", runs / "digits_pixelcnn", *given, "--keep", "left:0.5", "--gif", "a.gif")
-    assert told.code == 0, told.err
-    assert told.out.split() == ["samples.png", "a.gif"]
+    result = arlm(
+        "sample", runs / "digits_pixelcnn", *given, "--keep", "left:0.5", "--gif", "a.gif"
+    )
+    assert result.code == 0, result.err
+    assert result.out.split() == ["samples.png", "a.gif"]
     assert Image.open("a.gif").n_frames > 20
     samples = Image.open("samples.png").convert("L")
     zoom = 8
@@ -118,26 +120,26 @@ def test_sample_completes_an_image(arlm, runs: Path, picture: Path) -> None:
     assert Path("samples.png").read_bytes() == again
 
 
-def test_sample_sweeps_a_rule(arlm, runs: Path) -> None:
-    told = arlm("sample", runs / "digits_pixelcnn", "--sweep", "temperature=0.5,1", "--n", 3)
-    assert told.code == 0, told.err
+def test_sample_sweeps_a_processor(arlm, runs: Path) -> None:
+    result = arlm("sample", runs / "digits_pixelcnn", "--sweep", "temperature=0.5,1", "--n", 3)
+    assert result.code == 0, result.err
     width, height = Image.open("samples.png").size
     assert height < 160 < width
-    assert "384 tokens" in told.err
+    assert "384 tokens" in result.err
 
 
 def test_score_draws_where_an_image_surprises(arlm, runs: Path, picture: Path) -> None:
     digit = str(picture / "digit.png")
-    told = arlm("score", runs / "digits_pixelcnn", digit, digit, "--json", "--out", "heat.png")
-    assert told.code == 0, told.err
-    figures = json.loads(told.out)[digit]
+    result = arlm("score", runs / "digits_pixelcnn", digit, digit, "--json", "--out", "heat.png")
+    assert result.code == 0, result.err
+    figures = json.loads(result.out)[digit]
     assert figures["bits_per_dim"] == pytest.approx(figures["nats"] / 0.6931472 / 64)
     assert Image.open("heat.png").mode == "RGB"
     assert "bits/dim" in arlm("score", runs / "digits_pixelcnn", digit).out
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (
             "sample digits_pixelcnn --complete wide.png",
@@ -163,12 +165,12 @@ def test_score_draws_where_an_image_surprises(arlm, runs: Path, picture: Path) -
         ("score digits_pixelcnn digit.png --label 1", "--label: 1 given"),
     ],
 )
-def test_bad_pictures_and_options_are_told_in_one_line(
-    arlm, runs: Path, picture: Path, monkeypatch: pytest.MonkeyPatch, arguments: str, said: str
+def test_bad_pictures_and_options_have_one_line_errors(
+    arlm, runs: Path, picture: Path, monkeypatch: pytest.MonkeyPatch, arguments: str, message: str
 ) -> None:
     verb, run, *rest = arguments.split()
     monkeypatch.chdir(picture)
-    assert said in arlm(verb, runs / run, *rest).error()
+    assert message in arlm(verb, runs / run, *rest).error()
 
 
 def test_sample_searches_for_the_likeliest_text(arlm, runs: Path) -> None:
@@ -181,11 +183,13 @@ def test_sample_searches_for_the_likeliest_text(arlm, runs: Path) -> None:
     assert all("the fox" in text for text in several)
 
 
-def test_sample_goes_on_from_a_prompt(arlm, runs: Path) -> None:
-    told = arlm("sample", runs / "fox", "--n", 2, "--prompt", "the fox", "--processors", "top_k=3")
-    assert told.code == 0, told.err
-    assert told.out.count("the fox") == 2
-    assert "tokens/s" in told.err
+def test_sample_continues_a_prompt(arlm, runs: Path) -> None:
+    result = arlm(
+        "sample", runs / "fox", "--n", 2, "--prompt", "the fox", "--processors", "top_k=3"
+    )
+    assert result.code == 0, result.err
+    assert result.out.count("the fox") == 2
+    assert "tokens/s" in result.err
     greedy = arlm("sample", runs / "fox", "--n", 2, "--processors", "greedy").out.split("--- 1\n")
     assert greedy[0].removeprefix("--- 0\n") == greedy[1]
     assert arlm("sample", runs / "fox", "--n", 2, "--out", "x.txt").out.strip() == "x.txt"
@@ -193,12 +197,12 @@ def test_sample_goes_on_from_a_prompt(arlm, runs: Path) -> None:
 
 
 def test_evaluate_prints_baselines_beside_the_network(arlm, runs: Path) -> None:
-    told = arlm("evaluate", runs / "digits_pixelcnn", "--baselines", "--json")
-    assert told.code == 0, told.err
-    result = json.loads(told.out)
-    assert result["tokens"] == result["dims"] == 180 * 64
-    assert list(result["models"]) == ["PixelCNN", "uniform", "pixel histogram"]
-    assert result["models"]["uniform"]["bits_per_dim"] == pytest.approx(4.0875, abs=1e-4)
+    result = arlm("evaluate", runs / "digits_pixelcnn", "--baselines", "--json")
+    assert result.code == 0, result.err
+    record = json.loads(result.out)
+    assert record["tokens"] == record["dims"] == 180 * 64
+    assert list(record["models"]) == ["PixelCNN", "uniform", "pixel histogram"]
+    assert record["models"]["uniform"]["bits_per_dim"] == pytest.approx(4.0875, abs=1e-4)
     table = arlm("evaluate", runs / "fox", "--split", "val", "--baselines").out
     assert "180 tokens, 180 bytes" in table
     assert "5-gram" in table
@@ -206,32 +210,32 @@ def test_evaluate_prints_baselines_beside_the_network(arlm, runs: Path) -> None:
 
 def test_test_and_predict_agree_with_evaluate_and_sample(arlm, runs: Path) -> None:
     ckpt = runs / "digits_pixelcnn" / "version_0" / "checkpoints" / "best.ckpt"
-    told = arlm("test", *DIGITS, *TINY, "--ckpt_path", ckpt)
-    assert told.code == 0, told.err
+    result = arlm("test", *DIGITS, *TINY, "--ckpt_path", ckpt)
+    assert result.code == 0, result.err
     evaluated = json.loads(arlm("evaluate", ckpt, "--json").out)
     bits = evaluated["models"]["PixelCNN"]["bits_per_dim"]
-    assert f"{bits:.5f}"[:6] in told.out
+    assert f"{bits:.5f}"[:6] in result.out
     greedy = ["--model.sampler", ROOT / "configs/sampler/greedy.yaml"]
-    told = arlm("predict", *DIGITS, *TINY, "--ckpt_path", ckpt, *greedy)
-    assert told.code == 0, told.err
-    assert "samples:" in told.out
+    result = arlm("predict", *DIGITS, *TINY, "--ckpt_path", ckpt, *greedy)
+    assert result.code == 0, result.err
+    assert "samples:" in result.out
     assert arlm("validate", *DIGITS, *TINY, "--ckpt_path", ckpt).code == 0
     assert not list(Path("runs").rglob("config.yaml"))  # written in fit only
 
 
 def test_options_on_the_command_line_win_over_the_checkpoint(arlm, runs: Path) -> None:
     ckpt = runs / "digits_pixelcnn" / "version_0" / "checkpoints" / "last.ckpt"
-    told = arlm(
+    result = arlm(
         "fit", *DIGITS, *TINY, "--ckpt_path", ckpt, "--trainer.max_steps", 8, "--samples.n", 0,
         "--trainer.check_val_every_n_epoch", "null", "--trainer.val_check_interval", 4,
     )  # fmt: skip
-    assert told.code == 0, told.err
-    assert "step 8/8" in told.err
+    assert result.code == 0, result.err
+    assert "step 8/8" in result.err
     assert not list(Path("runs").rglob("*.png"))
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["fti"], "verb: 'fti' is not known; did you mean 'fit'?"),
         (["fit"], "model.net, data: missing; name a configuration"),
@@ -273,12 +277,12 @@ def test_options_on_the_command_line_win_over_the_checkpoint(arlm, runs: Path) -
     ],
     ids=lambda value: None if isinstance(value, str) else " ".join(map(str, value[-2:])),
 )  # fmt: skip
-def test_bad_input_is_one_line(arlm, arguments: list, said: str) -> None:
-    assert said in arlm(*arguments).error()
+def test_bad_input_is_one_line(arlm, arguments: list, message: str) -> None:
+    assert message in arlm(*arguments).error()
 
 
 @pytest.mark.parametrize(
-    ("run", "arguments", "said"),
+    ("run", "arguments", "message"),
     [
         ("fox", ["--prompt", "x" * 32], "--prompt: 32 tokens leave nothing to draw in a row of 32"),
         ("fox", ["--prompt", "a" * 9, "--length", 9], "--prompt: 9 tokens leave nothing to draw"),
@@ -298,9 +302,9 @@ def test_bad_input_is_one_line(arlm, arguments: list, said: str) -> None:
     ],
 )
 def test_bad_requests_of_a_checkpoint_are_one_line(
-    arlm, runs: Path, run: str, arguments: list, said: str
+    arlm, runs: Path, run: str, arguments: list, message: str
 ) -> None:
-    assert said in arlm("sample", runs / run, *arguments).error()
+    assert message in arlm("sample", runs / run, *arguments).error()
 
 
 def test_bad_checkpoints_are_one_line(arlm, runs: Path) -> None:
@@ -310,29 +314,29 @@ def test_bad_checkpoints_are_one_line(arlm, runs: Path) -> None:
     for verb in (["sample"], ["evaluate"], ["fit", *DIGITS, *TINY, "--ckpt_path"]):
         assert "truncated or no checkpoint" in arlm(*verb, "truncated.ckpt").error()
         assert "was not written by arlm" in arlm(*verb, "foreign.ckpt").error()
-    told = arlm("test", *DIGITS, "--ckpt_path", good)
-    assert "ckpt_path: the checkpoint holds" in told.error()
+    result = arlm("test", *DIGITS, "--ckpt_path", good)
+    assert "ckpt_path: the checkpoint holds" in result.error()
 
 
 def test_text_that_is_too_short_is_one_line(arlm) -> None:
     docs = ["--config", ROOT / "configs/docs_lstm.yaml", "--data", "datamodules.text_file.TextFile"]
     for text in ("", "a"):
         Path("t.txt").write_text(text)
-        said = arlm("fit", *docs, "--data.path", "t.txt").error()
-        assert f"data.path: 't.txt' has {len(text)} bytes; give a text of at least 2" in said
+        error = arlm("fit", *docs, "--data.path", "t.txt").error()
+        assert f"data.path: 't.txt' has {len(text)} bytes; give a text of at least 2" in error
     Path("t.txt").write_text("abc")
     assert "a split has no text; give more" in arlm("fit", *docs, "--data.path", "t.txt").error()
     Path("t.txt").write_text("abc" * 10)
     assert "has 27 tokens" in arlm("fit", *docs, "--data.path", "t.txt").error()
 
 
-def test_bad_texts_and_readings_are_one_line(arlm, runs: Path) -> None:
+def test_bad_texts_and_batching_have_one_line_errors(arlm, runs: Path) -> None:
     docs = ["--config", ROOT / "configs/docs_transformer.yaml"]
     file = ["--data", "datamodules.text_file.TextFile", "--data.path", "t.txt"]
     splits = ["--data", "datamodules.text_splits.TextSplits", "--data.train", "t.txt"]
     splits += ["--data.val", "t.txt", "--data.test", "t.txt"]
-    said = arlm("fit", *docs, "--data.batching", "continuous", "--trainer.max_steps", 1).error()
-    assert "data.batching: TransformerLanguageModel cannot carry its state" in said
+    error = arlm("fit", *docs, "--data.batching", "continuous", "--trainer.max_steps", 1).error()
+    assert "data.batching: TransformerLanguageModel cannot carry its state" in error
     Path("t.txt").write_bytes(b"text " * 500 + b"\0" + b"text " * 500)
     assert "'t.txt' is binary (a zero at byte 2500)" in arlm("fit", *docs, *file).error()
     assert "'t.txt' is binary" in arlm("fit", *docs, *splits).error()
@@ -349,9 +353,9 @@ def test_bad_texts_and_readings_are_one_line(arlm, runs: Path) -> None:
     config = torch.load(fox, weights_only=True)["arlm"]["config"]
     Path("fox.yaml").write_text(config)
     other = [*file, "--data.tokenizer", "byte", "--data.one_held_out", "false"]
-    told = arlm("fit", "--config", "fox.yaml", *other, "--ckpt_path", fox).error()
-    assert "ckpt_path: the checkpoint knows" in told
-    assert "the data has 256; give the tokenizer" in told
+    error = arlm("fit", "--config", "fox.yaml", *other, "--ckpt_path", fox).error()
+    assert "ckpt_path: the checkpoint knows" in error
+    assert "the data has 256; give the tokenizer" in error
     learned = [
         *file,
         "--model.net.positions",
@@ -364,8 +368,8 @@ def test_bad_texts_and_readings_are_one_line(arlm, runs: Path) -> None:
     assert arlm("fit", *docs, *learned, "--trainer.logger.name", "short").code == 0
     path = next(Path("runs/short").rglob("last.ckpt"))
     longer = [*learned, "--data.length", 160, "--ckpt_path", path]
-    told = arlm("fit", *docs, *longer).error()
-    assert "ckpt_path: net.position_vectors is (128, 128) in the checkpoint and (160, 128)" in told
+    error = arlm("fit", *docs, *longer).error()
+    assert "ckpt_path: net.position_vectors is (128, 128) in the checkpoint and (160, 128)" in error
 
 
 def test_the_console_script_is_the_same() -> None:
@@ -419,7 +423,7 @@ def test_sigterm_saves_and_exits_143(tmp_path: Path) -> None:
 def test_a_class_conditional_network_draws_a_column_for_each_class(
     arlm, runs: Path, photographs: Path
 ) -> None:
-    told = arlm(
+    result = arlm(
         "fit",
         *DIGITS,
         *TINY,
@@ -428,14 +432,14 @@ def test_a_class_conditional_network_draws_a_column_for_each_class(
         *("--data.batch_size", 8, "--trainer.max_epochs", 1, "--trainer.logger.name", "classes"),
         *("--trainer.check_val_every_n_epoch", 1),
     )
-    assert told.code == 0, told.err
+    assert result.code == 0, result.err
     assert arlm("evaluate", "runs/classes", "--baselines").code == 0
     both = arlm("sample", "runs/classes", "--n", 6, "--out", "both.png")
     assert both.code == 0, both.err
     width, height = Image.open("both.png").size
     assert height > 1.3 * width  # two classes, three rows
     assert arlm("sample", "runs/classes", "--label", 1, "--out", "one.png").code == 0
-    said = arlm("sample", "runs/classes", "--label", 2).error()
-    assert "--label: 2" in said
+    error = arlm("sample", "runs/classes", "--label", 2).error()
+    assert "--label: 2" in error
     picture = photographs / "dog" / "00.png"
     assert "--label: the network needs a class" in arlm("score", "runs/classes", picture).error()

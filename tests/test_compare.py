@@ -1,4 +1,4 @@
-"""`arlm compare`: the same tokens or none, paired intervals that cover, one page that needs nothing else."""
+"""`arlm compare`: equal tokens are required, paired intervals cover, the page is self-contained."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_other_data_for_all(runs: Path) -> None:
     )
     assert done.code == 0, done.err
     assert "windows of 128, stride 64" in done.out
-    assert "carried state, 8 streams" in done.out  # each goes on reading as it did
+    assert "carried state, 8 streams" in done.out  # each run keeps its own batching
 
 
 def test_images(runs: Path) -> None:
@@ -116,7 +116,7 @@ def test_page_in_a_browser_is_well_formed(runs: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["runs/gpt", "runs/other"], "'runs/gpt' and 'runs/other' cannot be compared: they score"),
         (["runs/gpt", "runs/digits"], "cannot be compared"),
@@ -129,12 +129,12 @@ def test_page_in_a_browser_is_well_formed(runs: Path) -> None:
         (["runs/gpt", "--out", "other.txt/page.html"], "other.txt"),
     ],
 )
-def test_bad_input_is_one_line(runs: Path, arguments: list[str], said: str) -> None:
+def test_bad_input_is_one_line(runs: Path, arguments: list[str], message: str) -> None:
     done = run_arlm("compare", *arguments, folder=runs)
-    assert said in done.error()
+    assert message in done.error()
 
 
-def test_runs_whose_data_changed_are_refused_with_the_place(runs: Path) -> None:
+def test_runs_whose_data_changed_are_refused_with_the_position(runs: Path) -> None:
     copy = runs / "changed"
     shutil.copytree(runs / "runs" / "other", copy)
     text = (runs / "other.txt").read_text()

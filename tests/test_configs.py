@@ -97,14 +97,14 @@ def test_run_is_short_and_begins_with_launch_line_time_and_result(path: Path) ->
     assert "bits/" in lines[1]
 
 
-def test_every_rule_has_a_fragment() -> None:
+def test_every_processor_has_a_fragment() -> None:
     assert {p.stem for p in (CONFIGS / "sampler").glob("*.yaml")} == set(all_processors())
     for path in (CONFIGS / "sampler").glob("*.yaml"):
-        (entry,) = yaml.safe_load(path.read_text())["rules"]
+        (entry,) = yaml.safe_load(path.read_text())["processors"]
         module, _, name = entry["class_path"].rpartition(".")
-        rule = getattr(sys.modules[module], name)(**entry.get("init_args", {}))
-        assert isinstance(rule, LogitsProcessor)
-        assert rule(torch.zeros(1, 3), torch.zeros(1, 0)).shape == (1, 3)
+        processor = getattr(sys.modules[module], name)(**entry.get("init_args", {}))
+        assert isinstance(processor, LogitsProcessor)
+        assert processor(torch.zeros(1, 3), torch.zeros(1, 0)).shape == (1, 3)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_every_rule_has_a_fragment() -> None:
 def test_an_optimizer_takes_nothing_over_from_the_default(
     name: str, expected: dict, monkeypatch, capsys
 ) -> None:
-    # jsonargparse keeps the arguments of the class before, if the new class has them too
+    # jsonargparse keeps arguments of a replaced class that the new class has too
     from arlm.__main__ import main
 
     config = str(CONFIGS / f"{name}.yaml")

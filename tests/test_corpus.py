@@ -1,4 +1,4 @@
-"""Prepared corpora: the same tokens as at once, used again, resumed, and refused in one line."""
+"""Prepared corpora: equal to encoding at once, reused, resumed, and refused with one-line errors."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_what_has_not_changed_is_not_prepared_again(tmp_path: Path, monkeypatch)
     assert len(list(folder.glob("*/corpus.json"))) == 2
 
 
-def test_a_killed_preparation_goes_on_where_it_stood(
+def test_a_killed_preparation_resumes_where_it_stopped(
     tmp_path: Path, small_blocks, monkeypatch
 ) -> None:
     file, folder = tmp_path / "text.txt", tmp_path / "prepared"
@@ -183,17 +183,17 @@ def test_documents_end_behind_their_separator(tmp_path: Path, small_blocks) -> N
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"text\0text", "is binary"),
         (b"", "bytes; give a text of at least 2"),
         ("é".encode() + "é".encode("latin-1") + b" mixed", "is not UTF-8 text"),
     ],
 )
-def test_bad_files_are_told_in_one_line(content: bytes, told: str, tmp_path: Path) -> None:
+def test_bad_files_have_one_line_errors(content: bytes, message: str, tmp_path: Path) -> None:
     file = tmp_path / "text.txt"
     file.write_bytes(content)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         TextFile(str(file), "byte", length=4).prepare_data()
     assert not list((Path(os.environ["XDG_CACHE_HOME"]) / "arlm").rglob("corpus.json"))
 

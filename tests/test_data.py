@@ -61,7 +61,7 @@ def test_processes_share_out_all_rows_once(training: bool) -> None:
     assert len(seen.unique()) == len(seen) == (24 if training else 26)
 
 
-def test_a_loader_goes_on_where_it_stopped() -> None:
+def test_a_loader_resumes_where_it_stopped() -> None:
     domain = ImageDomain(4, 2, 2)
     dataset = FixedRows(torch.randint(4, (20, 4)), domain)
 
@@ -109,15 +109,15 @@ def test_a_batch_larger_than_the_data_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"batch_size": 0}, "data.batch_size: 0"),
         ({"length": 1}, "data.length: 1"),
         ({"stride": 9}, "data.stride: 9 .* 1 to 8"),
     ],
 )
-def test_bad_sizes_are_refused(arguments: dict, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_bad_sizes_are_refused(arguments: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         Letters(40, **arguments)
 
 
@@ -193,13 +193,13 @@ def test_bad_text_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("")
     (tmp_path / "one.txt").write_text("a")
     (tmp_path / "binary.txt").write_bytes(b"ab\xff" * 9)
-    for name, said in [
+    for name, message in [
         ("missing.txt", "neither in .* ARLM_DATA_DIR"),
         ("empty.txt", "has 0 bytes"),
         ("one.txt", "has 1 bytes"),
         ("binary.txt", r"not UTF-8 text \(byte 2\)"),
     ]:
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             TextFile(str(tmp_path / name)).loader("train")
     with pytest.raises(UserError, match=r"data.tokenizer: cannot read"):
         TextFile(str(tmp_path / "binary.txt"), tokenizer=str(tmp_path / "no.json"))

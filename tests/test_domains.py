@@ -1,4 +1,4 @@
-"""Domains round-trip, and tokens are worth what they stand for."""
+"""Domains round-trip, and the units of tokens are correct."""
 
 import json
 

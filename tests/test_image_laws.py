@@ -20,10 +20,10 @@ from arlm.models.pixelsnail import PixelSNAIL
 
 
 def positions(net: DiagonalBiLSTM, mirrored: bool) -> Tensor:
-    """Where pixel (i, j) of the image, or of its mirror image, stands among the diagonals, (H, W)."""
+    """Index in diagonal order of each pixel (i, j) of the image, or of its mirror image, (H, W)."""
     height, width, _ = net.spec.shape
-    place = diagonal_order(height, width).argsort().view(height, width)
-    return place.flip(1) if mirrored else place
+    index = diagonal_order(height, width).argsort().view(height, width)
+    return index.flip(1) if mirrored else index
 
 
 class NoShift(DiagonalBiLSTM):
@@ -48,7 +48,7 @@ class NotFlippedBack(DiagonalBiLSTM):
 
 
 class PaperDiagonal(DiagonalBiLSTM):
-    """Said to see everything, but the last pixel of the row above is out of sight."""
+    """Claims to see all earlier pixels, but does not see the last pixel of the row above."""
 
     def forward(self, tokens, context=None):
         with torch.no_grad():

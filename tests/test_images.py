@@ -1,4 +1,4 @@
-"""Image data sets from files: splits, labels, protocols, and bad input in one line."""
+"""Image data sets from files: splits, labels, protocols, and one-line errors for bad input."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_an_image_of_the_right_size_is_read_as_it_is(photographs: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"path": "nowhere"}, "data.path: 'nowhere' is no folder"),
         ({"path": "empty"}, "data.path: 'empty' holds no images"),
@@ -58,13 +58,13 @@ def test_an_image_of_the_right_size_is_read_as_it_is(photographs: Path) -> None:
         ({"path": "pictures", "channels": 2}, "data.channels: 2"),
         (
             {"path": "flat", "labels": True},
-            "data.labels: some images of 'flat' lie in no subfolder",
+            "data.labels: some images of 'flat' are in no subfolder",
         ),
         ({"path": "flat"}, "data.path: no image of 'flat' falls into the"),
     ],
 )
 def test_bad_folders_are_refused(
-    photographs: Path, monkeypatch: pytest.MonkeyPatch, arguments: dict, said: str
+    photographs: Path, monkeypatch: pytest.MonkeyPatch, arguments: dict, message: str
 ) -> None:
     monkeypatch.chdir(photographs.parent)
     Path("empty").mkdir()
@@ -77,13 +77,13 @@ def test_bad_folders_are_refused(
         for split in ("train", "val", "test"):
             data.dataset(split)
 
-    with pytest.raises(UserError, match="data") as told:
+    with pytest.raises(UserError, match="data") as caught:
         use()
-    assert said in str(told.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("name", "make", "said"),
+    ("name", "make", "message"),
     [
         ("a.txt", lambda p: p.write_text("no image"), "is not an image; give a PNG or JPEG"),
         ("b.png", lambda p: p.write_bytes(b""), "is not an image"),
@@ -94,12 +94,12 @@ def test_bad_folders_are_refused(
         ("g.png", lambda p: cut(p), "cannot read"),
     ],
 )
-def test_bad_images_are_refused(tmp_path: Path, name: str, make, said: str) -> None:
+def test_bad_images_are_refused(tmp_path: Path, name: str, make, message: str) -> None:
     make(tmp_path / name)
-    with pytest.raises(UserError, match="image:") as told:
+    with pytest.raises(UserError, match="image:") as caught:
         read_image(tmp_path / name, 3, "image")
-    assert said in str(told.value)
-    assert name in str(told.value)
+    assert message in str(caught.value)
+    assert name in str(caught.value)
 
 
 def cut(path: Path) -> None:

@@ -216,7 +216,7 @@ class EncodesPadding(TransformerSeq2Seq):
 
 
 class ReadsAgain(TransformerSeq2Seq):
-    """The source is read anew at every step."""
+    """The source is encoded again at every step."""
 
     def advance(self, tokens, state):
         self._encode(torch.zeros(len(tokens), 1, dtype=torch.long))

@@ -42,11 +42,11 @@ def from_gpt2(theirs: dict[str, Tensor], depth: int) -> dict[str, Tensor]:
         "mlp.out": "mlp.c_proj",
     }
     for i in range(depth):
-        for mine, name in pairs.items():
+        for our_name, name in pairs.items():
             for part in ("weight", "bias"):
                 value = theirs[f"h.{i}.{name}.{part}"]
-                turned = value.T if part == "weight" and "norm" not in mine else value
-                ours[f"blocks.{i}.{mine}.{part}"] = turned
+                turned = value.T if part == "weight" and "norm" not in our_name else value
+                ours[f"blocks.{i}.{our_name}.{part}"] = turned
     return ours | {f"last_norm.{part}": theirs[f"ln_f.{part}"] for part in ("weight", "bias")}
 
 
@@ -81,11 +81,11 @@ def from_llama(theirs: dict[str, Tensor], depth: int) -> dict[str, Tensor]:
             "mlp.hidden": ["mlp.gate_proj", "mlp.up_proj"],
             "mlp.out": ["mlp.down_proj"],
         }
-        for mine, names in joined.items():
+        for our_name, names in joined.items():
             for part in ("weight", "bias"):
                 keys = [f"{layer}.{name}.{part}" for name in names]
                 if keys[0] in theirs:
-                    ours[f"{block}.{mine}.{part}"] = torch.cat([theirs[key] for key in keys])
+                    ours[f"{block}.{our_name}.{part}"] = torch.cat([theirs[key] for key in keys])
     return ours
 
 

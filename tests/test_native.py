@@ -1,4 +1,4 @@
-"""Machine code plays a tape as torch does: same tokens, same figures, whatever the batch."""
+"""The native backend agrees with the torch backend: equal tokens and log-probabilities for any batch."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_agrees_with_torch(case: laws.Case, batch: int, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_step_by_step_and_reordered(case: laws.Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rules and beams take the steps one by one."""
+    """Logits processors and beam search advance step by step."""
     net = case.build(SPECS).float()
     tokens, context = laws.rows(net, 6), laws.contexts(net, 6)
     monkeypatch.setenv("ARLM_NATIVE", "1")
@@ -67,7 +67,7 @@ def test_threads_share_out_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
         assert torch.equal(generate(net, range(len(tokens))).tokens, tokens)
 
 
-def test_forced_pixels_stay_and_rules_take_the_other_way() -> None:
+def test_forced_pixels_stay_and_processors_advance_step_by_step() -> None:
     net = laws.lively(PixelCNN(Spec(4, (6, 6, 1)), width=4, depth=2, head_width=4)).float()
     forced = torch.full((5, 36), -1)
     forced[:, 10:20] = torch.arange(10) % 4
@@ -80,7 +80,9 @@ def test_forced_pixels_stay_and_rules_take_the_other_way() -> None:
     assert torch.equal(same.tokens, drawn.tokens)
 
 
-def test_torch_plays_where_machine_code_is_not_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_torch_backend_runs_where_native_code_is_switched_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     net = PixelCNN(Spec(2, (4, 4, 1)), width=4, depth=1, head_width=4)
     monkeypatch.setenv("ARLM_NATIVE", "0")
     assert isinstance(net.start(2, 16)[1].backend, TorchBackend)
@@ -88,7 +90,7 @@ def test_torch_plays_where_machine_code_is_not_wanted(monkeypatch: pytest.Monkey
     assert isinstance(net.double().start(2, 16)[1].backend, TorchBackend)
 
 
-def test_fast_exp_and_its_kin() -> None:
+def test_fast_exp_and_functions_built_on_it() -> None:
     from arlm.programs import native_code
 
     xs = [-1e9, -88.0, -20.0, -1e-3, 0.0, 1e-6, 0.3, 5.0, 87.0]

@@ -1,4 +1,4 @@
-"""The laws of sampling rules, over every rule; and each rule's own meaning."""
+"""Laws that every logits processor obeys, and the definition of each one."""
 
 import math
 
@@ -13,7 +13,7 @@ from arlm.sampling.processors.temperature import Temperature
 from arlm.sampling.processors.top_k import TopK
 from arlm.sampling.processors.top_p import TopP
 
-# A new rule is judged with the arguments given here.
+# The laws are tested with these arguments; add a new processor here.
 PROCESSORS: list[LogitsProcessor] = [
     Greedy(),
     Temperature(0.5),
@@ -39,44 +39,44 @@ def logits() -> torch.Tensor:
 
 
 def test_every_rule_is_judged() -> None:
-    assert {type(rule) for rule in PROCESSORS} == set(all_processors().values())
+    assert {type(processor) for processor in PROCESSORS} == set(all_processors().values())
 
 
-@pytest.mark.parametrize("rule", PROCESSORS, ids=str)
+@pytest.mark.parametrize("processor", PROCESSORS, ids=str)
 class TestLaws:
     history = torch.zeros(32, 4, dtype=torch.long)
 
-    def test_is_pure(self, rule: LogitsProcessor) -> None:
+    def test_is_pure(self, processor: LogitsProcessor) -> None:
         given, kept = logits(), logits()
-        first = rule(given, self.history)
+        first = processor(given, self.history)
         assert torch.equal(given, kept)
-        assert torch.equal(first, rule(given, self.history))
+        assert torch.equal(first, processor(given, self.history))
 
-    def test_is_row_wise(self, rule: LogitsProcessor) -> None:
-        together = rule(logits(), self.history)
+    def test_is_row_wise(self, processor: LogitsProcessor) -> None:
+        together = processor(logits(), self.history)
         for i, row in enumerate(logits()):
-            assert torch.equal(rule(row[None], self.history[i : i + 1])[0], together[i])
+            assert torch.equal(processor(row[None], self.history[i : i + 1])[0], together[i])
 
-    def test_keeps_a_token(self, rule: LogitsProcessor) -> None:
-        assert (rule(logits(), self.history) > -torch.inf).any(-1).all()
+    def test_keeps_a_token(self, processor: LogitsProcessor) -> None:
+        assert (processor(logits(), self.history) > -torch.inf).any(-1).all()
 
-    def test_never_raises_a_masked_logit(self, rule: LogitsProcessor) -> None:
+    def test_never_raises_a_masked_logit(self, processor: LogitsProcessor) -> None:
         masked = logits() == -torch.inf
-        assert (rule(logits(), self.history)[masked] == -torch.inf).all()
+        assert (processor(logits(), self.history)[masked] == -torch.inf).all()
 
-    def test_keeps_shape_and_type(self, rule: LogitsProcessor) -> None:
+    def test_keeps_shape_and_type(self, processor: LogitsProcessor) -> None:
         for dtype in (torch.float32, torch.float64, torch.bfloat16):
-            out = rule(logits().to(dtype), self.history)
+            out = processor(logits().to(dtype), self.history)
             assert out.shape == logits().shape
             assert out.dtype == dtype
 
-    def test_keeps_the_likeliest(self, rule: LogitsProcessor) -> None:
-        out, best = rule(logits(), self.history), logits().argmax(-1, keepdim=True)
+    def test_keeps_the_likeliest(self, processor: LogitsProcessor) -> None:
+        out, best = processor(logits(), self.history), logits().argmax(-1, keepdim=True)
         assert (out.gather(-1, best) > -torch.inf).all()
 
 
-def kept(rule: LogitsProcessor, probabilities: list[float]) -> list[int]:
-    out = rule(torch.tensor([probabilities], dtype=torch.float64).log(), torch.zeros(1, 0))
+def kept(processor: LogitsProcessor, probabilities: list[float]) -> list[int]:
+    out = processor(torch.tensor([probabilities], dtype=torch.float64).log(), torch.zeros(1, 0))
     return (out[0] > -torch.inf).nonzero().flatten().tolist()
 
 
@@ -115,7 +115,7 @@ def test_parse_keeps_the_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("nucleus=0.9", "unknown processor 'nucleus'"),
         ("top_p", "needs a number"),
@@ -128,6 +128,6 @@ def test_parse_keeps_the_order() -> None:
         ("greedy=1", "takes no value"),
     ],
 )
-def test_bad_rules_are_refused(text: str, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_bad_processors_are_refused(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         parse_processors(text)

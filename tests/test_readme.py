@@ -16,7 +16,7 @@ from conftest import ROOT, run_arlm
 from PIL import Image
 
 README = (ROOT / "README.md").read_text()
-# Training is cut short here; the figures in the README come from the commands as they stand.
+# Training is cut short here; the figures in the README come from the unchanged commands.
 SHORT = [
     *("--trainer.max_epochs", "-1", "--trainer.check_val_every_n_epoch", "null"),
     *("--trainer.max_steps", "4", "--trainer.val_check_interval", "2", "--samples.n", "1"),
@@ -76,8 +76,8 @@ def test_commands(folder: Path) -> None:
             words += SHORT
         if words[1:3] == ["-m", "arlm"]:
             with patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(given))):
-                told = run_arlm(*words[3:], folder=folder)
-            assert told.code == 0, f"{command}\n{told.err}"
+                result = run_arlm(*words[3:], folder=folder)
+            assert result.code == 0, f"{command}\n{result.err}"
         else:
             python = [sys.executable, *words[1:]]
             done = subprocess.run(python, cwd=folder, capture_output=True, text=True, timeout=200)

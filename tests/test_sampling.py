@@ -104,7 +104,7 @@ def test_rows_end_at_eos_and_are_padded() -> None:
         assert (nats[: end + 1] < 0).all()
 
 
-def test_log_prob_is_the_networks_own_whatever_the_rules() -> None:
+def test_log_prob_is_the_networks_own_with_any_processors() -> None:
     tokens, log_prob = generate(net(), [1, 2], processors=[TopK(2)])
     assert torch.allclose(log_prob, net().log_prob(tokens))
 
@@ -128,13 +128,13 @@ def test_progress_counts_every_position() -> None:
     assert done == [3, 1, 1]
 
 
-def test_recurrent_networks_go_on_past_their_window() -> None:
+def test_recurrent_networks_continue_past_their_window() -> None:
     model = LSTMLanguageModel(Spec(5, (6,)), width=4, depth=1)
     assert generate(model, [1], 40).tokens.shape == (1, 40)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"seeds": []}, "n: 0 is out"),
         ({"seeds": [1], "length": 0}, "length: 0"),
@@ -142,8 +142,8 @@ def test_recurrent_networks_go_on_past_their_window() -> None:
         ({"seeds": [1], "length": 2, "forced": torch.ones(1, 3).long()}, "shorten the prompt"),
     ],
 )
-def test_bad_requests_are_refused(arguments: dict, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_bad_requests_are_refused(arguments: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         generate(net(), **arguments)
 
 
@@ -157,7 +157,7 @@ def test_a_trainers_half_precision_does_not_reach_samples() -> None:
         assert torch.equal(inside.log_prob, exact.log_prob)
 
 
-def test_fixed_points_keep_prompts_rules_and_ends() -> None:
+def test_fixed_points_keep_prompts_processors_and_ends() -> None:
     model = net()
     forced = torch.tensor([[1, 2, -1, 0]]).expand(5, -1)
     given = {"length": 8, "forced": forced, "processors": [TopK(2)]}
@@ -168,7 +168,7 @@ def test_fixed_points_keep_prompts_rules_and_ends() -> None:
     steps, fixed = generate(ends, range(20)), fixed_point(ends, range(20))
     assert torch.equal(fixed.tokens, steps.tokens)
     assert (fixed.log_prob - steps.log_prob).abs().max() < 1e-10
-    assert fixed.passes == 2  # a guess, and a look whether it changes
+    assert fixed.passes == 2  # one pass to guess, one to see that nothing changes
 
 
 def test_fixed_points_report_what_has_settled() -> None:

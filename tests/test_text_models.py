@@ -121,7 +121,7 @@ def test_tied_weights_are_counted_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "arguments", "said"),
+    ("kind", "arguments", "message"),
     [
         (LSTMLanguageModel, {"weight_drop": 1.0}, "model.net.weight_drop: 1.0"),
         (LSTMLanguageModel, {"input_dropout": -0.1}, "model.net.input_dropout"),
@@ -131,8 +131,8 @@ def test_tied_weights_are_counted_once() -> None:
         (TransformerLanguageModel, {"sliding_window": 0}, "model.net.sliding_window: 0"),
     ],
 )
-def test_bad_options_are_refused(kind, arguments, said) -> None:
-    with pytest.raises(UserError, match=said):
+def test_bad_options_are_refused(kind, arguments, message) -> None:
+    with pytest.raises(UserError, match=message):
         kind(SPEC, **arguments)
 
 
@@ -240,8 +240,8 @@ def test_the_layer_for_wide_lstms_is_torchs() -> None:
     x, hidden, cell = (torch.randn(*shape).double() for shape in ((2, 4, 3), (2, 5), (2, 5)))
     outputs, (last, memory) = theirs(x, (hidden[None], cell[None]))
     found = lstm(x, hidden, cell, weights, torch.float64)
-    for mine, expected in zip(found, (outputs, last[0], memory[0]), strict=True):
-        assert torch.allclose(mine, expected, atol=1e-12)
+    for actual, expected in zip(found, (outputs, last[0], memory[0]), strict=True):
+        assert torch.allclose(actual, expected, atol=1e-12)
     everything = [part.requires_grad_() for part in (x, hidden, cell, *weights)]
     assert torch.autograd.gradcheck(
         lambda x, h, c, *w: lstm(x, h, c, w, torch.float64), tuple(everything)

@@ -37,7 +37,7 @@ def test_a_trained_tokenizer_round_trips_and_compresses(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["nope.txt"], "files: cannot read 'nope.txt'"),
         (["empty.txt"], "files: ['empty.txt'] are empty"),
@@ -48,14 +48,14 @@ def test_a_trained_tokenizer_round_trips_and_compresses(tmp_path: Path) -> None:
     ids=str,
 )
 def test_bad_input_of_train_tokenizer_is_one_line(
-    tmp_path: Path, arguments: list, said: str
+    tmp_path: Path, arguments: list, message: str
 ) -> None:
     (tmp_path / "empty.txt").touch()
     (tmp_path / "full.txt").write_text("some text " * 9)
     done = run(ROOT / "tools/train_tokenizer.py", *arguments, folder=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("arlm: error: ")
-    assert said in done.stderr
+    assert message in done.stderr
     assert done.stderr.count("\n") == 1
 
 
@@ -66,7 +66,7 @@ def test_curves_of_no_run_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bench", "said"),
+    ("bench", "message"),
     [
         (["attention", "--threads", 1, "--repeats", 1], "ratio"),
         (["lightning_overhead", "--steps", 10, "--repeats", 1], "ms a step"),
@@ -75,10 +75,10 @@ def test_curves_of_no_run_are_refused(tmp_path: Path) -> None:
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_benches_run(bench: list, said: str) -> None:
+def test_benches_run(bench: list, message: str) -> None:
     done = run("-m", f"tools.bench.{bench[0]}", *bench[1:])
     assert done.returncode == 0, done.stderr
-    assert said in done.stdout
+    assert message in done.stdout
     assert "False" not in done.stdout
 
 
@@ -103,14 +103,14 @@ def test_the_study_compares_three_ways_from_one_command(tmp_path: Path) -> None:
     assert rows[2:] == ["transformer", "lstm_same_tokens", "lstm_same_time"]
     assert "<svg" in (tmp_path / "docs.html").read_text()
     again = run(ROOT / "examples/rnn_vs_transformer.py", *study, folder=tmp_path)
-    assert "arlm fit" not in again.stdout  # runs that are there are not made again
+    assert "arlm fit" not in again.stdout  # finished runs are not repeated
 
 
 RECIPES = ["gpt: nanoGPT's recipe", "lstm 1 x 392, carried"]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["recipes", *RECIPES, "--seconds", 1, "--threads", 1], "carried "),
         (["corpus", "memory", "--gigabytes", 0.02, "--folder", "FOLDER"], "G tokens"),
@@ -119,13 +119,13 @@ RECIPES = ["gpt: nanoGPT's recipe", "lstm 1 x 392, carried"]
     ids=lambda value: value[0] + value[1] if isinstance(value, list) else None,
 )
 def test_benches_of_text_run(
-    arguments: list, said: str, tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list, message: str, tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     name, *options = [tmp_path if a == "FOLDER" else a for a in arguments]
     done = run("-m", f"tools.bench.{name}", *options)
     assert done.returncode == 0, done.stderr
-    assert said in done.stdout
+    assert message in done.stdout
 
 
 def test_the_bench_of_language_models_runs_beside_a_peer(tmp_path: Path) -> None:

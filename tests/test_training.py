@@ -92,26 +92,26 @@ def test_a_network_learns_and_writes_samples(tmp_path: Path) -> None:
 
 
 def lstm_run(
-    folder: Path, steps: int, *callbacks: pl.Callback, resume: Path | None = None, **reading
+    folder: Path, steps: int, *callbacks: pl.Callback, resume: Path | None = None, **batching
 ):
     text = folder / "text.txt"
     folder.mkdir(exist_ok=True)
     text.write_text("the quick brown fox jumps over the lazy dog. " * 60)
-    data = TextFile(str(text), "character", length=16, batch_size=4, **reading)
+    data = TextFile(str(text), "character", length=16, batch_size=4, **batching)
     net = partial(LSTMLanguageModel, width=8, depth=2, dropout=0.3)
     return run(folder, steps, *callbacks, resume=resume, spec=data.spec, net=net, data=data)
 
 
-@pytest.mark.parametrize("reading", ["windows", "streams"])
+@pytest.mark.parametrize("batching", ["windows", "continuous"])
 def test_a_run_killed_in_the_middle_of_an_epoch_resumes_exactly(
-    tmp_path: Path, reading: str
+    tmp_path: Path, batching: str
 ) -> None:
     whole, first, rest = Losses(), Losses(), Losses()
-    reference, _ = lstm_run(tmp_path / "a", 60, whole, batching=reading)
+    reference, _ = lstm_run(tmp_path / "a", 60, whole, batching=batching)
     saved = tmp_path / "half.ckpt"
-    lstm_run(tmp_path / "b", 60, first, StopAt(45, saved), batching=reading)  # an epoch: 37 steps
+    lstm_run(tmp_path / "b", 60, first, StopAt(45, saved), batching=batching)  # an epoch: 37 steps
     torch.manual_seed(99)
-    resumed, _ = lstm_run(tmp_path / "c", 60, rest, resume=saved, batching=reading)
+    resumed, _ = lstm_run(tmp_path / "c", 60, rest, resume=saved, batching=batching)
     effort = torch.load(saved, weights_only=True)["effort"]
     assert effort["tokens"] == 45 * 4 * 16
     assert resumed.effort.tokens == 60 * 4 * 16
@@ -200,7 +200,7 @@ def test_weights_are_averaged_once_validation_stops_improving(tmp_path: Path) ->
     assert all(plain)
     assert len(plain) == 20
     since = torch.stack([now for averaging, _, now in seen if averaging])
-    # the mean holds the last weights before it began too
+    # the mean includes the last weights before it started
     expected = torch.cat([seen[19][2][None], since]).mean(0)
     assert torch.allclose(seen[-1][1], expected, atol=1e-6)
 
@@ -311,7 +311,7 @@ def test_bad_checkpoints_are_refused(trained: Path, tmp_path: Path) -> None:
         tmp_path / "diverged.ckpt",
         state_dict=lambda weights: {key: weight * math.inf for key, weight in weights.items()},
     )
-    for path, said in [
+    for path, message in [
         (tmp_path / "missing.ckpt", "does not exist; give"),
         (tmp_path, "holds no best.ckpt"),
         (truncated, "truncated or no checkpoint; use another"),
@@ -326,7 +326,7 @@ def test_bad_checkpoints_are_refused(trained: Path, tmp_path: Path) -> None:
     ]:
         folder = tmp_path / "nothing" if path == tmp_path else path
         folder.mkdir() if path == tmp_path else None
-        with pytest.raises(UserError, match=said) as caught:
+        with pytest.raises(UserError, match=message) as caught:
             arlm.load(folder)
         assert "\n" not in str(caught.value)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import ROOT, Told, run_arlm
+from conftest import ROOT, Result, run_arlm
 from PIL import Image
 
 from arlm.checkpoints import load
@@ -89,8 +89,8 @@ def test_smoothing_is_refused_where_it_would_be_ignored() -> None:
         smoothed_score(LSTMLanguageModel(Spec(5, (4,)), width=4), 1.0)
 
 
-def test_a_killed_run_goes_on_to_the_same_bits(run: Path) -> None:
-    """Batches by length and all else go on in the middle of an epoch."""
+def test_a_killed_run_resumes_to_the_same_bits(run: Path) -> None:
+    """A resume in the middle of an epoch continues the batches by length, and everything else."""
     config = ROOT / "configs/dates_attention.yaml"
     more = ["--data.pairs", "2000", "--samples.n", "0", "--model.net.dropout", "0.2"]
     steps = ["--trainer.max_epochs", "2", "--trainer.log_every_n_steps", "1"]
@@ -122,10 +122,10 @@ def test_tensorboard_gets_attention(run: Path) -> None:
     done = run_arlm("fit", "--config", config, *short, *board, folder=run)
     assert done.code == 0, done.err
     (events,) = (run / "board").rglob("events*")
-    told = EventAccumulator(str(events), size_guidance={"images": 0}).Reload()
-    (image,) = told.Images("attention")
+    board = EventAccumulator(str(events), size_guidance={"images": 0}).Reload()
+    (image,) = board.Images("attention")
     assert image.width > 300
-    assert "samples/text_summary" in told.Tags()["tensors"]
+    assert "samples/text_summary" in board.Tags()["tensors"]
 
 
 # Networks
@@ -148,7 +148,7 @@ def test_feeding_and_parallel_forms_read_alike(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"attention": "none", "feeding": True}, "model.net.feeding: true"),
         ({"attention": "dot", "width": 6, "encoder_width": 5}, "model.net.encoder_width"),
@@ -156,8 +156,8 @@ def test_feeding_and_parallel_forms_read_alike(kind: str) -> None:
         ({"width": 0}, "model.net.width: 0"),
     ],
 )
-def test_arguments_that_do_not_fit(arguments: dict, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_arguments_that_do_not_fit(arguments: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         LSTMSeq2Seq(PAIRS, **arguments)
 
 
@@ -222,13 +222,13 @@ def test_a_source_that_is_too_long_is_refused() -> None:
         assert net(torch.zeros(1, 8).long(), torch.zeros(1, 8).long()).shape == (1, 8, 6)
 
 
-def test_greedy_is_a_processor_and_a_beam_of_1(run: Path) -> None:
+def test_the_greedy_processor_equals_a_beam_of_1(run: Path) -> None:
     loaded = load(run / "runs/dates_attention")
     sources = [Translator(*loaded[:2]).encode(line, "line") for line in LINES]
-    rule = Translator(*loaded[:2], processors=parse_processors("greedy"))(sources)
+    greedy = Translator(*loaded[:2], processors=parse_processors("greedy"))(sources)
     beam = Translator(*loaded[:2], beam=1)(sources)
-    assert [each[0].text for each in rule] == [each[0].text for each in beam]
-    assert rule[0][0].log_prob == pytest.approx(beam[0][0].log_prob, abs=1e-4)
+    assert [each[0].text for each in greedy] == [each[0].text for each in beam]
+    assert greedy[0][0].log_prob == pytest.approx(beam[0][0].log_prob, abs=1e-4)
 
 
 def test_scores_of_translations() -> None:
@@ -246,7 +246,9 @@ def test_scores_of_translations() -> None:
 # The command line
 
 
-def translate(run: Path, *arguments: object, given: bytes | None = None, monkeypatch=None) -> Told:
+def translate(
+    run: Path, *arguments: object, given: bytes | None = None, monkeypatch=None
+) -> Result:
     if given is not None:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
     return run_arlm("translate", "runs/dates_attention", *arguments, folder=run)
@@ -275,7 +277,7 @@ def test_file_and_standard_input_alike(run: Path, monkeypatch) -> None:
     assert (run / "out/iso.txt").read_text() == file.out
 
 
-def test_n_best_and_rules(run: Path) -> None:
+def test_n_best_and_processors(run: Path) -> None:
     rows = [row.split("\t") for row in translate(run, "dates.txt", "--n-best", 3).out.splitlines()]
     assert [row[0] for row in rows] == ["1", "1", "1", "2", "2", "2", "3", "3", "3"]
     scores = [float(row[3]) for row in rows]
@@ -292,7 +294,7 @@ def test_n_best_and_rules(run: Path) -> None:
         for size in (1, 2, 100)
     ]
     assert (
-        len({told.out for told in drawn}) == 1
+        len({result.out for result in drawn}) == 1
     )  # a draw does not depend on the lines read with it
 
 
@@ -310,10 +312,10 @@ def test_reference_and_attention(run: Path) -> None:
 
 def test_evaluate_and_compare(run: Path) -> None:
     done = run_arlm("evaluate", "runs/dates_attention", "--json", "--baselines", folder=run)
-    told = json.loads(done.out)
-    assert told["tokens"] == 11000
-    assert set(told["models"]) == {"LSTMSeq2Seq", "uniform", "unigram", "5-gram"}
-    figures = told["translations, beam 5"]
+    record = json.loads(done.out)
+    assert record["tokens"] == 11000
+    assert set(record["models"]) == {"LSTMSeq2Seq", "uniform", "unigram", "5-gram"}
+    figures = record["translations, beam 5"]
     assert 0 <= figures["exact"] <= 100
     assert figures["signature"].startswith("nrefs:1|case:mixed")
     plain = run_arlm("evaluate", "runs/dates_lstm", "--beam", "2", folder=run)
@@ -334,11 +336,11 @@ BAD_LINES = [
 CUT = gzip.compress(b"12 MAY in 1944\n" * 9)[:-9]
 
 
-@pytest.mark.parametrize(("given", "said", "written"), BAD_LINES)
+@pytest.mark.parametrize(("given", "message", "written"), BAD_LINES)
 @pytest.mark.parametrize("size", [1, 100])
-def test_what_was_translated_stays(run, monkeypatch, given, said, written, size) -> None:
+def test_what_was_translated_stays(run, monkeypatch, given, message, written, size) -> None:
     done = translate(run, "--batch-size", size, given=given, monkeypatch=monkeypatch)
-    assert said in done.error()
+    assert message in done.error()
     assert len(done.out.splitlines()) == written
 
 
@@ -349,7 +351,7 @@ def test_a_broken_archive(run: Path, content: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["nothing.txt"], "cannot read 'nothing.txt'"),
         (["dates.txt", "--beam", "0"], "--beam: 0"),
@@ -361,9 +363,9 @@ def test_a_broken_archive(run: Path, content: bytes) -> None:
         (["dates.txt", "--bean", "5"], "did you mean '--beam'?"),
     ],
 )
-def test_bad_options(run: Path, arguments: list[str], said: str) -> None:
+def test_bad_options(run: Path, arguments: list[str], message: str) -> None:
     (run / "one.txt").write_text("2017-03-03\n")
-    assert said in translate(run, *arguments).error()
+    assert message in translate(run, *arguments).error()
 
 
 def test_other_verbs_and_checkpoints_are_refused(run: Path, monkeypatch) -> None:

@@ -89,7 +89,7 @@ def test_batches_are_filled_up_and_scored_to_their_ends(files: Path) -> None:
     assert (batch.tokens[~batch.scored] == spec.eos_id).all()
 
 
-def test_places_are_the_order_of_the_file(files: Path) -> None:
+def test_positions_are_the_order_of_the_file(files: Path) -> None:
     pairs = parallel().dataset("train")
     everything = torch.cat(list(pairs.targets))
     rows = Rows(0, torch.tensor([7, 2, 19]))
@@ -117,7 +117,9 @@ def test_every_row_once_within_the_budget() -> None:
         assert torch.cat(batches).sort().values.tolist() == list(range(len(pairs)))
         for chosen in batches:
             assert len(chosen) * pairs.lengths[chosen].max() <= 120
-    _, sizes = buckets(pairs.lengths, 10)  # shorter than many rows, which stand alone
+    _, sizes = buckets(
+        pairs.lengths, 10
+    )  # less than the length of many rows, each then a batch of its own
     assert sum(sizes) == len(pairs)
     assert min(sizes) == 1
 
@@ -125,9 +127,9 @@ def test_every_row_once_within_the_budget() -> None:
 def test_order_is_a_function_of_seed_and_epoch_and_resumes() -> None:
     pairs = ragged()
 
-    def epoch(number: int, seed: int = 3, skip: int = 0, **place) -> list[list[int]]:
-        place = {"rank": 0, "world_size": 1} | place
-        order = LengthBuckets(pairs.lengths, 120, True, seed, **place)
+    def epoch(number: int, seed: int = 3, skip: int = 0, **process) -> list[list[int]]:
+        process = {"rank": 0, "world_size": 1} | process
+        order = LengthBuckets(pairs.lengths, 120, True, seed, **process)
         order.set_epoch(number)
         order.skip = skip
         return [rows.chosen.tolist() for rows in order]
@@ -204,18 +206,18 @@ def test_long_pairs(files: Path, capsys) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"one\ntwo\n", r"train.de' has 60 lines and 'train.en.gz' 2"),
         (b"\n".join([b"x"] * 30 + [b""] + [b"x"] * 29), r"line 31 of 'train.en.gz' is empty"),
         (b"\xff\n", r"is not UTF-8 text \(byte 0\)"),
         (b"\x1f\x8bbroken", r"cannot read 'train.en.gz'"),
-        (b"", r"is empty; give one sentence a line"),
+        (b"", r"is empty; give one sentence per line"),
     ],
 )
-def test_files_that_do_not_fit(files: Path, content: bytes, said: str) -> None:
+def test_files_that_do_not_fit(files: Path, content: bytes, message: str) -> None:
     Path("train.en.gz").write_bytes(content)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         parallel().sentences("train")
 
 

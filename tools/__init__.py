@@ -1,1 +1,1 @@
-"""Scripts for those who work on arlm."""
+"""Scripts for developers of arlm."""

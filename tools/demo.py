@@ -1,9 +1,9 @@
-"""The demo: train a PixelCNN on handwritten digits and a transformer on English, then look at both.
+"""The demo: train a PixelCNN on handwritten digits and a transformer on English text, and sample both.
 
 python -m tools.demo [--short]
 
-Runs the commands that it prints, and leaves in runs/demo/: digits.png, text.txt, curves.png and
-results.txt with the figures beside baselines. `--short` trains for a few steps only, to try the way.
+Prints and runs the commands, and writes to runs/demo/: digits.png, text.txt, curves.png, and results.txt with
+the figures of networks and baselines. `--short` trains for a few steps only, as a test.
 """
 
 from __future__ import annotations
@@ -24,36 +24,36 @@ SHORT = "--trainer.max_epochs=-1 --trainer.check_val_every_n_epoch=null --traine
 
 
 def arlm(arguments: str, capture: bool = False) -> str:
-    """Print and run one command; stop the demo if it fails."""
+    """Print and run one command; exit if it fails. Returns its output if `capture` is set."""
     print(f"\n$ python -m arlm {arguments}", flush=True)
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "arlm", *shlex.split(arguments)],
         stdout=subprocess.PIPE if capture else None,
         text=True,
     )
-    if done.returncode:
-        sys.exit(done.returncode)
-    return done.stdout or ""
+    if process.returncode:
+        sys.exit(process.returncode)
+    return process.stdout or ""
 
 
 def report(run: str) -> tuple[str, dict[str, float]]:
-    """One line of figures, and the bits of the baselines."""
+    """Evaluate a run: one line of figures, and the bits per unit of the baselines."""
     result = json.loads(arlm(f"evaluate {OUT / run} --baselines --json", capture=True))
     models: dict[str, dict[str, float]] = result["models"]
     figure = next(name for name in models["uniform"] if name.startswith("bits"))
     values = {name: row[figure] for name, row in models.items()}
-    counted = f"{result['data']['name']}, test split, {result['tokens']} tokens, {figure}"
-    line = f"{counted}: " + ", ".join(f"{name} {value:.3f}" for name, value in values.items())
+    heading = f"{result['data']['name']}, test split, {result['tokens']} tokens, {figure}"
+    line = f"{heading}: " + ", ".join(f"{name} {value:.3f}" for name, value in values.items())
     print(line)
     return line, dict(list(values.items())[1:])
 
 
 def main() -> None:
-    """Fit, evaluate, sample, draw, and say where to look."""
+    """Train, evaluate, sample, plot, and print where the results are."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--short", action="store_true", help="a few steps only")
+    parser.add_argument("--short", action="store_true", help="train for 30 steps only")
     options = parser.parse_args()
-    began = time.monotonic()
+    started = time.monotonic()
     extra = f" {SHORT}" if options.short else ""
     lines, baselines = [], {}
     for run, out in RUNS.items():
@@ -65,7 +65,7 @@ def main() -> None:
         arlm(f"sample {OUT / run} {n} --out {OUT / out}")
     plot([OUT / run for run in RUNS], OUT / "curves.png", baselines)
     (OUT / "results.txt").write_text("\n".join(lines) + "\n")
-    print(f"\nDone in {time.monotonic() - began:.0f} s. Look at:")
+    print(f"\nDone in {time.monotonic() - started:.0f} s. Results:")
     for name in (*RUNS.values(), "curves.png", "results.txt"):
         print(f"  {OUT / name}")
     print(*lines, sep="\n")

@@ -1,4 +1,4 @@
-"""Learning curves of one or more runs as one picture.
+"""Plot the learning curves of one or more runs into one picture.
 
 python -m tools.plot_curves runs/digits_pixelcnn runs/docs_transformer --out curves.png
 """
@@ -21,7 +21,7 @@ from matplotlib import pyplot as plt
 
 
 def curves(run: Path) -> tuple[str, dict[str, list[tuple[int, float]]]]:
-    """Unit, and (step, bits) of each split, from the newest metrics.csv in a run's folder."""
+    """The unit, and (step, bits) for each split, from the newest metrics.csv in a run's folder."""
     found = sorted(run.rglob("metrics.csv"), key=lambda p: p.stat().st_mtime)
     if not found:
         raise UserError(f"run: '{run}' holds no metrics.csv; train first")
@@ -40,7 +40,7 @@ def curves(run: Path) -> tuple[str, dict[str, list[tuple[int, float]]]]:
 def plot(
     runs: list[Path], out: Path, baselines: dict[Path, dict[str, float]] | None = None
 ) -> None:
-    """One panel for each run: training and validation bits over steps, baselines as lines."""
+    """One panel for each run: training and validation bits over steps, baselines as horizontal lines."""
     check_writable(out)
     figure, panels = plt.subplots(1, len(runs), figsize=(5 * len(runs), 3.6), squeeze=False)
     for run, panel in zip(runs, panels[0], strict=True):
@@ -60,9 +60,11 @@ def plot(
 
 def main(arguments: list[str]) -> None:
     """Parse and plot."""
-    parser = Parser("plot_curves", "Learning curves of one or more runs as one picture.")
+    parser = Parser("plot_curves", "Plot the learning curves of one or more runs into one picture.")
     parser.add_argument("runs", nargs="+", type=Path, help="folders of runs")
-    parser.add_argument("--out", type=Path, default=Path("curves.png"))
+    parser.add_argument(
+        "--out", type=Path, default=Path("curves.png"), help="picture (default curves.png)"
+    )
     options = parser.parse(arguments)
     plot(options.runs, options.out)
     print(options.out)

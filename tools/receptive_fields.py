@@ -1,9 +1,9 @@
-"""Draw what each network of pixels sees, measured by the gradient: docs/receptive_fields.png.
+"""Draw the receptive field of each pixel network, measured by the gradient: docs/receptive_fields.png.
 
 python -m tools.receptive_fields [--out docs/receptive_fields.png]
 
-For one pixel (white), the size of d logits / d x of every other, on a logarithmic scale, averaged over
-random weights and images; black is exactly zero.
+For one pixel (white), the magnitude of d logits / d x for every other pixel x, on a logarithmic scale,
+averaged over random weights and images; black is exactly zero.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ NETWORKS: dict[str, Callable[[], Autoregressor]] = {
 }
 
 
-def seen(net: Autoregressor) -> Tensor:
-    """Mean size of the gradient of one pixel's logits in every pixel, (SIZE, SIZE)."""
+def receptive_field(net: Autoregressor) -> Tensor:
+    """Summed magnitude of the gradient of one pixel's logits with respect to every pixel, (SIZE, SIZE)."""
     kept: list[Tensor] = []
 
     def keep(module, arguments, output: Tensor) -> Tensor:
@@ -65,10 +65,10 @@ def main() -> None:
     for axis in axes.flat:
         axis.axis("off")
     for axis, (name, build) in zip(axes.flat, NETWORKS.items(), strict=False):
-        field = torch.stack([seen(build().double()) for _ in range(4)]).mean(0)
+        field = torch.stack([receptive_field(build().double()) for _ in range(4)]).mean(0)
         shown = torch.where(field > 0, field.clamp(min=1e-30).log10(), -torch.inf)
         lowest = shown[field > 0].min()
-        # Black is kept for zero: the smallest gradient is a third of the way up.
+        # Only zero is black: the smallest gradient is a third of the way up the colour scale.
         shown = torch.where(field > 0, 0.35 + 0.65 * (shown - lowest) / -lowest.clamp(max=-1), 0)
         shown[PIXEL] = 0
         axis.imshow(shown, cmap="inferno", vmin=0, vmax=max(1.0, float(shown.max())))

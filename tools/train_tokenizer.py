@@ -17,11 +17,18 @@ from arlm.tokenizers import BPETokenizer
 
 
 def main(arguments: list[str]) -> None:
-    """Train, write, and say what was gained."""
+    """Train, write, and print the size and the bytes per token."""
     parser = Parser("train_tokenizer", "Train a byte-level BPE tokenizer on text files.")
     parser.add_argument("files", nargs="+", help="UTF-8 text files")
-    parser.add_argument("--vocab-size", type=int, default=1024, help="256 bytes and the merges")
-    parser.add_argument("--out", default="tokenizer.json", help="where to write the JSON")
+    parser.add_argument(
+        "--vocab-size",
+        type=int,
+        default=1024,
+        help="number of tokens: 256 bytes and the merges (default 1024)",
+    )
+    parser.add_argument(
+        "--out", default="tokenizer.json", help="the JSON file (default tokenizer.json)"
+    )
     options = parser.parse(arguments)
     size = options.vocab_size
     require(size >= 256, "--vocab-size", size, "choose at least 256, one for each byte")
@@ -33,7 +40,7 @@ def main(arguments: list[str]) -> None:
     if tokenizer.vocab_size < size:
         print(f"note: the text gave only {tokenizer.vocab_size} tokens", file=sys.stderr)
     ratio = sum(len(t.encode()) for t in texts) / sum(len(tokenizer.encode(t)) for t in texts)
-    print(f"{options.out}: {tokenizer.vocab_size} tokens, {ratio:.2f} bytes a token")
+    print(f"{options.out}: {tokenizer.vocab_size} tokens, {ratio:.2f} bytes per token")
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""The command line: the Trainer's verbs, and one file for each other verb, imported only when called."""
+"""The command line: the Trainer's commands, and one file per other command, imported only when called."""

@@ -1,4 +1,4 @@
-"""`arlm compare RUN [RUN ...]`: networks on the same tokens, as a table and as one HTML page."""
+"""`arlm compare RUN [RUN ...]`: compare networks on the same tokens, in a table and an HTML page."""
 
 from __future__ import annotations
 
@@ -20,29 +20,39 @@ if TYPE_CHECKING:
     from arlm.inference.scorer import TokenScores
     from arlm.reports.comparison import Model
 
-SAMPLES = 3
-SENTENCES = 8  # translated in the report
-LONGEST = 256  # tokens of a sample of networks without a longest row
-CONTEXT_TOKENS = 2**17  # tokens from which the loss by context is computed
+SAMPLES = 3  # per model in the report
+SENTENCES = 8  # number of sentences that are translated in the report
+LONGEST = 256  # largest number of tokens in a sample, and in a window for the loss by context
+CONTEXT_TOKENS = 2**17  # number of tokens from which the loss by context is computed
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run the verb."""
-    parser = Parser("compare", "Networks on exactly the same tokens: a table and an HTML page.")
+    """Run the command."""
+    parser = Parser("compare", "Compare networks on the same tokens, in a table and an HTML page.")
     parser.add_argument(
         "runs",
         nargs="+",
         help="checkpoints or folders of runs; NAME=RUN,RUN,... is one model with several seeds",
     )
-    parser.add_argument("--data", help="a file of configs/data/ to score instead of the runs' own")
-    parser.add_argument("--split", default="test", choices=["train", "val", "test"])
-    parser.add_argument("--out", default="comparison.html", help="page (default comparison.html)")
-    parser.add_argument("--seed", type=int, default=0, help="of samples and bootstrap (default 0)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    parser.add_argument(
+        "--data", help="a file of configs/data/ whose data is scored instead of the runs' own"
+    )
+    parser.add_argument(
+        "--split", default="test", choices=["train", "val", "test"], help="default test"
+    )
+    parser.add_argument(
+        "--out", default="comparison.html", help="HTML page (default comparison.html)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the samples and the bootstrap (default 0)"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object instead of the table"
+    )
     options = parser.parse(arguments)
     groups = named(options.runs)
 
-    import torch  # only now
+    import torch  # late: --help and errors need no torch
 
     from arlm.evaluation.paired import paired_difference
     from arlm.inference.runs import open_run
@@ -53,23 +63,23 @@ def main(arguments: Sequence[str]) -> None:
 
     out = Path(options.out)
     check_writable(out)
-    groups_loaded: dict[str, list] = {}
-    every: dict[str, TokenScores] = {}
+    loaded_groups: dict[str, list] = {}
+    scores_of_runs: dict[str, TokenScores] = {}
     first: Any = None
     for name, runs in groups.items():
         loaded = []
         for run in runs:
             checkpoint, module = open_run(run, options.data)
             scores = score_run(run, checkpoint.net, module, options.split)
-            check_same(every | {run: scores})  # before more work is done
-            every.setdefault(run, scores)
+            check_same(scores_of_runs | {run: scores})  # at once, before other runs are scored
+            scores_of_runs.setdefault(run, scores)
             loaded.append((run, checkpoint, module, scores))
             first = first or (checkpoint, module)
-        groups_loaded[name] = loaded
-    longest = [one.net.max_length for group in groups_loaded.values() for _, one, _, _ in group]
+        loaded_groups[name] = loaded
+    longest = [one.net.max_length for group in loaded_groups.values() for _, one, _, _ in group]
     length = min(LONGEST if limit is None else limit for limit in longest)
     models = [
-        summarise(*group, options.split, length, options.seed) for group in groups_loaded.items()
+        summarise(*group, options.split, length, options.seed) for group in loaded_groups.items()
     ]
     best = min(models, key=lambda model: float(model.scores.nats.mean()))
     for model in models:
@@ -96,7 +106,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def named(runs: Sequence[str]) -> dict[str, list[str]]:
-    """Runs of each model, by the name that it has in the report."""
+    """Runs of each model, by its name in the report."""
     groups: dict[str, list[str]] = {}
     for run in runs:
         name, equals, several = run.partition("=")
@@ -115,7 +125,7 @@ def named(runs: Sequence[str]) -> dict[str, list[str]]:
 
 
 def score_run(run: str, net: Autoregressor, module: Any, split: Split) -> TokenScores:
-    """Score a split, with a bar."""
+    """Score a split, with a progress bar."""
     from arlm.inference.scorer import score_split
 
     loader = module.loader(split)
@@ -134,11 +144,14 @@ def score_run(run: str, net: Autoregressor, module: Any, split: Split) -> TokenS
 
 
 def summarise(name: str, loaded: list, split: Split, length: int, seed: int) -> Model:
-    """One line of the report from the runs of one model: the mean over its seeds.
+    """One model of the report: the mean over the seeds of its runs.
 
     Args:
-        loaded: (run, checkpoint, data, scores) of each seed.
-        length: of samples and of the windows in which loss is shown by context.
+        name: name of the model.
+        loaded: (run, checkpoint, data module, scores) of each seed.
+        split: split of the data.
+        length: tokens of a sample, and of the windows for the loss by context.
+        seed: of the samples.
     """
     import torch
 
@@ -152,10 +165,10 @@ def summarise(name: str, loaded: list, split: Split, length: int, seed: int) -> 
         raise UserError(f"runs: {name!r} mixes networks: {kinds}; give them names of their own")
     nats = torch.stack([part.nats for *_, part in loaded])
     efforts = [checkpoints.read(path).get("effort", {}) for path, *_ in loaded]
-    began = time.perf_counter()
+    started = time.perf_counter()
     view = view_of(domain)
-    count_drawn = SENTENCES if view.items(module, split) else SAMPLES
-    shown = view.draw(net, module, split, count_drawn, seed, length)
+    samples = SENTENCES if view.items(module, split) else SAMPLES
+    shown = view.draw(net, module, split, samples, seed, length)
     return Model(
         name=name,
         network=type(net).__name__,
@@ -168,7 +181,7 @@ def summarise(name: str, loaded: list, split: Split, length: int, seed: int) -> 
         nll_by_seed=nats.mean(1).tolist(),
         trained_tokens=sum(e.get("tokens", 0) for e in efforts) / len(efforts),
         trained_seconds=sum(e.get("seconds", 0.0) for e in efforts) / len(efforts),
-        sampling=shown.tokens / (time.perf_counter() - began),
+        sampling=shown.tokens / (time.perf_counter() - started),
         by_context=by_context(net, module, split, length),
         curve=curve(checkpoints.find(run)),
         shown=shown,
@@ -178,7 +191,7 @@ def summarise(name: str, loaded: list, split: Split, length: int, seed: int) -> 
 def by_context(
     net: Autoregressor, module: Any, split: Split, length: int
 ) -> list[tuple[float, float]]:
-    """(tokens read before, mean nats) in disjoint windows, in steps of a power of two; [] for images."""
+    """(tokens of context, mean nats) in disjoint windows, in bins of powers of two; [] for images."""
     import torch
 
     from arlm.data.dataset import Rows
@@ -199,12 +212,12 @@ def by_context(
 
 
 def count(net: Autoregressor) -> int:
-    """Parameters of a network, shared ones once."""
+    """Number of parameters of a network, shared ones counted once."""
     return sum(parameter.numel() for parameter in net.parameters())
 
 
 def curve(path: Path) -> list[tuple[float, float, float]]:
-    """(tokens seen, seconds, nll) at each validation, from the metrics beside a checkpoint."""
+    """(tokens seen, seconds, nll) at each validation, from the run's metrics.csv."""
     metrics = path.parent.parent / "metrics.csv"
     if not metrics.exists():
         print(f"note: '{metrics}' is missing, so there is no learning curve", file=sys.stderr)
@@ -216,7 +229,7 @@ def curve(path: Path) -> list[tuple[float, float, float]]:
 
 
 def as_json(model: Model, unit: str) -> dict[str, Any]:
-    """Plain numbers of a model."""
+    """The figures of a model for JSON."""
     return {
         "name": model.name,
         "network": model.network,

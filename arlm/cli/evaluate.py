@@ -1,4 +1,4 @@
-"""`arlm evaluate CKPT`: likelihood of a checkpoint on a split, beside baselines; BLEU of translations."""
+"""`arlm evaluate CKPT`: likelihood on a split, with baselines; BLEU for translators."""
 
 from __future__ import annotations
 
@@ -18,18 +18,26 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run the verb."""
-    parser = Parser("evaluate", "Likelihood of a checkpoint on a split, every token scored once.")
+    """Run the command."""
+    parser = Parser(
+        "evaluate", "Likelihood of a split under a checkpoint; every token is scored once."
+    )
     parser.add_argument("checkpoint", help="a .ckpt file, or the folder of a run")
     parser.add_argument(
         "--data", help="a file of configs/data/ to read instead of the run's own data"
     )
-    parser.add_argument("--split", default="test", choices=["train", "val", "test"])
     parser.add_argument(
-        "--baselines", action="store_true", help="fit simple models to the same training data too"
+        "--split", default="test", choices=["train", "val", "test"], help="default test"
+    )
+    parser.add_argument(
+        "--baselines",
+        action="store_true",
+        help="also score simple models fitted to the same training data",
     )
     add_beam_options(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object instead of the table"
+    )
     options = parser.parse(arguments)
     check_beam_options(options)
 
@@ -42,8 +50,8 @@ def main(arguments: Sequence[str]) -> None:
     loaded, data = open_run(options.checkpoint, options.data)
     net, domain, provenance = loaded.net, loaded.domain, data.provenance
     loader, scorer = data.loader(options.split), BatchScorer(net)
-    own: dict[str, Scorer] = {type(net).__name__: lambda batch: scorer(batch).log_prob}
-    likelihoods = score(own, loader, domain.unit)
+    network: dict[str, Scorer] = {type(net).__name__: lambda batch: scorer(batch).log_prob}
+    likelihoods = score(network, loader, domain.unit)
     if options.baselines:
         simple = {name: from_tokens(log_prob) for name, log_prob in baselines(data).items()}
         likelihoods |= score(simple, independent_batches(data, options.split), domain.unit)
@@ -53,8 +61,8 @@ def main(arguments: Sequence[str]) -> None:
         name: figures(float(sums.nats), float(sums.tokens), float(sums.units), domain.unit, words)
         for name, sums in likelihoods.items()
     }
-    counted = next(iter(likelihoods.values()))
-    counts = {"tokens": int(counted.tokens), f"{domain.unit}s": int(counted.units)}
+    first = next(iter(likelihoods.values()))
+    counts = {"tokens": int(first.tokens), f"{domain.unit}s": int(first.units)}
     if words:
         counts["words"] = words
     view = view_of(domain)
@@ -66,16 +74,16 @@ def main(arguments: Sequence[str]) -> None:
         print(json.dumps(record))
         return
     name = ", ".join(provenance[k] for k in ("name", "protocol") if k in provenance)
-    counted_as = ", ".join(f"{count} {what}" for what, count in counts.items())
-    print(f"{name}, {options.split} split: {counted_as}")
+    amounts = ", ".join(f"{count} {unit}" for unit, count in counts.items())
+    print(f"{name}, {options.split} split: {amounts}")
     print_table(rows)
-    for what, values in quality.items():
+    for title, values in quality.items():
         shown = (f"{k} {v:.2f}" if isinstance(v, float) else v for k, v in values.items())
-        print(f"{what}:", *shown)
+        print(f"{title}:", *shown)
 
 
 def from_tokens(log_prob: Callable[[Tensor], Tensor]) -> Scorer:
-    """A scorer of batches from a function of tokens (B, T)."""
+    """Turn a function of tokens (B, T) into a scorer of batches."""
     return lambda batch: log_prob(batch.tokens)
 
 

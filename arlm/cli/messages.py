@@ -1,4 +1,4 @@
-"""Errors in one line, the field, the value and the mend, from what the parsers say over many."""
+"""Shorten the parsers' errors to one line: the field, the value and how to correct it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def one_line(message: str, verb: str, options: Iterable[str]) -> str:
     """One line for an error of jsonargparse.
 
     Args:
-        message: as it says it, over many lines.
-        verb: of the command line.
-        options: that the verb has, such as "--trainer.max_epochs".
+        message: its message, of many lines.
+        verb: the command that was called, such as "fit".
+        options: all options of the command, such as "--trainer.max_epochs".
     """
     see = f"see `arlm {verb} --help`"
     if found := re.search(r"unrecognized arguments: (\S+)", message):
@@ -44,7 +44,7 @@ def one_line(message: str, verb: str, options: Iterable[str]) -> str:
 
 
 def _arguments_of(message: str) -> list[str]:
-    """Arguments of the class that the message speaks of."""
+    """Constructor arguments of the class that the message names."""
     found = re.search(r"class_path[ =]'([\w.]+)\.(\w+)'", message)
     if not found:
         return []
@@ -52,6 +52,6 @@ def _arguments_of(message: str) -> list[str]:
 
 
 def nearest(word: str, known: Iterable[str], otherwise: str) -> str:
-    """The mend for an unknown word: the known one that looks like it, if there is one."""
+    """Suggest the known word most similar to an unknown one; `otherwise` if there is none."""
     near = difflib.get_close_matches(word, list(known), n=1)
     return f"did you mean {near[0]!r}?" if near else otherwise

@@ -1,4 +1,4 @@
-"""What the verbs share: an argument parser with one-line errors, progress bars, and options of beam search."""
+"""Shared by the commands: an argument parser with one-line errors, progress bars, options of beam search."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from arlm.errors import UserError, require
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse without abbreviations, whose errors are one line."""
+    """argparse without abbreviated options and with one-line errors."""
 
     def __init__(self, verb: str, description: str) -> None:
         super().__init__(prog=f"arlm {verb}", description=description, allow_abbrev=False)
@@ -22,7 +22,7 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; see `arlm {self.verb} --help`")
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
-        """Parse, naming the nearest option for an unknown one."""
+        """Parse; the error for an unknown option suggests a similar one."""
         known, unknown = self.parse_known_args(arguments)
         if unknown:
             option = unknown[0].partition("=")[0]
@@ -32,17 +32,22 @@ class Parser(argparse.ArgumentParser):
 
 
 def bar(what: str, unit: str, total: int) -> Any:
-    """A tqdm bar of work done, shown on a terminal only, to be used in a `with` statement."""
+    """A tqdm progress bar, shown on a terminal only, for use in a `with` statement."""
     from tqdm import tqdm
 
     return tqdm(total=total, unit=unit, desc=what, disable=not sys.stderr.isatty())
 
 
 def add_beam_options(parser: Parser) -> None:
-    """Options of beam search."""
-    parser.add_argument("--beam", type=int, default=5, help="width; 1 is greedy (default 5)")
+    """Add the options of beam search."""
     parser.add_argument(
-        "--length-penalty", type=float, default=1.0, help="0 favours short ones (default 1)"
+        "--beam", type=int, default=5, help="width of the beam; 1 is greedy (default 5)"
+    )
+    parser.add_argument(
+        "--length-penalty",
+        type=float,
+        default=1.0,
+        help="exponent of the length normalisation; 0 favours short translations (default 1)",
     )
 
 

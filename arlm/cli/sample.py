@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The options."""
+    """Parse and check the options."""
     parser = Parser("sample", "Draw samples from a checkpoint, as a picture or as text.")
     parser.add_argument("checkpoint", help="a .ckpt file, or the folder of a run")
-    parser.add_argument("--n", type=int, default=16, help="rows to draw (default 16)")
-    parser.add_argument("--seed", type=int, default=0, help="of the rows (default 0)")
+    parser.add_argument("--n", type=int, default=16, help="number of samples (default 16)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the samples (default 0)")
     parser.add_argument(
         "--processors",
         default="",
@@ -32,33 +32,40 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--sweep",
-        help='one processor at several values, such as "temperature=0.6,0.8,1", a row each',
+        help='one processor at several values, a row of images each, such as "temperature=0.6,0.8,1"',
     )
     parser.add_argument(
         "--decoding",
         default="steps",
         choices=["steps", "fixed_point"],
-        help="token by token, or whole rows until nothing changes: the same samples",
+        help="token by token, or fixed-point iteration over whole rows; both give the same samples",
     )
     parser.add_argument(
-        "--beam", type=int, help="search for the likeliest --n texts instead, with this beam width"
+        "--beam",
+        type=int,
+        help="search for the likeliest --n texts instead of sampling, with a beam of this width",
     )
-    parser.add_argument("--label", type=int, help="class to draw (default: all in turn)")
+    parser.add_argument("--label", type=int, help="class to sample (default: all classes in turn)")
     parser.add_argument("--prompt", default="", help="text to continue")
-    parser.add_argument("--length", type=int, help="tokens in a row, prompt included")
-    parser.add_argument("--complete", help="an image file of which a part is to be drawn")
+    parser.add_argument("--length", type=int, help="tokens in a sample, prompt included")
+    parser.add_argument("--complete", help="an image file, part of which is to be sampled")
     parser.add_argument(
-        "--keep", default="top:0.5", help="the given part: top, bottom, left or right:share"
+        "--keep",
+        default="top:0.5",
+        help="the part of it to keep, as SIDE:SHARE, with top, bottom, left or right (default top:0.5)",
     )
-    parser.add_argument("--gif", help="write an animation of the pixels as they are drawn")
-    parser.add_argument("--out", help="a .png for images, a .txt for text (default: print text)")
+    parser.add_argument("--gif", help="a .gif for an animation of the sampling")
+    parser.add_argument(
+        "--out",
+        help="a .png for images, a .txt for text (default: samples.png for images; text is printed)",
+    )
     options = parser.parse(arguments)
     require(options.n >= 1, "--n", options.n, "choose at least 1")
     if options.length is not None:
         require(options.length >= 1, "--length", options.length, "choose at least 1")
     if options.beam is not None:
-        least = options.n
-        require(options.beam >= least, "--beam", options.beam, f"choose at least --n, {least}")
+        mend = f"choose at least --n, {options.n}"
+        require(options.beam >= options.n, "--beam", options.beam, mend)
         if options.processors or options.sweep or options.decoding != "steps":
             raise UserError(
                 "--beam: it searches and draws nothing; omit --processors, --sweep, --decoding"
@@ -69,9 +76,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run the verb."""
+    """Run the command."""
     options = parse(arguments)
-    from arlm.checkpoints import load  # torch is imported only now
+    from arlm.checkpoints import load  # late: --help and errors need no torch
     from arlm.reports.files import check_writable
     from arlm.reports.view import view_of
     from arlm.sampling import class_labels
@@ -106,7 +113,7 @@ def main(arguments: Sequence[str]) -> None:
         for index, text in enumerate(view.show(tokens).texts):
             print(f"--- {index}", text, sep="\n")
     else:
-        classes = net.spec.context  # labels in turn: a column for each
+        classes = net.spec.context  # a column for each class, since labels come in turn
         columns = classes.vocab_size if classes and options.label is None else None
         print(*view.write(drawn, Path(out), columns), sep="\n")
     if options.gif:
@@ -127,7 +134,7 @@ def draw(
     context: Tensor | None,
     progress: Any,
 ) -> Tensor:
-    """Rows of tokens (n, T), by the strategy that the options name."""
+    """Rows of tokens (n, T), sampled or searched for as the options say."""
     from arlm.sampling import beam_search, fixed_point, generate, row_seeds
 
     if options.beam is not None:
@@ -151,7 +158,7 @@ def draw(
 
 
 def sweep(text: str) -> dict[str, LogitsProcessor]:
-    """ "temperature=0.6,0.8" -> a processor for each value, by its name."""
+    """Processors of a sweep by name: "temperature=0.6,0.8" gives one for each value."""
     from arlm.sampling.processors import parse_processors
 
     name, _, values = text.replace(" ", "").partition("=")

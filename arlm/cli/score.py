@@ -1,4 +1,4 @@
-"""`arlm score CKPT IMAGE ...`: likelihood of images under a checkpoint, and where they surprise it."""
+"""`arlm score CKPT IMAGE ...`: likelihood of images under a checkpoint, and a heat map of their surprise."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ from arlm.errors import UserError
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run the verb."""
+    """Run the command."""
     parser = Parser("score", "Likelihood of images, and a heat map of each pixel's surprise.")
     parser.add_argument("checkpoint", help="a .ckpt file, or the folder of a run")
-    parser.add_argument("images", nargs="+", help="image files of the network's size")
+    parser.add_argument(
+        "images", nargs="+", help="image files of the size that the network was trained on"
+    )
     parser.add_argument("--label", type=int, help="class of the images, if the network needs one")
-    parser.add_argument("--out", default="surprise.png", help="picture (default surprise.png)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    parser.add_argument("--out", default="surprise.png", help="heat map (default surprise.png)")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object instead of lines"
+    )
     options = parser.parse(arguments)
 
-    import torch  # only now
+    import torch  # late: --help and errors need no torch
 
     from arlm.checkpoints import load
     from arlm.evaluation.likelihood import figures

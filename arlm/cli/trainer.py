@@ -1,4 +1,4 @@
-"""The verbs of the Trainer: fit, validate, test, predict, by LightningCLI."""
+"""The Trainer's commands fit, validate, test and predict, built on LightningCLI."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "plugins": {"class_path": "arlm.training.callbacks.AtomicCheckpointIO"},
     "gradient_clip_val": 1.0,
     "log_every_n_steps": 25,
-    "use_distributed_sampler": False,  # TokenDataModule shares out batches itself
+    "use_distributed_sampler": False,  # TokenDataModule divides batches among processes itself
     "enable_model_summary": False,
     "num_sanity_val_steps": 0,
 }
@@ -51,7 +51,7 @@ CHECKPOINT_DEFAULTS = {
 
 
 class Command(LightningCLI):
-    """LightningCLI with the one link data.spec -> model.spec and arlm's defaults."""
+    """LightningCLI with arlm's defaults and one link between arguments, data.spec -> model.spec."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.link_arguments("data.spec", "model.spec", apply_on="instantiate")
@@ -60,7 +60,7 @@ class Command(LightningCLI):
         parser.set_defaults(CHECKPOINT_DEFAULTS)
 
     def before_instantiate_classes(self) -> None:
-        """Name the run after its first configuration file, and look at the checkpoint before work begins."""
+        """Name the run after its first configuration file, and check the checkpoint before any work."""
         config = self.config[self.subcommand]
         logger = config.trainer.logger
         arguments = getattr(logger, "init_args", {})
@@ -86,13 +86,15 @@ class Command(LightningCLI):
             raise UserError(f"trainer: {error}") from None
 
     def _parse_ckpt_path(self) -> None:
-        """Lightning would read options from the checkpoint over those of the command line."""
+        """Do nothing: Lightning would let the checkpoint's options override those of the command line."""
 
 
 def main() -> None:
     """Parse the command line and run the Trainer."""
     _silence()
-    for found in pkgutil.iter_modules(arlm.models.__path__):  # for short names on the command line
+    for found in pkgutil.iter_modules(
+        arlm.models.__path__
+    ):  # registers class names for the command line
         importlib.import_module(f"arlm.models.{found.name}")
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     defaults = dict(TRAINER_DEFAULTS)
@@ -131,13 +133,13 @@ def main() -> None:
 
 
 def _raised_in_lightning(error: Exception) -> bool:
-    """Whether Lightning refuses its flags, which is the user's to mend; other faults keep their traceback."""
+    """Whether Lightning rejected its flags (a user error); all other errors keep their traceback."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     return frames[-1].f_globals["__name__"].startswith("pytorch_lightning.")
 
 
 def _silence() -> None:
-    """Drop adverts and one deprecation inside Lightning; keep every real warning."""
+    """Drop Lightning's tips and one of its deprecation warnings; keep every other warning."""
 
     def wanted(entry: logging.LogRecord) -> bool:
         message = entry.getMessage()

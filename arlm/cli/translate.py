@@ -1,4 +1,4 @@
-"""`arlm translate CKPT [FILE]`: a translation for each line, by beam search or by sampling."""
+"""`arlm translate CKPT [FILE]`: translate each line, by beam search or by sampling."""
 
 from __future__ import annotations
 
@@ -20,43 +20,57 @@ if TYPE_CHECKING:
     from arlm.core import Autoregressor
     from arlm.inference.translator import Translation, Translator
 
-DRAWN = 6  # attention maps in a picture
+MAPS = 6  # number of attention maps in the picture
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Options of the verb."""
+    """Parse and check the options."""
     parser = Parser("translate", "Translate a file, or standard input, line by line.")
     parser.add_argument("checkpoint", help="a .ckpt file, or the folder of a run")
     parser.add_argument(
-        "file", nargs="?", default="-", help="one sentence a line; - is standard input (default)"
+        "file",
+        nargs="?",
+        default="-",
+        help="file with one sentence per line; - is standard input (default)",
     )
     add_beam_options(parser)
-    parser.add_argument("--n-best", type=int, default=1, help="of each sentence, with their scores")
+    parser.add_argument(
+        "--n-best",
+        type=int,
+        default=1,
+        help="translations per sentence; above 1 they are printed with their scores (default 1)",
+    )
     parser.add_argument(
         "--processors",
-        help='draw instead of searching, such as "temperature=0.8,top_p=0.9" or "greedy"',
+        help="sample with these logits processors instead of searching, "
+        'such as "temperature=0.8,top_p=0.9" or "greedy"',
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the samples (default 0)")
     parser.add_argument(
-        "--batch-size", type=int, default=100, help="lines read before they are translated"
+        "--batch-size",
+        type=int,
+        default=100,
+        help="lines that are translated together (default 100)",
     )
-    parser.add_argument("--out", help="a file (default: standard output)")
-    parser.add_argument("--reference", help="a file to compare with: BLEU, chrF and exact matches")
+    parser.add_argument("--out", help="file for the translations (default: standard output)")
     parser.add_argument(
-        "--attention", help=f"a .png for heat maps of the first {DRAWN} sentences' attention"
+        "--reference", help="file of reference translations, for BLEU, chrF and exact matches"
+    )
+    parser.add_argument(
+        "--attention", help=f"a .png for attention maps of the first {MAPS} sentences"
     )
     options = parser.parse(arguments)
     require(options.batch_size >= 1, "--batch-size", options.batch_size, "choose at least 1")
     check_beam_options(options)
-    most = options.beam if options.processors is None else 10**6
-    require(1 <= options.n_best <= most, "--n-best", options.n_best, f"choose 1 to {most}")
+    largest = options.beam if options.processors is None else 10**6
+    require(1 <= options.n_best <= largest, "--n-best", options.n_best, f"choose 1 to {largest}")
     return options
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run the verb."""
+    """Run the command."""
     options = parse(arguments)
-    from arlm.checkpoints import load  # torch is imported only now
+    from arlm.checkpoints import load  # late: --help and errors need no torch
     from arlm.data.pairs import lines_of
     from arlm.inference.memory import keep_freed_memory
     from arlm.inference.translator import Translator
@@ -76,80 +90,82 @@ def main(arguments: Sequence[str]) -> None:
     if options.attention:
         check_attends(loaded.net)
     keep_freed_memory()
-    with stream(options.file) as given, written(options.out) as out:
-        results, shown = translate(translator, given, options, out)
+    with open_source(options.file) as source, open_output(options.out) as out:
+        translations, examples = translate(translator, source, options, out)
     if options.attention:
-        draw(translator, shown, Path(options.attention))
+        write_attention(translator, examples, Path(options.attention))
     if references is not None:
-        compare(results, references, options.reference)
+        print_scores(translations, references, options.reference)
 
 
 def check_attends(net: Autoregressor) -> None:
-    """Refuse to draw the attention of a network that has none."""
+    """Refuse attention maps for a network without attention."""
     import torch
 
     from arlm.reports.attention_map import attention_of
 
-    one = torch.zeros(1, dtype=torch.long)
-    if attention_of(net, one, one) is None:
+    token = torch.zeros(1, dtype=torch.long)
+    if attention_of(net, token, token) is None:
         raise UserError(f"--attention: {type(net).__name__} was trained without attention; omit it")
 
 
 def translate(
-    translator: Translator, given: IO[bytes], options: argparse.Namespace, out: IO[str]
+    translator: Translator, source_file: IO[bytes], options: argparse.Namespace, out: IO[str]
 ) -> tuple[list[str], list[tuple[Tensor, Translation]]]:
-    """Write translations, batch by batch; what stands before a line that is refused is written too.
+    """Write translations batch by batch; if a line is refused, the translations before it are written first.
 
-    Returns: the best translation of each line, and the first lines with theirs, to be drawn.
+    Returns: the best translation of each line, and the tokens of the first lines, each with its best
+        translation, for attention maps.
     """
     best: list[str] = []
-    shown: list[tuple[Tensor, Translation]] = []
-    lines = numbered(given, options.file)
+    examples: list[tuple[Tensor, Translation]] = []
+    lines = numbered_lines(source_file, options.file)
     while True:
-        sources, refused = [], None
+        sources, refusal = [], None
         try:
             for name, line in islice(lines, options.batch_size):
                 sources.append(translator.encode(line, name))
         except UserError as error:
-            refused = error
+            refusal = error
         for source, found in zip(sources, translator(sources, first=len(best)), strict=True):
             number = len(best)
-            for one in found:
+            for translation in found:
                 if options.n_best == 1:
-                    print(one.text, file=out)
+                    print(translation.text, file=out)
                 else:
-                    print(number + 1, one.text, *(f"{v:.4f}" for v in one[2:]), sep="\t", file=out)
+                    scores = (f"{v:.4f}" for v in (translation.log_prob, translation.score))
+                    print(number + 1, translation.text, *scores, sep="\t", file=out)
             best.append(found[0].text)
-            if number < DRAWN:
-                shown.append((source, found[0]))
+            if number < MAPS:
+                examples.append((source, found[0]))
         out.flush()
-        if refused is not None:
-            raise refused
+        if refusal is not None:
+            raise refusal
         if len(sources) < options.batch_size:
             break
     if not best:
-        raise UserError(f"{options.file}: it is empty; give one sentence a line")
-    return best, shown
+        raise UserError(f"{options.file}: it is empty; give one sentence per line")
+    return best, examples
 
 
-def numbered(given: IO[bytes], name: str) -> Iterator[tuple[str, str]]:
-    """Each line, and what to call it in errors."""
-    file = "standard input" if name == "-" else f"'{name}'"
-    where = file
+def numbered_lines(file: IO[bytes], name: str) -> Iterator[tuple[str, str]]:
+    """Yield the name of each line for error messages, and the line."""
+    source = "standard input" if name == "-" else f"'{name}'"
+    line_name = source
     try:
-        for number, line in enumerate(given, start=1):
-            where = f"line {number} of {file}"
-            yield where, line.decode().removesuffix("\n")
+        for number, line in enumerate(file, start=1):
+            line_name = f"line {number} of {source}"
+            yield line_name, line.decode().removesuffix("\n")
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{where}: byte {error.start + 1} is not UTF-8; convert it to UTF-8"
+            f"{line_name}: byte {error.start + 1} is not UTF-8; convert it to UTF-8"
         ) from None
-    except UNREADABLE as error:  # a gz file that is cut short
+    except UNREADABLE as error:  # a truncated gz file
         raise unreadable("file", name, error) from None
 
 
-def stream(name: str) -> IO[bytes]:
-    """A file, plain or gz, or standard input, as bytes."""
+def open_source(name: str) -> IO[bytes]:
+    """Open a file, plain or gz, or standard input, for reading bytes."""
     if name == "-":
         if sys.stdin is None or sys.stdin.closed:
             raise UserError("standard input: it is closed; name a file, or pipe text into it")
@@ -160,23 +176,25 @@ def stream(name: str) -> IO[bytes]:
         raise unreadable("file", name, error) from None
 
 
-def written(name: str | None) -> AbstractContextManager[IO[str]]:
-    """Where translations go."""
+def open_output(name: str | None) -> AbstractContextManager[IO[str]]:
+    """Open the file for translations, or standard output."""
     return nullcontext(sys.stdout) if name is None else open(name, "w", encoding="utf-8")
 
 
-def draw(translator: Translator, shown: Sequence[tuple[Tensor, Translation]], path: Path) -> None:
-    """Write heat maps of attention."""
+def write_attention(
+    translator: Translator, examples: Sequence[tuple[Tensor, Translation]], path: Path
+) -> None:
+    """Write attention maps as PNG."""
     from arlm.reports.attention_map import attention_maps
     from arlm.reports.files import write_bytes
 
-    picture = attention_maps(translator.net, translator.domain, shown)
+    picture = attention_maps(translator.net, translator.domain, examples)
     assert picture is not None  # check_attends has refused networks without attention
     print(write_bytes(picture, path.with_suffix(".png")), file=sys.stderr)
 
 
-def compare(translations: Sequence[str], references: Sequence[str], name: str) -> None:
-    """Print how near they come."""
+def print_scores(translations: Sequence[str], references: Sequence[str], name: str) -> None:
+    """Print BLEU, chrF and exact matches, with SacreBLEU's signatures."""
     from arlm.evaluation.bleu import score_translations
 
     if len(translations) != len(references):
@@ -185,5 +203,5 @@ def compare(translations: Sequence[str], references: Sequence[str], name: str) -
             "give one for each"
         )
     scores = score_translations(translations, references)
-    told = ", ".join(f"{key} {value:.2f}" for key, value in scores.figures.items())
-    print(told, scores.signature, scores.chrf_signature, sep="\n", file=sys.stderr)
+    figures = ", ".join(f"{key} {value:.2f}" for key, value in scores.figures.items())
+    print(figures, scores.signature, scores.chrf_signature, sep="\n", file=sys.stderr)

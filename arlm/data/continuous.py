@@ -34,16 +34,17 @@ class ContinuousText(TextDataset):
     """Parallel streams through the text, a row of each in every batch.
 
     Over the joined text, each stream reads one of several equal parts; in evaluation it starts `overlap`
-    tokens before its part, for context, so that several streams score nearly as one pass does, and a single
-    stream exactly so. In training an epoch begins at a random offset and drops a remainder that fills no row.
-    With separate documents, each stream takes the next document that is left (in training, in random order)
-    and starts it without context.
+    tokens before its part, for context, so that the scores are close to those of a single pass over the text;
+    with one stream they are equal. In training, an epoch starts at a random offset and drops a remainder that
+    fills no row.
+    With separate documents, each stream takes the next remaining document (in training, in random order) and
+    starts it without context.
 
     Args:
         corpus, domain, length, separate_documents: as for TextDataset.
         streams: rows of a batch.
         overlap: tokens that a stream reads before its part; None in training.
-        seed: of offsets and order.
+        seed: of the offsets and of the order of documents.
     """
 
     streams: int

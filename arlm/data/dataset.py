@@ -1,8 +1,8 @@
 """Splits of a data set: `dataset[rows]` is a whole batch of tokens.
 
 A batch is a pure function of (seed, epoch, rows), so a run that is killed and resumed in the middle of an
-epoch gets the batches that it would have got. Long texts are in `windows` and `continuous`, sentence pairs
-in `pairs`.
+epoch gets the same batches as an uninterrupted one. Long texts are in `windows` and `continuous`, sentence
+pairs in `pairs`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class FixedRows(TokenDataset):
     Args:
         tokens: (N, T) integers.
         domain: gives the units of the tokens.
-        labels: (N,) integers, the class of each row, if it is the context.
+        labels: (N,) integers, the class of each row, which becomes the context; None for no context.
     """
 
     def __init__(self, tokens: Tensor, domain: Domain, labels: Tensor | None = None) -> None:
@@ -75,7 +75,7 @@ def whole_rows(tokens: Tensor, domain: Domain, context: Tensor | None = None) ->
 
 
 def generator(*numbers: int) -> torch.Generator:
-    """A random generator seeded by some small numbers (seed, epoch, ...)."""
+    """A random generator whose seed combines small numbers (seed, epoch, ...)."""
     seed = 0
     for number in numbers:
         seed = (seed * 1_000_003 + number) % 2**63

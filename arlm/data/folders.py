@@ -1,4 +1,4 @@
-"""Where data sets and prepared corpora are kept, and which split a document belongs to."""
+"""Folders of data sets and prepared corpora, and the split that a document belongs to."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def prepared_folder() -> Path:
 
 
 def find_file(path: str, data_dir: str | None, field: str = "data.path") -> Path:
-    """A file in the working folder, else in the folder of the data sets."""
+    """The path of a file in the working folder, else in the folder of the data sets."""
     folders = (Path(), data_folder(data_dir))
     found = [f / path for f in folders if (f / path).is_file()]
     if not found:

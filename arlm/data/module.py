@@ -27,7 +27,7 @@ class TokenDataModule(LightningDataModule, ABC):
 
     Args:
         batch_size: rows in a batch.
-        seed: of shuffling and of random windows or binarisation.
+        seed: of shuffling, window offsets and binarisation.
         num_workers: processes that prepare batches; 0 is fastest for tensors in memory.
     """
 
@@ -51,7 +51,7 @@ class TokenDataModule(LightningDataModule, ABC):
 
     @cached_property
     def provenance(self) -> dict[str, str]:
-        """Where the data came from, for the record: versions, checksums, protocol."""
+        """Origin of the data, recorded with each run: versions, checksums, protocol."""
         return {}
 
     def words(self, split: Split) -> int:
@@ -60,12 +60,12 @@ class TokenDataModule(LightningDataModule, ABC):
 
     @property
     def protocol(self) -> str:
-        """How much context a scored token has."""
+        """How evaluation gives context to a scored token, for reports."""
         return "whole rows"
 
     @property
     def processes(self) -> tuple[int, int]:
-        """The number of this process, and how many there are."""
+        """Rank of this process, and the number of processes."""
         if self.trainer is None:
             return 0, 1
         return self.trainer.global_rank, self.trainer.world_size

@@ -1,4 +1,4 @@
-"""The order of rows: which rows make which batch, and a loader that resumes in the middle of an epoch."""
+"""Which rows make up each batch, and a loader that resumes in the middle of an epoch."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from arlm.data.dataset import Rows, TokenDataset, generator
 class BatchOrder(Sampler[Rows]):
     """Rows of each batch: a pure function of (seed, epoch), divided among processes.
 
-    In training, rows are shuffled and a last short batch is dropped; in evaluation, every row comes once, in
+    In training, rows are shuffled and a short last batch is dropped; in evaluation, every row comes once, in
     order. Streams of continuous batching always come in order, and each process has its own.
 
     Args:
-        rows: in the data set.
+        rows: number of rows in the data set.
         batch_size: rows in a batch.
-        training: shuffle and drop the last short batch.
+        training: shuffle, and drop a short last batch.
         seed: of the shuffling.
-        rank, world_size: number of this process, and how many there are.
+        rank, world_size: rank of this process, and the number of processes.
         streams: parallel streams of a data set with continuous batching, over all processes; None for
             independent rows.
     """
@@ -59,9 +59,9 @@ class BatchOrder(Sampler[Rows]):
     def __iter__(self) -> Iterator[Rows]:
         skip, self.skip = self.skip, 0
         if self.streams:
-            own = torch.arange(self.streams).tensor_split(self.world_size)[self.rank]
+            streams_of_process = torch.arange(self.streams).tensor_split(self.world_size)[self.rank]
             for batch in range(skip, len(self)):
-                yield Rows(self.epoch, batch * self.streams + own)
+                yield Rows(self.epoch, batch * self.streams + streams_of_process)
             return
         order = torch.arange(self.rows)
         if self.training:
@@ -74,12 +74,12 @@ class BatchOrder(Sampler[Rows]):
 class LengthBuckets(BatchOrder):
     """Batches of rows of similar length: a pure function of (seed, epoch), divided among processes.
 
-    In training, batches come in random order and rows of equal lengths are exchanged; the number of batches is
-    the same in every epoch.
+    In training, batches come in random order, and rows of equal lengths are shuffled among themselves; the
+    number of batches is the same in every epoch.
 
     Args:
-        lengths: (N, 2) of each pair's source and target.
-        budget: most tokens of a batch on either side, padding included.
+        lengths: (N, 2), tokens of each pair's source and target.
+        budget: largest number of tokens in a batch on either side, padding included.
         training, seed, rank, world_size: as for BatchOrder.
     """
 
@@ -97,23 +97,24 @@ class LengthBuckets(BatchOrder):
 
     def __iter__(self) -> Iterator[Rows]:
         skip, self.skip = self.skip, 0
-        order, turns = self.order, torch.arange(len(self.sizes))
+        order, batch_order = self.order, torch.arange(len(self.sizes))
         if self.training:
             random = generator(self.seed, self.epoch)
             shuffled = torch.randperm(self.rows, generator=random)
             order = shuffled[by_length(self.lengths[shuffled])]
-            turns = torch.randperm(len(turns), generator=random)
+            batch_order = torch.randperm(len(batch_order), generator=random)
         batches = order.split(self.sizes)
-        for turn in turns[self.rank :: self.world_size][: len(self)][skip:].tolist():
-            yield Rows(self.epoch, batches[turn])
+        for index in batch_order[self.rank :: self.world_size][: len(self)][skip:].tolist():
+            yield Rows(self.epoch, batches[index])
 
 
 def buckets(lengths: Tensor, budget: int) -> tuple[Tensor, list[int]]:
     """Rows sorted by length, and how many of them make each batch.
 
     Args:
-        lengths: (N, 2) of sources and targets.
-        budget: most tokens of a batch on either side, padding included; a longer row is alone.
+        lengths: (N, 2), tokens of each source and target.
+        budget: largest number of tokens in a batch on either side, padding included; a longer row is a
+            batch of its own.
 
     Returns: order (N,), and sizes that sum to N.
     """
@@ -129,7 +130,7 @@ def buckets(lengths: Tensor, budget: int) -> tuple[Tensor, list[int]]:
 
 
 def by_length(lengths: Tensor) -> Tensor:
-    """Order by target length, then by source length; stable."""
+    """Indices that sort rows by target length, then by source length; stable."""
     source, target = lengths.unbind(1)
     return (target * (int(source.max()) + 1) + source).argsort(stable=True)
 

@@ -28,8 +28,8 @@ class Pairs(TokenDataset):
     """Sentence pairs of different lengths; a batch is padded to its longest.
 
     Args:
-        sources, targets: tokens (S,) and (T,) of each pair, the target's end included.
-        domain: of the tokens.
+        sources, targets: tokens (S,) and (T,) of each pair, the target's end token included.
+        domain: the tokenizers of both sides.
     """
 
     def __init__(
@@ -76,8 +76,8 @@ def aligned(source: Path, target: Path, field: str) -> Sentences:
 
 
 def lines_of(path: Path, field: str) -> list[str]:
-    """Lines of a UTF-8 file, plain or gz, without white space around them."""
+    """Lines of a UTF-8 file, plain or gz, stripped of surrounding white space."""
     text = read_text(path, field)
     if not text:
-        raise UserError(f"{field}: '{path}' is empty; give one sentence a line")
+        raise UserError(f"{field}: '{path}' is empty; give one sentence per line")
     return [line.strip() for line in text.removesuffix("\n").split("\n")]

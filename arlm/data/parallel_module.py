@@ -1,4 +1,4 @@
-"""ParallelDataModule: pairs of sentences in two languages, with tokenizers made from the training side only."""
+"""ParallelDataModule: sentence pairs in two languages; tokenizers are trained on the training split only."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class ParallelDataModule(TokenDataModule):
     Args:
         source, target: the languages, such as "de" and "en".
         tokenizer: "bpe"; "word": words and punctuation marks, `<unk>` for rare ones; "character"; "byte"; or
-            the path of a tokenizer's JSON. All are made from the training side only.
-        vocab_size: of "bpe".
-        min_count: how often a word or character must occur in the training side to get a token.
+            the path of a tokenizer's JSON. Vocabularies come from the training split only.
+        vocab_size: number of tokens for "bpe".
+        min_count: how often a word or character must occur in the training split to get a token.
         joint: one tokenizer for both sides.
         lowercase: convert both sides to lower case.
-        length: most tokens of a sentence, the end included. Longer pairs of the training side are left
-            out; in other splits they are refused.
-        batch_tokens: most tokens of a batch on either side, padding included.
+        length: largest number of tokens in a sentence, the end token included. Longer training pairs are
+            left out; in other splits they are refused.
+        batch_tokens: largest number of tokens in a batch on either side, padding included.
         seed, num_workers: as for TokenDataModule.
     """
 
@@ -132,7 +132,7 @@ class ParallelDataModule(TokenDataModule):
         return LengthBuckets(*given, *self.processes)
 
     def words(self, split: Split) -> int:
-        """Words of the target, between white space."""
+        """Words of the target side, separated by white space."""
         return sum(len(line.split()) for line in self.sentences(split).target)
 
     @property

@@ -1,4 +1,4 @@
-"""Files of text, plain or gz: opened, read, and refused in one line."""
+"""Open and read text files, plain or gz, with one-line errors for those that cannot be read."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import IO
 
 from arlm.errors import UserError
 
-# What a file that is cut short, no gz at all behind its first bytes, or not to be read may raise.
+# Raised for a truncated or damaged gz file, or for a file that cannot be read at all.
 UNREADABLE = (OSError, EOFError, zlib.error)
 
 
 def opened(path: Path) -> IO[bytes]:
-    """The bytes of a file or pipe, unpacked if they are gz.
+    """Open a file or pipe for reading bytes, decompressed if it is gz.
 
     Raises:
-        OSError: it cannot be opened.
+        OSError: the file cannot be opened.
     """
     file = path.open("rb")
     packed = file.peek(2)[:2] == b"\x1f\x8b"  # a pipe cannot be read twice
@@ -25,7 +25,7 @@ def opened(path: Path) -> IO[bytes]:
 
 
 def read_text(path: Path, field: str) -> str:
-    """A file of UTF-8 as it stands, line ends included; `field` is named in the error."""
+    """The text of a UTF-8 file, line ends unchanged; errors name `field`."""
     try:
         with opened(path) as file:
             return file.read().decode()
@@ -38,6 +38,6 @@ def read_text(path: Path, field: str) -> str:
 
 
 def unreadable(field: str, path: object, error: BaseException) -> UserError:
-    """The refusal of a file that raised one of UNREADABLE."""
-    told = getattr(error, "strerror", None) or error
-    return UserError(f"{field}: cannot read '{path}' ({told}); check the file")
+    """The error to raise for a file that raised one of UNREADABLE."""
+    reason = getattr(error, "strerror", None) or error
+    return UserError(f"{field}: cannot read '{path}' ({reason}); check the file")

@@ -1,4 +1,4 @@
-"""TextDataModule: text in windows or continuous streams; FilesDataModule: the same for files, prepared once."""
+"""TextDataModule: text in windows or continuous streams; FilesDataModule, for text files prepared once."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class TextDataModule(TokenDataModule):
     """Text in one of two kinds of batches. A subclass sets `self.domain` and writes `read`.
 
     Args:
-        length: tokens of a window, or of a stream's row in a batch, T.
-        batching: "windows" are independent rows, for networks with a longest row; "continuous" streams
+        length: tokens of a row, T: of a window, or of a stream's part of a batch.
+        batching: "windows" are independent rows, for networks of limited context; "continuous" streams
             continue from batch to batch, for networks that carry their state.
-        stride: how far windows advance in evaluation; half a window by default, so that a token is scored
-            with at least that much context.
+        stride: how far windows advance in evaluation; half a window by default, so that a token after
+            the first window is scored with at least half a window of context.
         streams: parallel streams in evaluation.
         overlap: tokens that such a stream reads before its part of the text, for context.
-        separate_documents: no window or state reaches from one document into the next.
+        separate_documents: neither windows nor carried state cross from one document into the next.
         batch_size: rows in a training batch.
         seed, num_workers: as for TokenDataModule.
     """
@@ -66,7 +66,7 @@ class TextDataModule(TokenDataModule):
 
     @abstractmethod
     def read(self, split: Split) -> Corpus:
-        """Tokens of one split, and where its documents start. Called once for each."""
+        """Tokens of one split, and where its documents start. Called once per split."""
 
     def corpus(self, split: Split) -> Corpus:
         """One split, read when first used."""
@@ -100,7 +100,7 @@ class TextDataModule(TokenDataModule):
 
 
 def named_tokenizer(name: str) -> Tokenizer:
-    """The tokenizer for "byte", or for the path of a tokenizer's JSON."""
+    """The tokenizer called "byte", or the one in the JSON file at path `name`."""
     if name == "byte":
         return ByteTokenizer()
     return BPETokenizer(read_text(Path(name), "data.tokenizer"))
@@ -111,7 +111,7 @@ class FilesDataModule(TextDataModule):
 
     Args:
         separator: text after which a document ends; without one, a file is a document.
-        others: as for TextDataModule.
+        all others: as for TextDataModule.
     """
 
     separator: str | None = None
@@ -119,7 +119,7 @@ class FilesDataModule(TextDataModule):
 
     @abstractmethod
     def pieces(self, split: Split) -> list[Piece]:
-        """The parts of files that make a split."""
+        """The parts of files that make up a split."""
 
     @cached_property
     def _prepared(self) -> dict[Split, tuple[Corpus, str]]:
@@ -132,7 +132,7 @@ class FilesDataModule(TextDataModule):
         return corpus, counts.sha256
 
     def prepare_data(self) -> None:
-        """Lightning calls this in one process, before any of them reads."""
+        """Prepare all splits; Lightning calls this in one process before the others read."""
         self._prepared  # noqa: B018
 
     def read(self, split: Split) -> Corpus:

@@ -28,8 +28,8 @@ class TextDataset(TokenDataset):
     Args:
         corpus: the text as tokens.
         domain: gives the units of the tokens.
-        length: tokens of a row.
-        separate_documents: no row holds tokens of two documents.
+        length: tokens of a row, T.
+        separate_documents: whether rows are kept from holding tokens of two documents.
     """
 
     def __init__(
@@ -55,9 +55,11 @@ class TextDataset(TokenDataset):
         inside: Tensor,
         starts_document: Tensor | None = None,
     ) -> Batch:
-        """Rows that begin at tokens `starts` (B,); `inside` (B, T) marks the tokens that exist."""
+        """Rows that start at tokens `starts` (B,); `inside` (B, T) is false beyond the end of the document."""
         last = len(self.corpus) - self.length
-        shift = (starts - max(0, last)).clamp(min=0)  # rows that reach over the end of the text
+        shift = (starts - max(0, last)).clamp(
+            min=0
+        )  # of rows that reach beyond the end of the text
         width = min(self.length, len(self.corpus))
         tokens = self.corpus.read(starts - shift, width)
         if width < self.length or bool(shift.any()):
@@ -78,7 +80,7 @@ class TextWindows(TextDataset):
     Args:
         corpus, domain, length, separate_documents: as for TextDataset.
         stride: None in training; 1 to `length` in evaluation.
-        seed: of the offsets.
+        seed: of the random offsets.
     """
 
     def __init__(
@@ -102,7 +104,7 @@ class TextWindows(TextDataset):
         return int(self.until[-1])
 
     def _starts(self, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
-        """First token, the document's end, and how many tokens are scored already, (B,) each."""
+        """First token, end of the document, and number of tokens that were scored before; (B,) each."""
         document = torch.searchsorted(self.until, rows.chosen, right=True)
         first, size = self.firsts[document], self.sizes[document]
         index = rows.chosen - torch.where(document > 0, self.until[document - 1], 0)

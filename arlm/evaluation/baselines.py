@@ -1,6 +1,6 @@
 """Baselines that a network must beat: uniform, per-pixel histogram, unigram, character n-gram.
 
-Each has `log_prob(tokens (B, T)) -> (B, T)` in nats, as a network has, and is a proper distribution.
+Each is a normalised distribution with `log_prob(tokens (B, T)) -> (B, T)` in nats, like a network's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from arlm.errors import UserError
 
 
 class Uniform:
-    """Every token equally likely: log2 V bits."""
+    """The uniform distribution: log2 V bits per token."""
 
     def __init__(self, spec: Spec) -> None:
         self.vocab_size = spec.vocab_size
@@ -27,18 +27,18 @@ class Uniform:
 
 
 class Histogram:
-    """An independent distribution for each position of a row: its counts, plus `smoothing` each.
+    """An independent distribution for each position of a row: counts with additive smoothing.
 
     Args:
         rows: (N, T) training tokens.
         vocab_size: V.
-        smoothing: added to every count; 0 gives infinite nats to a level never seen.
+        smoothing: added to every count; 0 gives infinite nats to tokens that training lacks at a position.
     """
 
     def __init__(self, rows: Tensor, vocab_size: int, smoothing: float = 1.0) -> None:
         length = rows.shape[1]
-        places = rows.long() + torch.arange(length) * vocab_size
-        counts = torch.bincount(places.flatten(), minlength=length * vocab_size).double()
+        cells = rows.long() + torch.arange(length) * vocab_size
+        counts = torch.bincount(cells.flatten(), minlength=length * vocab_size).double()
         counts = counts.view(length, vocab_size) + smoothing
         self.table = (counts / counts.sum(-1, keepdim=True)).log()  # (T, V)
 
@@ -52,8 +52,8 @@ class NGram:
 
     p_k(w | u) = (max(c(u w) - D_k, 0) + D_k N(u) p_{k-1}(w | u')) / c(u), where c counts occurrences in
     the highest order and distinct left neighbours below, N(u) is the number of distinct w after u, u' is
-    u without its first token, and D_k = n1 / (n1 + 2 n2) from the counts of counts. An unseen u falls
-    back to u'; at the start of a row the context is as long as the row allows.
+    u without its first token, and D_k = n1 / (n1 + 2 n2) from the counts of counts. For an unseen u,
+    p_k(w | u) = p_{k-1}(w | u'); at the start of a row u holds only the tokens that there are.
 
     Args:
         stream: (N,) training tokens.
@@ -116,5 +116,5 @@ def _look_up(
     keys: np.ndarray, wanted: np.ndarray, values: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Whether each wanted key is among the sorted keys, and its value if so."""
-    place = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
-    return keys[place] == wanted, values[place]
+    index = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
+    return keys[index] == wanted, values[index]

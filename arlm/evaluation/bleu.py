@@ -1,4 +1,4 @@
-"""How near translations come to references: BLEU and chrF by SacreBLEU, and exact matches.
+"""Quality of translations: BLEU and chrF by SacreBLEU, and the share of exact matches.
 
 References:
     | BLEU: a Method for Automatic Evaluation of Machine Translation (Papineni et al., 2002)
@@ -18,23 +18,23 @@ from sacrebleu.metrics import BLEU, CHRF
 
 
 class TranslationScores(NamedTuple):
-    """Figures of a corpus, each in per cent."""
+    """Corpus-level scores in per cent."""
 
-    bleu: float  # cased, of the texts as they are
+    bleu: float  # case-sensitive
     bleu_lowercase: float
     chrf: float
-    exact: float  # sentences that are the reference
-    signature: str  # how BLEU was counted
+    exact: float  # sentences equal to their reference
+    signature: str  # SacreBLEU's, of `bleu`
     chrf_signature: str
 
     @property
     def figures(self) -> dict[str, float]:
-        """Without the signatures."""
+        """The numbers, without the signatures."""
         return {k: v for k, v in self._asdict().items() if not isinstance(v, str)}
 
 
 def score_translations(translations: Sequence[str], references: Sequence[str]) -> TranslationScores:
-    """Detokenised translations against one raw reference each."""
+    """Score detokenised translations against one raw reference each."""
     cased, lowercase, chrf = BLEU(), BLEU(lowercase=True), CHRF()
     given = list(translations), [list(references)]
     same = sum(t == r for t, r in zip(translations, references, strict=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-LARGEST_EXPONENT = 700.0  # exp() of more overflows float64
+LARGEST_EXPONENT = 700.0  # exp of a larger number overflows float64
 
 
 def figures(
@@ -14,10 +14,10 @@ def figures(
 
     Args:
         nats: sum of -log p over the scored tokens.
-        tokens: how many there are.
-        units: bytes, words or dims that they stand for.
+        tokens: number of scored tokens.
+        units: bytes, words or dims that the tokens stand for.
         unit: name of the unit, for the key of the last figure.
-        words: words in the text; 0 leaves the figures of words out.
+        words: words in the text; 0 omits the figures per word.
 
     Returns:
         nll = nats / tokens, ppl = exp(nll), bits_per_<unit> = nats / (ln 2 * units); with words also
@@ -33,5 +33,5 @@ def figures(
 
 
 def perplexity(nll: float) -> float:
-    """exp(nll), finite."""
+    """exp(nll), with the exponent clamped so that the result stays finite."""
     return math.exp(min(nll, LARGEST_EXPONENT))

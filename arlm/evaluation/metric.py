@@ -14,10 +14,10 @@ from arlm.evaluation.likelihood import figures
 
 
 class Likelihood(Metric):
-    """Adds nats, tokens and units of scored tokens in float64, over all processes; `compute` divides.
+    """Sums nats, tokens and units of scored tokens in float64 over all processes; `compute` divides.
 
     Args:
-        unit: what the data counts in, for the name of the last figure: "byte", "word", "dim".
+        unit: name of the unit in the last figure's key: "byte", "word" or "dim".
     """
 
     full_state_update = False
@@ -33,7 +33,7 @@ class Likelihood(Metric):
             self.add_state(name, default=zero, dist_reduce_fx="sum")
 
     def update(self, log_prob: Tensor, batch: Batch) -> None:
-        """Add a batch: log_prob (B, T) nats of its tokens, of which `batch.scored` count."""
+        """Add a batch, given its log_prob (B, T) in nats; only tokens in `batch.scored` count."""
         self.nats -= log_prob.double()[batch.scored].sum()
         self.tokens += batch.scored.sum()
         self.units += batch.units.double()[batch.scored].sum()

@@ -1,4 +1,4 @@
-"""The difference of two networks on the same tokens, with its interval."""
+"""The difference of two networks on the same tokens, with a bootstrap interval."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-BLOCK = 256  # tokens that are drawn together: neighbours are not independent
+BLOCK = 256  # neighbouring tokens that are resampled together, since they are not independent
 DRAWS = 4000
 
 
@@ -21,11 +21,11 @@ class Interval(NamedTuple):
 
 
 def paired_difference(a: Tensor, b: Tensor, seed: int = 0) -> Interval:
-    """Mean of a - b per token, for nats of the same tokens, by drawing blocks of neighbours again.
+    """Mean of a - b per token, with an interval from a bootstrap over blocks of neighbouring tokens.
 
     Args:
-        a, b: (N,) float64.
-        seed: of the draws.
+        a, b: (N,) float64, nats of the same tokens under two networks.
+        seed: of the resampling.
 
     References:
         | The Stationary Bootstrap (Politis, Romano, 1994) and block bootstraps before it

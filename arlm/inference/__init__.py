@@ -1,1 +1,1 @@
-"""Services that verbs, reports and training share: score, translate, open a run with its data."""
+"""Functions that commands, reports and training share: score, translate, open a run with its data."""

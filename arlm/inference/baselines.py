@@ -1,4 +1,4 @@
-"""Baselines fitted to a data module's training split, and the batches that they score."""
+"""Baselines fitted to the training split of a data module, and the batches that they score."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from arlm.data.pairs import Pairs
 from arlm.data.windows import TextDataset, TextWindows
 from arlm.evaluation.baselines import Histogram, NGram, Uniform
 
-WINDOWS = 256, 128  # length and stride
+WINDOWS = 256, 128  # length and stride of the windows that replace continuous streams
 
 
 def independent_batches(data: TokenDataModule, split: Split) -> Iterable[Batch]:
@@ -31,7 +31,7 @@ def independent_batches(data: TokenDataModule, split: Split) -> Iterable[Batch]:
 
 
 def baselines(data: TokenDataModule) -> dict[str, Callable[[Tensor], Tensor]]:
-    """Functions from tokens (B, T) to nats (B, T) of the baselines for this kind of data."""
+    """The baselines for this kind of data, each a function from tokens (B, T) to log-probabilities (B, T)."""
     spec = data.spec
     models: dict[str, Uniform | Histogram | NGram] = {"uniform": Uniform(spec)}
     train = data.dataset("train")

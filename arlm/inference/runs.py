@@ -1,4 +1,4 @@
-"""Open a run: its network from the checkpoint, and its data, ready to be read."""
+"""Open a run: the network from its checkpoint, and its data module, prepared for reading."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from arlm.data.module import TokenDataModule
 from arlm.data.text_files import read_text
 from arlm.errors import UserError
 
-# Options of TextDataModule that belong to the network and stay when other data is read.
+# Options of TextDataModule that the network depends on; they are kept when other data is read.
 BATCHING = ("length", "batching", "stride", "streams", "overlap")
 
 
@@ -25,7 +25,7 @@ class Run(NamedTuple):
 
 
 def open_run(path: str, fragment: str | None = None) -> Run:
-    """A checkpoint and its data.
+    """Load a checkpoint and prepare its data.
 
     Args:
         path: a .ckpt file, or the folder of a run.
@@ -40,12 +40,12 @@ def open_run(path: str, fragment: str | None = None) -> Run:
     if fragment is not None:
         ours, theirs = type(loaded.domain).__name__, type(data.domain).__name__
         if ours != theirs:
-            raise UserError(f"--data: '{fragment}' is for {theirs}, but '{path}' is of {ours}")
+            raise UserError(f"--data: '{fragment}' is for {theirs}, but '{path}' models {ours}")
     data.domain = loaded.domain
     longest, length = loaded.net.max_length, data.spec.length
     if longest is not None and length > longest:
         raise UserError(
-            f"data.length: rows of {length} tokens do not fit '{path}', whose network holds {longest}"
+            f"data.length: rows of {length} tokens do not fit '{path}', whose network takes at most {longest}"
         )
     data.prepare_data()
     provenance = loaded.data.get("provenance")
@@ -56,7 +56,7 @@ def open_run(path: str, fragment: str | None = None) -> Run:
 
 
 def _from_fragment(fragment: str, description: dict[str, Any]) -> dict[str, Any]:
-    """The description of other data, read in batches as the network's own data is."""
+    """The description of other data, with the batching options of the network's own data."""
     try:
         content = yaml.safe_load(read_text(Path(fragment), "--data"))
     except yaml.YAMLError:

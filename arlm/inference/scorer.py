@@ -1,4 +1,4 @@
-"""Scoring: batch after batch with carried state, and every token of a split once."""
+"""Scoring: batches in sequence with carried state, and whole splits with every token scored once."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class ScoresChunks(Protocol):
         chunk_state: ChunkState | None = None,
         context: Tensor | None = None,
     ) -> tuple[Scores, ChunkState]:
-        """Scores (B, S) of a chunk, and the state after it."""
+        """Scores (B, S) of a chunk that follows `chunk_state`, or starts a document; and the state after it."""
 
 
 class BatchScorer:
-    """Scores one batch after the other; rows that do not start a document continue those of the batch before.
+    """Scores batches in sequence; a row that starts no document continues the same row of the previous batch.
 
-    `batch.starts_document` says which rows start; without it every row stands alone. In training this is
-    truncated back-propagation through time: the state is carried over, gradients are not.
+    `batch.starts_document` says which rows start one; if it is None, all rows are independent. In training
+    this is truncated back-propagation through time: the state is carried over, gradients are not.
 
         batch 0              batch 1              batch 2
         row 0  [A0 A1 A2] -> row 0  [A3 A4 A5] -> row 0  [C0 C1 C2]    starts_document: row 0
@@ -42,8 +42,8 @@ class BatchScorer:
 
     Args:
         net: the network.
-        compile: compile what scores a batch; the network's parameters and their names stay as they are.
-        score: scores rows that stand alone, by default `net.score`.
+        compile: compile the scoring functions; the network's parameters and their names do not change.
+        score: scores independent rows; by default `net.score`.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class BatchScorer:
         return [] if state is None else [state.last, *state.state.leaves()]
 
     def restore(self, saved: list[Tensor]) -> None:
-        """Continue from what `saved` returned."""
+        """Continue from the tensors that `saved` returned."""
         if saved:
             last, *leaves = saved
             _, state = self.net.start(len(last), 1)
@@ -109,13 +109,13 @@ class BatchScorer:
 
 @dataclass(frozen=True)
 class TokenScores:
-    """Each scored token of a split under a network, in the order of the data; (N,) each."""
+    """Scores of every token of a split under a network, in the order of the data; (N,) each."""
 
     positions: Tensor  # in the split
     tokens: Tensor
     nats: Tensor  # float64, positive
     units: Tensor
-    context: Tensor  # tokens that the network had read before this one
+    context: Tensor  # number of tokens that the network had read before this one
     seconds: float
 
     def figures(self, unit: str) -> dict[str, float]:
@@ -126,48 +126,48 @@ class TokenScores:
 def score_split(net: Autoregressor, dataset: TokenDataset, batches: Iterable[Rows]) -> TokenScores:
     """Score every token of a split exactly once, in the batches of its data set."""
     scorer, parts, seconds = BatchScorer(net), [], 0.0
-    read: Tensor | None = None
+    tokens_read: Tensor | None = None
     with torch.inference_mode():
         for rows in batches:
             batch = dataset[rows]
-            began = time.perf_counter()
+            started = time.perf_counter()
             nats = -scorer(batch).log_prob.double()
-            seconds += time.perf_counter() - began
-            read = _read_before(batch, read)
-            context = read[:, None] + torch.arange(batch.tokens.shape[1])
-            read = read + batch.tokens.shape[1]
+            seconds += time.perf_counter() - started
+            tokens_read = _read_before(batch, tokens_read)
+            context = tokens_read[:, None] + torch.arange(batch.tokens.shape[1])
+            tokens_read = tokens_read + batch.tokens.shape[1]
             columns = dataset.positions(rows), batch.tokens, nats, batch.units, context
             parts.append([column[batch.scored] for column in columns])
     joined = [torch.cat(column) for column in zip(*parts, strict=True)]
     order = joined[0].argsort()
-    positions, tokens, all_nats, units, read_before = (column[order] for column in joined)
-    return TokenScores(positions, tokens, all_nats, units, read_before, seconds)
+    positions, tokens, all_nats, units, context = (column[order] for column in joined)
+    return TokenScores(positions, tokens, all_nats, units, context, seconds)
 
 
-def _read_before(batch: Batch, read: Tensor | None) -> Tensor:
-    """How many tokens the network has read in each row before this batch, (B,)."""
+def _read_before(batch: Batch, tokens_read: Tensor | None) -> Tensor:
+    """Number of tokens that the network has read in each row before this batch, (B,)."""
     zeros = torch.zeros(len(batch.tokens), dtype=torch.long)
-    if batch.starts_document is None or read is None:
+    if batch.starts_document is None or tokens_read is None:
         return zeros
-    return read.where(~batch.starts_document, zeros)
+    return tokens_read.where(~batch.starts_document, zeros)
 
 
 def check_same(scores: dict[str, TokenScores]) -> None:
     """Refuse networks that were not scored on the same tokens, and say where they differ."""
-    (first, one), *others = scores.items()
+    (first, reference), *others = scores.items()
     for name, other in others:
-        here, there = len(one.tokens), len(other.tokens)
+        counts = len(reference.tokens), len(other.tokens)
         refusal = f"runs: '{first}' and '{name}' cannot be compared: "
         mend = "; give runs of the same data, split and tokenizer, or one --data for all"
-        if here != there:
-            raise UserError(f"{refusal}they score {here} and {there} tokens{mend}")
-        for what, a, b in (
-            ("score token number", one.positions, other.positions),
-            ("read the token", one.tokens, other.tokens),
+        if counts[0] != counts[1]:
+            raise UserError(f"{refusal}they score {counts[0]} and {counts[1]} tokens{mend}")
+        for verb, a, b in (
+            ("score token number", reference.positions, other.positions),
+            ("read the token", reference.tokens, other.tokens),
         ):
-            wrong = (a != b).nonzero()
-            if len(wrong):
-                i = int(wrong[0])
-                raise UserError(f"{refusal}at {i} they {what} {int(a[i])} and {int(b[i])}{mend}")
-        if not torch.equal(one.units, other.units):
+            different = (a != b).nonzero()
+            if len(different):
+                i = int(different[0])
+                raise UserError(f"{refusal}at {i} they {verb} {int(a[i])} and {int(b[i])}{mend}")
+        if not torch.equal(reference.units, other.units):
             raise UserError(f"{refusal}they count different units for a token{mend}")

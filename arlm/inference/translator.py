@@ -1,4 +1,4 @@
-"""Translator: source sentences in, translations out, in the same order; many sentences and beams in one batch."""
+"""Translator: translates sentences in batches and returns the translations in the order of the sources."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Translation(NamedTuple):
 
     text: str
     tokens: Tensor  # (T,) int64, the end token included
-    log_prob: float  # nats of the whole
-    score: float  # log_prob over the length normalisation; log_prob itself if it was drawn
+    log_prob: float  # nats, the sum over its tokens
+    score: float  # log_prob divided by the length normalisation; log_prob itself if it was sampled
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class Translator:
 
     Args:
         net: the network.
-        domain: of its sentences.
-        beam: prefixes that are kept; 1 is greedy.
+        domain: tokenizers of both languages.
+        beam: width of the beam; 1 is greedy search.
         n_best: translations of each sentence.
         length_penalty: exponent of the length normalisation.
-        processors: if given, translations are drawn instead of searched for.
-        seed: of the draw.
-        batch_tokens: most tokens of the sources in a batch, padding included.
+        processors: if given, translations are sampled with these instead of searched for.
+        seed: of the samples.
+        batch_tokens: largest number of source tokens in a batch, padding included.
     """
 
     net: Autoregressor
@@ -71,7 +71,7 @@ class Translator:
     def lines(
         self, lines: Sequence[str], name: str, progress: Callable[[int], object] | None = None
     ) -> list[tuple[Tensor, Translation]]:
-        """Each line's tokens and its best translation; errors call a line `name`."""
+        """Tokens of each line, with its best translation; errors call a line `name`."""
         sources = [self.encode(line, name) for line in lines]
         found = self(sources, progress)
         return [(source, each[0]) for source, each in zip(sources, found, strict=True)]
@@ -87,7 +87,7 @@ class Translator:
         Args:
             sources: from `encode`.
             progress: called with the number of sentences done since the last call.
-            first: how many sentences came before these, for the seeds of the draw.
+            first: how many sentences came before these, for the seeds of the samples.
         """
         order = sorted(range(len(sources)), key=lambda i: (len(sources[i]), i))
         found: list[list[Translation]] = [[] for _ in sources]
@@ -121,14 +121,14 @@ class Translator:
             for i, length in zip(rows, lengths, strict=True):
                 seeds += row_seeds(self.seed, self.n_best, (first + i) * self.n_best)
                 limits += [length] * self.n_best
-            drawn = generate(
+            sampled = generate(
                 *(self.net, seeds, max(lengths)),
                 processors=self.processors,
                 context=context.repeat_interleave(self.n_best, 0),
                 lengths=limits,
             )
-            tokens = drawn.tokens.view(len(rows), self.n_best, -1)
-            log_prob = score = drawn.log_prob.sum(1).view(len(rows), -1)
+            tokens = sampled.tokens.view(len(rows), self.n_best, -1)
+            log_prob = score = sampled.log_prob.sum(1).view(len(rows), -1)
         return [
             [
                 Translation(self.domain.decode(t), self._whole(t, length), float(p), float(s))
@@ -139,5 +139,5 @@ class Translator:
         ]
 
     def _whole(self, tokens: Tensor, length: int) -> Tensor:
-        """The tokens of a translation of at most `length` tokens, up to its first end token, included."""
+        """The first `length` tokens of a translation, up to and including its first end token."""
         return tokens[: min(length, len(self.domain.until_end(tokens)) + 1)]

@@ -1,4 +1,4 @@
-"""Pictures of attention: where each token of a translation looked in its source."""
+"""Pictures of attention: the weights of each token of a translation over its source."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from torch import Tensor
 from arlm.core import Autoregressor, device_of
 from arlm.domains import TranslationDomain
 
-CELL = 0.28  # inches a token
+CELL = 0.28  # inches per token
 
 
 @runtime_checkable
 class HasAttention(Protocol):
-    """A network that attends to its context."""
+    """A network that can return its attention to the context."""
 
     def attention_weights(self, tokens: Tensor, context: Tensor | None = None) -> Tensor | None:
-        """Attention of each token's score to the context, (B, T, S), rows summing to 1.
+        """Attention weights over the context that predict each token, (B, T, S); each row sums to 1.
 
         None for a network that was built without attention.
         """
 
 
 def attention_of(net: Autoregressor, source: Tensor, target: Tensor) -> Tensor | None:
-    """Attention of a target (T,) to its source (S,), (T, S); None for a network without."""
+    """Attention of a target (T,) to its source (S,), as (T, S); None for a network without attention."""
     if not isinstance(net, HasAttention):
         return None
     with torch.inference_mode():
@@ -45,7 +45,7 @@ def attention_maps(
 
     Args:
         net: the network.
-        domain: of the sentences.
+        domain: tokenizers of both languages.
         translated: sources (S,), each with an object that has `tokens` (T,), such as a Translation.
 
     Returns: None for a network without attention.
@@ -77,6 +77,6 @@ def attention_maps(
 
 
 def axis_label(text: str) -> str:
-    """A token on an axis: newlines are visible, and `$` does not start a formula."""
+    """A token as an axis label: newlines become visible, and `$` does not start a formula."""
     arrow = "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}"
     return text.replace("\n", arrow).replace("$", r"\$") or "?"

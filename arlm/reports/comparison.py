@@ -31,21 +31,21 @@ img { max-width: 100% } pre.surprise { background: white; border: 1px solid #ddd
 
 @dataclass
 class Model:
-    """One line of the comparison: one run, or the mean of several seeds.
+    """One model of the comparison: one run, or the mean over several seeds.
 
     Args:
-        name: on the page.
-        network: its class.
-        protocol: how much context a scored token has.
-        parameters: how many.
-        seeds: runs.
-        scores: of the split; nats are the mean over the seeds.
-        nll_by_seed: nats per token of each.
-        trained_tokens, trained_seconds: what went into it, the mean over the seeds.
-        sampling: tokens per second.
-        by_context: (tokens read before, nats), read anew at each window; empty for images.
+        name: name on the page.
+        network: name of its class.
+        protocol: how evaluation gives context to a scored token.
+        parameters: number of parameters.
+        seeds: number of runs.
+        scores: scores of the split; nats are the mean over the seeds.
+        nll_by_seed: nats per token of each run.
+        trained_tokens, trained_seconds: effort of training, the mean over the seeds.
+        sampling: sampled tokens per second.
+        by_context: (tokens of context, mean nats) in disjoint windows; empty for images.
         curve: (tokens seen, seconds, nll) at each validation of the first seed.
-        shown: what it makes.
+        shown: its samples or translations.
     """
 
     name: str
@@ -61,10 +61,10 @@ class Model:
     by_context: list[tuple[float, float]]
     curve: list[tuple[float, float, float]]
     shown: Shown
-    difference: Interval | None = field(default=None)  # to the best, in nats per token
+    difference: Interval | None = field(default=None)  # from the best model, in nats per token
 
     def row(self, unit: str, words: int) -> dict[str, str]:
-        """Figures of the table, by heading."""
+        """Its figures in the table, by heading."""
         scores = self.scores
         likelihood = figures(
             float(scores.nats.sum()), len(scores.nats), float(scores.units.sum()), unit, words
@@ -103,23 +103,23 @@ def table(rows: Sequence[dict[str, str]]) -> str:
     """An HTML table with a column for each model; the best in bold."""
     lines = []
     for name in rows[0]:
-        kind = "th" if name == "model" else "td"
+        tag = "th" if name == "model" else "td"
         cells = ""
         for row in rows:
             best = ' class="best"' if row["nats above the best"] == "best" else ""
-            cells += f"<{kind}{best}>{html.escape(row[name])}</{kind}>"
+            cells += f"<{tag}{best}>{html.escape(row[name])}</{tag}>"
         lines.append(f"<tr><th>{html.escape(name)}</th>{cells}</tr>")
     return f"<table>{''.join(lines)}</table>"
 
 
 def markdown(rows: Sequence[dict[str, str]]) -> str:
-    """The same for a terminal or a document."""
+    """The table as Markdown, a row for each model, for a terminal or a document."""
     lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def plots(models: Sequence[Model], frequency: Tensor) -> str:
-    """Learning curves over tokens and over time, loss by context and by the token's frequency, as SVG."""
+    """Learning curves over tokens and over time; loss by context and by token frequency (V,); as SVG."""
     figure, panels = plt.subplots(2, 2, figsize=(11, 7.5))
     (tokens, seconds), (context, rarity) = panels
     decades = [0, *(10**i for i in range(len(str(int(frequency.max())))))]
@@ -132,13 +132,13 @@ def plots(models: Sequence[Model], frequency: Tensor) -> str:
         rare = [bins[:2] for bins in by_bins(scores.nats, frequency[scores.tokens], decades)]
         for panel, points in ((context, model.by_context), (rarity, rare)):
             if points:
-                places, means = zip(*points, strict=True)
+                values, means = zip(*points, strict=True)
                 style = {"marker": "o", "markersize": 3, "label": model.name}
-                panel.plot([max(place, 0.5) for place in places], means, **style)
+                panel.plot([max(value, 0.5) for value in values], means, **style)
                 panel.set_xscale("log")
     tokens.set(xlabel="training tokens", ylabel="validation nats per token")
     seconds.set(xlabel="seconds of training", ylabel="validation nats per token")
-    context.set(xlabel="tokens read before, in disjoint windows", ylabel="nats per token")
+    context.set(xlabel="tokens of context, in disjoint windows", ylabel="nats per token")
     rarity.set(xlabel="occurrences of the token in training", ylabel="nats per token")
     for panel in panels.flat:
         if panel.lines:
@@ -154,11 +154,11 @@ def page(title: str, models: Sequence[Model], view: View, words: int, frequency:
     """The whole report.
 
     Args:
-        title: what was scored.
-        models: what is compared, the best among them without a `difference`.
-        view: of the data's domain.
-        words: in the split; 0 where it has none.
-        frequency: (V,) of each token in the training data of the first model.
+        title: names the data and the split.
+        models: the models; the best of them has no `difference`.
+        view: the view of the data's domain.
+        words: number of words in the split; 0 for data without words.
+        frequency: (V,) occurrences of each token in the training data of the first model.
     """
     rows = [model.row(view.domain.unit, words) for model in models]
     count = len(models[0].scores.tokens)

@@ -1,4 +1,4 @@
-"""Write results, and refuse paths that cannot be written in one line."""
+"""Write results, with a one-line error for a path that cannot be written."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from arlm.errors import UserError
 
 
 def write(path: Path, action: Callable[[], object]) -> Path:
-    """Make the folder of `path` and run `action`, which writes the file."""
+    """Create the folder of `path` and call `action`, which writes the file; returns `path`."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         action()
@@ -26,12 +26,12 @@ def write_text(text: str, path: Path) -> Path:
 
 
 def write_bytes(content: bytes, path: Path) -> Path:
-    """Write an encoded picture."""
+    """Write bytes, such as an encoded picture."""
     return write(path, lambda: path.write_bytes(content))
 
 
 def check_writable(path: Path) -> None:
-    """Refuse a path that cannot be written before hours of work, not after."""
+    """Refuse a path that cannot be written; called before the work, which may take hours."""
 
     def touch() -> None:
         existed = path.exists()

@@ -1,4 +1,4 @@
-"""Images: samples as a grid, completions of a given part, sweeps of a processor, and heat maps of surprise."""
+"""ImageView: samples as a grid, image completion, sweeps of a logits processor, and heat maps of surprise."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ImageView(View[ImageDomain]):
         return Shown(tokens.numel(), images=self.domain.decode(tokens))
 
     def forced(self, options: dict[str, Any], length: int) -> Tensor | None:
-        """The tokens (1, T) of the image to complete, -1 where they are to be drawn."""
+        """The tokens (1, T) of the image to complete, -1 where they are to be sampled."""
         if not options["complete"]:
             return None
         tokens = self.domain.read(Path(options["complete"]), "--complete")
@@ -44,13 +44,13 @@ class ImageView(View[ImageDomain]):
         return [write_image(labelled_grid(rows), out)]
 
     def write_heat_map(self, tokens: Tensor, nats: Tensor, out: Path) -> Path:
-        """Write images (N, T) beside the surprise of their pixels, from nats (N, T)."""
+        """Write images (N, T), each beside a map of its pixels' surprise, from nats (N, T)."""
         domain = self.domain
         pixels = nats.view(-1, domain.height, domain.width, domain.channels).sum(-1)
         return write_image(heat_map(domain.decode(tokens), pixels / math.log(2)), out)
 
     def _kept(self, keep: str) -> Tensor:
-        """Which tokens (T,) are given, from a side and a share, such as "top:0.5"."""
+        """Mask (T,) of the tokens that are given, from a side and a share, such as "top:0.5"."""
         domain = self.domain
         side, _, number = keep.partition(":")
         try:

@@ -17,7 +17,7 @@ from torch import Tensor
 from arlm.domains import ImageDomain
 from arlm.reports.files import write
 
-SIDE = 64  # pixels that a small image is enlarged to, approximately
+SIDE = 64  # approximate side in pixels to which small images are enlarged
 
 
 def grid(images: Tensor, gap: int = 1, columns: int | None = None) -> Tensor:
@@ -72,12 +72,12 @@ def _title(text: str, height: int, channels: int) -> Tensor:
 def appearing(
     domain: ImageDomain, tokens: Tensor, frames: int, given: Tensor | None = None
 ) -> list[Tensor]:
-    """Grids of the images as their pixels appear, mid-grey where none is drawn yet.
+    """Grids of the images at several stages of sampling; pixels not yet sampled are mid-grey.
 
     Args:
-        domain: of the tokens.
+        domain: decodes the tokens.
         tokens: (N, T).
-        frames: pictures, the last of them complete.
+        frames: number of grids; the last one is complete.
         given: (N, T) bool, tokens that are shown from the start.
     """
     images, length = domain.decode(tokens), tokens.shape[1]
@@ -92,7 +92,7 @@ def appearing(
 
 
 def write_animation(pictures: list[Tensor], path: Path, seconds: float = 4.0) -> Path:
-    """Write pictures (H, W, C) as a GIF that plays for `seconds` and then rests on the last picture."""
+    """Write pictures (H, W, C) as a GIF that lasts `seconds` and then shows the last picture for 1.5 s."""
     path = path.with_suffix(".gif")
     first, *rest = (_pixels(p) for p in pictures)
     each = max(20, round(1000 * seconds / len(pictures)))
@@ -104,11 +104,11 @@ def write_animation(pictures: list[Tensor], path: Path, seconds: float = 4.0) ->
 
 
 def heat_map(images: Tensor, bits: Tensor) -> Tensor:
-    """Each image beside its surprise in bits, dark for zero and bright for the largest: (H', W', 3).
+    """Each image beside a map of its surprise, dark for zero and bright for the largest: (H', W', 3).
 
     Args:
         images: (N, H, W, C) uint8.
-        bits: (N, H, W), at least 0.
+        bits: (N, H, W), surprise of each pixel, at least 0.
     """
     level = (bits / bits.amax().clamp(min=1e-9) * 255).round().long()
     colours = torch.from_numpy(np.array(matplotlib.colormaps["magma"](np.arange(256))))

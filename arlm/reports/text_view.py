@@ -1,4 +1,4 @@
-"""Text: samples as text, and text coloured by surprise."""
+"""TextView: samples as text, and text coloured by surprise."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from arlm.domains import TextDomain
 from arlm.errors import UserError
 from arlm.reports.view import Shown, View
 
-SHOWN = 1000  # tokens of text coloured by surprise
-FULL_COLOUR = 8  # bits that are shown in full red
+SHOWN = 1000  # number of tokens that are coloured by surprise
+FULL_COLOUR = 8  # bits from which the colour is full red
 NEEDS_IMAGES = "the checkpoint draws text, no images; omit it"
 
 
 class TextView(View[TextDomain]):
-    """Texts as they are decoded."""
+    """Decoded text."""
 
     verbs = frozenset({"sample"})
     purpose = "models text"
@@ -47,12 +47,12 @@ class TextView(View[TextDomain]):
 
 
 def coloured(tokens: Tensor, nats: Tensor, decode: Any) -> str:
-    """The first tokens (N,) as HTML whose background shows how many bits each one took, from nats (N,)."""
+    """The first tokens (N,) as HTML; the background shows the bits of each, from nats (N,)."""
     spans = []
     for token, value in zip(tokens[:SHOWN], nats[:SHOWN].tolist(), strict=True):
         bits = value / math.log(2)
         shade = min(1.0, bits / FULL_COLOUR)
-        text = html.escape(decode(token[None])) or "\n"  # the end of a sentence
+        text = html.escape(decode(token[None])) or "\n"  # the end token decodes to nothing
         spans.append(
             f'<span style="background:rgba(220,50,30,{shade:.2f})" title="{bits:.1f} bits">{text}</span>'
         )

@@ -1,4 +1,4 @@
-"""Translations: source, reference and translation side by side, where the network looked, BLEU and chrF."""
+"""TranslationView: source, reference and translation, attention maps, BLEU and chrF."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from arlm.sampling import Sampler
 if TYPE_CHECKING:
     from arlm.data.folders import Split
 
-MAPS = 4  # attention maps in a picture
+MAPS = 4  # number of attention maps in a picture
 
 
 class TranslationView(View[TranslationDomain]):
-    """Translations of the same sentences."""
+    """Translations with their sources and references."""
 
     verbs = frozenset({"translate"})
     purpose = "translates"
@@ -42,16 +42,16 @@ class TranslationView(View[TranslationDomain]):
         sampler: Sampler = Sampler(),  # noqa: B008  (frozen)
         beam: int = 5,
     ) -> Shown:
-        """Translations of the split's first `n` sentences by beam search, with their attention."""
+        """Translations of the split's first `n` sentences by beam search, with attention maps."""
         sources, references = (side[:n] for side in data.sentences(split))
         found = Translator(net, self.domain, beam=beam).lines(sources, f"data.{split}")
         texts = [
-            f"{source}\n= {reference}\n> {ours.text}"
-            for source, reference, (_, ours) in zip(sources, references, found, strict=True)
+            f"{source}\n= {reference}\n> {best.text}"
+            for source, reference, (_, best) in zip(sources, references, found, strict=True)
         ]
         picture = attention_maps(net, self.domain, found[:MAPS])
         pictures = {} if picture is None else {"attention": picture}
-        return Shown(sum(len(ours.tokens) for _, ours in found), texts=texts, pictures=pictures)
+        return Shown(sum(len(best.tokens) for _, best in found), texts=texts, pictures=pictures)
 
     def surprise(self, tokens: Tensor, nats: Tensor) -> str:
         return coloured(tokens, nats, self.domain.decode)
@@ -71,7 +71,7 @@ class TranslationView(View[TranslationDomain]):
         translator = Translator(net, self.domain, beam=beam, length_penalty=length_penalty)
         pairs = data.sentences(split)
         found = translator.lines(pairs.source, "data", progress)
-        scores = score_translations([ours.text for _, ours in found], pairs.target)
+        scores = score_translations([best.text for _, best in found], pairs.target)
         return {f"translations, beam {beam}": scores._asdict()}
 
     def items(self, data: Any, split: Split) -> int:

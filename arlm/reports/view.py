@@ -1,7 +1,7 @@
-"""View: how the samples, surprises and scores of one domain are shown to people.
+"""View: how the samples, surprise and quality figures of one domain are presented.
 
-A domain names its view by class path, since reports are built on domains and not the other way round. A new
-domain brings a View of its own, and every verb, callback and report works with it.
+A domain names its view by class path, since `arlm.reports` imports domains and not the other way round. With
+a View of its own, a new domain works in every command, callback and report.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ D = TypeVar("D", bound=Domain)
 
 @dataclass
 class Shown:
-    """Samples to look at.
+    """Samples for presentation.
 
     Args:
-        tokens: how many tokens they have.
-        texts: samples that are texts.
-        images: samples that are images, (N, H, W, C) uint8.
-        pictures: further pictures by their name, as PNG.
+        tokens: number of tokens that were sampled.
+        texts: samples as text.
+        images: samples as images, (N, H, W, C) uint8.
+        pictures: further pictures as PNG, by name.
     """
 
     tokens: int
@@ -48,7 +48,7 @@ class Shown:
     pictures: dict[str, bytes] = field(default_factory=dict)
 
     def html(self) -> str:
-        """The samples as HTML that needs no other file."""
+        """The samples as HTML with embedded pictures."""
         parts = [f"<pre>{html.escape(text)}</pre>" for text in self.texts]
         pictures = {} if self.images is None else {"samples": png(self.images)}
         for name, content in (pictures | self.pictures).items():
@@ -71,16 +71,16 @@ class Shown:
 
 
 class View(ABC, Generic[D]):
-    """What people see of one domain. A subclass writes `show`.
+    """Presentation of one domain. A subclass writes `show`.
 
     Args:
-        domain: of the tokens.
+        domain: decodes the tokens.
     """
 
-    verbs: ClassVar[frozenset[str]]  # of `arlm`, beside evaluate and compare
-    purpose: ClassVar[str]  # of a checkpoint, for messages: "draws images"
+    verbs: ClassVar[frozenset[str]]  # commands that apply, besides evaluate and compare
+    purpose: ClassVar[str]  # what a checkpoint does, for messages: "draws images"
     refusals: ClassVar[dict[str, str]] = {}  # options of `arlm sample` that do not apply, and why
-    default_out: ClassVar[str | None] = None  # where samples go; None prints them
+    default_out: ClassVar[str | None] = None  # file for samples; None prints them
     heading: ClassVar[str] = "Samples from the same seeds"  # in a report
 
     def __init__(self, domain: D) -> None:
@@ -88,14 +88,14 @@ class View(ABC, Generic[D]):
 
     @abstractmethod
     def show(self, tokens: Tensor) -> Shown:
-        """Rows of tokens (N, T) as samples."""
+        """Present rows of tokens (N, T)."""
 
     def forced(self, options: dict[str, Any], length: int) -> Tensor | None:
-        """Given tokens (1, T) from the options of `arlm sample`, -1 where free; None if nothing is given."""
+        """Forced tokens (1, T) from the options of `arlm sample`, -1 where free; None if there are none."""
         return None
 
     def write(self, drawn: dict[str, Tensor], out: Path, columns: int | None = None) -> list[Path]:
-        """Write samples (N, T) by name, of which there is one, except in a sweep; returns the paths."""
+        """Write samples (N, T) by name (a single entry, except in a sweep); returns the paths."""
         (tokens,) = drawn.values()
         return self.show(tokens).save(out.with_suffix(""), columns)
 
@@ -110,23 +110,23 @@ class View(ABC, Generic[D]):
         sampler: Sampler = Sampler(),  # noqa: B008  (frozen)
         beam: int = 5,
     ) -> Shown:
-        """Samples of a network from fixed seeds; of a translator, translations of the split's first sentences.
+        """Samples of a network from fixed seeds, or translations of the first sentences of a split.
 
         Args:
             net: the network.
-            data: its data.
-            split: whose sentences are translated.
-            n: rows.
+            data: its data module.
+            split: the split to translate from.
+            n: number of rows.
             seed: of the rows.
-            length: tokens of a row; by default as long as in the data.
+            length: tokens of a row; by default that of the data.
             sampler: draws the rows.
-            beam: of translations.
+            beam: width of the beam for translations.
         """
         tokens = sampler(net, row_seeds(seed, n), length=length).tokens.cpu()
         return self.show(tokens)
 
     def surprise(self, tokens: Tensor, nats: Tensor) -> str:
-        """HTML of tokens (N,) with their surprise, nats (N,); empty where nothing is shown."""
+        """Tokens (N,) as HTML, coloured by their surprise, nats (N,); empty if there is no such view."""
         return ""
 
     def quality(
@@ -138,15 +138,15 @@ class View(ABC, Generic[D]):
         length_penalty: float,
         progress: Callable[[int], object] | None = None,
     ) -> dict[str, dict[str, Any]]:
-        """Figures beside the likelihood, by what they measure, such as BLEU of translations."""
+        """Figures other than the likelihood, such as BLEU, by the name of what they measure."""
         return {}
 
     def items(self, data: TokenDataModule, split: Split) -> int:
-        """How many items `quality` works through, for a progress bar; 0 where it has no work."""
+        """Number of items that `quality` processes, for a progress bar; 0 if it has none."""
         return 0
 
     def check_verb(self, verb: str, path: str) -> None:
-        """Refuse a verb that does not apply to the domain."""
+        """Refuse a command that does not apply to the domain."""
         if verb not in self.verbs:
             mend = " or ".join(f"`arlm {name}`" for name in sorted({*self.verbs, "evaluate"}))
             raise UserError(
@@ -162,7 +162,7 @@ class View(ABC, Generic[D]):
 
 
 def view_of(domain: Domain) -> View:
-    """The view that a domain names."""
+    """The view whose class path the domain names."""
     path = getattr(domain, "view", None)
     module, _, name = str(path).rpartition(".")
     try:

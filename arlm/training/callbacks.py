@@ -1,4 +1,4 @@
-"""Callbacks: sample dumps, plain-text progress, averaged weights, atomic checkpoints."""
+"""Callbacks: samples, plain-text progress, averaged weights, saved configurations; atomic checkpoints."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from arlm.reports.view import Shown, view_of
 
 
 class WriteSamples(Callback):
-    """Draws the same samples at each validation, so that one can watch the network learn.
+    """Samples from the same seeds at each validation, to show how the network improves.
 
-    A picture or a text file goes to `samples/` in the run's folder, and to the logger if it takes images and
-    text (TensorBoard does). Translators translate the first sentences of the validation split greedily, and
-    draw their attention.
+    A picture or a text file goes to `samples/` in the run's folder, and to the logger if it accepts images
+    and text (as TensorBoard's does). Translators translate the first sentences of the validation split
+    greedily, with attention maps.
 
     Args:
-        n: rows to draw; 0 draws none.
+        n: number of rows; 0 disables sampling.
         seed: of the rows.
     """
 
@@ -42,10 +42,10 @@ class WriteSamples(Callback):
         self._predicted: list[Tensor] = []
 
     def on_validation_epoch_start(self, trainer: Trainer, module: Any) -> None:
-        # At the start: averaged weights, if there are any, are swapped in until the epoch ends.
+        # At the start of the epoch, since averaged weights, if any, are in use until it ends.
         if trainer.sanity_checking or not self.n:
             return
-        folder = trainer.log_dir  # all processes have to ask: it is a broadcast
+        folder = trainer.log_dir  # a broadcast, so every process has to call it
         if trainer.is_global_zero:
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
             given = {"seed": self.seed, "sampler": module.sampler, "beam": 1}
@@ -81,11 +81,11 @@ class WriteSamples(Callback):
 
 
 class AverageOncePlateaued(WeightAveraging):
-    """NT-ASGD: once validation stops improving, evaluates the mean of all weights from then on.
+    """NT-ASGD: when validation stops improving, starts to average the weights, and evaluates the average.
 
     Args:
-        patience: averaging starts when nll is above its minimum of so many validations ago and before;
-            AWD-LSTM's `nonmono`.
+        patience: averaging starts when nll exceeds the minimum over all earlier validations except
+            the last `patience`; called `nonmono` in AWD-LSTM.
 
     References:
         | Regularizing and Optimizing LSTM Language Models (Merity et al., 2018), section 3
@@ -116,8 +116,8 @@ class AverageOncePlateaued(WeightAveraging):
 
     def state_dict(self) -> dict[str, Any]:
         """The state that a resumed run needs."""
-        ours = {name: getattr(self, name) for name in ("history", "averaging", "before")}
-        return ours | super().state_dict()
+        own_state = {name: getattr(self, name) for name in ("history", "averaging", "before")}
+        return own_state | super().state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue as the saved run would have."""
@@ -127,10 +127,10 @@ class AverageOncePlateaued(WeightAveraging):
 
 
 class LineProgress(Callback):
-    """Progress as plain lines, for logs and pipes, where a progress bar would fill the log.
+    """Progress as plain lines, for logs and pipes, where a progress bar is unreadable.
 
     Args:
-        seconds: between two lines.
+        seconds: least time between two lines of training progress.
     """
 
     def __init__(self, seconds: float = 10.0) -> None:
@@ -138,8 +138,8 @@ class LineProgress(Callback):
         self._last = -float("inf")
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
-        done = trainer.global_step == trainer.estimated_stepping_batches
-        if time.monotonic() - self._last >= self.seconds or done:
+        finished = trainer.global_step == trainer.estimated_stepping_batches
+        if time.monotonic() - self._last >= self.seconds or finished:
             self._last = time.monotonic()
             self._line(trainer, "train/")
 
@@ -168,14 +168,14 @@ class SaveRun(SaveConfigCallback):
             return
         self.overwrite = True
         super().setup(trainer, pl_module, stage)
-        folder = trainer.log_dir  # all processes have to ask: it is a broadcast
+        folder = trainer.log_dir  # a broadcast, so every process has to call it
         if trainer.is_global_zero and folder:
             record = json.dumps(trainer.datamodule.provenance, indent=2)
             (Path(folder) / "data.json").write_text(record + "\n")
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint under a temporary name and renames it, so that a kill leaves no partial file."""
+    """Writes a checkpoint under a temporary name, then renames it: a killed run leaves no partial file."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None

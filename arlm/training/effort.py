@@ -1,4 +1,4 @@
-"""How much training has gone into a network: tokens and seconds."""
+"""Training effort: tokens and seconds."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 class Effort:
-    """What training has used: scored tokens of this process, and seconds, resumed runs included.
+    """Scored tokens of this process and seconds of training, those before a resume included.
 
     Args:
-        tokens, before: tokens and seconds of the run that is resumed.
+        tokens, before: tokens and seconds up to the checkpoint that is resumed.
     """
 
     def __init__(self, tokens: int = 0, before: float = 0.0) -> None:

@@ -12,7 +12,7 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.precision import MixedPrecision, Precision
 from pytorch_lightning.utilities import GradClipAlgorithmType
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -31,10 +31,10 @@ from arlm.training.smoothing import smoothed_score
 
 
 def planned_steps(trainer: Any) -> float:
-    """Optimizer steps of the whole run.
+    """Number of optimizer steps in the whole run.
 
-    For runs counted in epochs, Lightning's own estimate reads from the loader before a checkpoint has restored
-    the loader's position, and the epoch would start again from its first batch.
+    Lightning's own estimate is not used for runs counted in epochs: it reads from the loader before a
+    checkpoint has restored the loader's position, and the epoch would start again from its first batch.
     """
     if trainer.max_epochs == -1 or trainer.datamodule is None:
         return trainer.estimated_stepping_batches
@@ -47,18 +47,18 @@ def planned_steps(trainer: Any) -> float:
 class AutoregressiveModule(LightningModule):
     """Minimises nats per scored token, plus the network's penalties; logs nll, ppl and bits per unit.
 
-    It names no network, domain or logits processor: all are arguments.
+    It depends on no particular network, domain or logits processor: all are arguments.
 
     Args:
         spec: of the data; linked from the data module on the command line.
         net: builds the network from the spec.
         optimizer: builds the optimizer from parameter groups; matrices decay, vectors do not. None is
-            AdamW (as a default, the parser would pass its weight decay on to the class that replaces it).
+            AdamW; if AdamW were the default, the parser would keep its weight decay for any other class.
         scheduler: builds the learning-rate schedule from the optimizer and the number of steps.
         sampler: draws samples in `predict` and at validation.
-        compile: compile what scores a training batch; parameter names and other passes stay as they are.
-        label_smoothing: share of the probability that training gives to all tokens alike, in [0, 1); all
-            figures are computed without it.
+        compile: compile the scoring of training batches; parameter names and other passes do not change.
+        label_smoothing: share of the target probability that is spread evenly over all tokens, in [0, 1);
+            it affects gradients only, never the reported figures.
     """
 
     def __init__(
@@ -78,11 +78,11 @@ class AutoregressiveModule(LightningModule):
         self.sampler, self.compile_forward = sampler, compile
         self.label_smoothing = label_smoothing
         self.random_state: Tensor | None = None
-        self.run_config = ""  # YAML of the resolved run; the command line fills it in
+        self.run_config = ""  # the resolved configuration as YAML, set by the command line
         self.val_likelihood = Likelihood(spec.unit)
         self.test_likelihood = Likelihood(spec.unit)
         self.effort = Effort()
-        self._restored: list[Tensor] = []  # state of a run that is resumed
+        self._restored: list[Tensor] = []  # carried state of a resumed run
         self._smoothed = smoothed_score(self.net, label_smoothing)
         self._training_scorer = BatchScorer(self.net, score=self._smoothed)
         self._scorer = BatchScorer(self.net)  # of validation and test
@@ -176,8 +176,8 @@ class AutoregressiveModule(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: Any = None,
     ) -> None:
-        # Lightning refuses to clip for a fused optimizer under any mixed precision; only float16, which
-        # scales the loss, has a reason to.
+        # Lightning refuses to clip gradients for a fused optimizer under any mixed precision, but only
+        # float16, which scales the loss, has a reason to.
         plugin: Any = self.trainer.precision_plugin
         if not isinstance(plugin, MixedPrecision):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
@@ -203,30 +203,30 @@ class AutoregressiveModule(LightningModule):
             "seconds": self.effort.seconds,
             "steps": self.trainer.global_step,
         }
-        # With several processes, rows start without state after a resume.
+        # With several processes the state is not saved: rows start without it after a resume.
         saved = self._training_scorer.saved() if world_size == 1 else []
         contents["chunk_state"] = saved
 
     def on_load_checkpoint(self, contents: dict[str, Any]) -> None:
-        ours = checkpoints.describe(self.net, "spec")
-        theirs = json.loads(contents.get("arlm", {}).get("network", "{}"))
-        if ours != theirs:
+        configured = checkpoints.describe(self.net, "spec")
+        saved = json.loads(contents.get("arlm", {}).get("network", "{}"))
+        if configured != saved:
             raise UserError(
-                f"ckpt_path: the checkpoint holds {theirs}, but the configuration asks for {ours}; "
+                f"ckpt_path: the checkpoint holds {saved}, but the configuration asks for {configured}; "
                 "give the configuration that the checkpoint was trained with"
             )
-        theirs = json.loads(contents["arlm"]["spec"])["vocab_size"]
-        if theirs != self.net.spec.vocab_size:
+        vocab_size = json.loads(contents["arlm"]["spec"])["vocab_size"]
+        if vocab_size != self.net.spec.vocab_size:
             raise UserError(
-                f"ckpt_path: the checkpoint knows {theirs} tokens, the data has "
+                f"ckpt_path: the checkpoint knows {vocab_size} tokens, the data has "
                 f"{self.net.spec.vocab_size}; give the tokenizer that it was trained with"
             )
-        own = {f"net.{name}": value.shape for name, value in self.net.state_dict().items()}
+        shapes = {f"net.{name}": value.shape for name, value in self.net.state_dict().items()}
         for name, value in contents["state_dict"].items():
-            if name in own and own[name] != value.shape:
+            if name in shapes and shapes[name] != value.shape:
                 raise UserError(
                     f"ckpt_path: {name} is {tuple(value.shape)} in the checkpoint and "
-                    f"{tuple(own[name])} for this data; give the data.length of its training"
+                    f"{tuple(shapes[name])} for this data; give the data.length of its training"
                 )
         self.random_state = contents.get("random_state")
         effort = contents.get("effort", {})
@@ -240,8 +240,7 @@ class AutoregressiveModule(LightningModule):
         self.effort.start()
 
     def on_train_batch_start(self, batch: Batch, _: int) -> None:
-        if (
-            self.random_state is not None
-        ):  # once, after a resume: dropout continues as it would have
+        # Once, after a resume, so that dropout is the same as in an uninterrupted run.
+        if self.random_state is not None:
             torch.set_rng_state(self.random_state)
             self.random_state = None

@@ -16,7 +16,7 @@ from arlm.errors import require
 
 
 def parameter_groups(net: Autoregressor) -> list[dict[str, Any]]:
-    """Parameters by kind; matrices decay, while embeddings, tied heads, norms and biases do not."""
+    """Parameters by kind. Embeddings (with tied heads) and vectors (norms, biases) get no weight decay."""
     embeddings = {m.weight for m in net.modules() if isinstance(m, nn.Embedding)}
     head = getattr(net, "head", None)
     heads = {head.weight} if isinstance(head, nn.Linear) else set()
@@ -43,14 +43,14 @@ def parameter_groups(net: Autoregressor) -> list[dict[str, Any]]:
 class Muon(AdamW):
     """W <- (1 - lr wd) W - lr 0.2 sqrt(max(rows, columns)) O, where O is the momentum made orthogonal.
 
-    That is for groups whose "kind" is "matrix"; embeddings, heads and vectors are left to AdamW. The
-    factor gives a step the size that AdamW's has (Liu et al., 2025).
+    This is the step of groups whose "kind" is "matrix"; AdamW takes all other groups. The factor 0.2
+    sqrt(...) gives a step the size of AdamW's (Liu et al., 2025).
 
     Args:
-        params: groups as AutoregressiveModule gives them, with a "kind" each.
-        lr: of matrices.
-        adam_lr: of the others.
-        momentum: Nesterov's, of matrices.
+        params: groups from `parameter_groups`, each with a "kind".
+        lr: learning rate of matrices.
+        adam_lr: learning rate of all others.
+        momentum: Nesterov momentum of matrices.
         weight_decay: of both.
         betas: of AdamW.
 
@@ -83,45 +83,45 @@ class Muon(AdamW):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        every = self.param_groups
-        for group in every:
+        groups = self.param_groups
+        for group in groups:
             if group.get("kind") == "matrix":
-                self._turn(group)
-        self.param_groups = [group for group in every if group.get("kind") != "matrix"]
+                self._orthogonal_step(group)
+        self.param_groups = [group for group in groups if group.get("kind") != "matrix"]
         try:
             super().step()
         finally:
-            self.param_groups = every
+            self.param_groups = groups
         return loss
 
-    def _turn(self, group: dict[str, Any]) -> None:
-        same: dict[tuple[int, ...], list[Tensor]] = defaultdict(list)
+    def _orthogonal_step(self, group: dict[str, Any]) -> None:
+        by_shape: dict[tuple[int, ...], list[Tensor]] = defaultdict(list)
         for weight in group["params"]:
             if weight.grad is not None:
-                same[weight.shape].append(weight)
-        for (rows, columns), weights in same.items():
+                by_shape[weight.shape].append(weight)
+        for (rows, columns), weights in by_shape.items():
             gradients: list[Tensor] = [weight.grad for weight in weights]  # type: ignore[misc]
             moments = [self._momentum(weight) for weight in weights]
             torch._foreach_lerp_(moments, gradients, 1 - self.momentum)
-            ahead = torch._foreach_lerp(gradients, moments, self.momentum)
-            steps = orthogonal(torch.stack(ahead)).to(weights[0].dtype)
+            nesterov = torch._foreach_lerp(gradients, moments, self.momentum)
+            steps = orthogonal(torch.stack(nesterov)).to(weights[0].dtype)
             torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
             size = group["lr"] * 0.2 * math.sqrt(max(rows, columns))
             torch._foreach_add_(weights, list(steps.unbind()), alpha=-size)
 
     def _momentum(self, weight: Tensor) -> Tensor:
         state = self.state[weight]
-        if not state:  # AdamW looks for a step in every state that it loads
+        if not state:  # AdamW expects a step in every state that it loads
             state |= {"step": torch.zeros(()), "momentum": torch.zeros_like(weight)}
         return state["momentum"]
 
 
 def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
-    """U V^T of each U S V^T, nearly: singular values end between 0.7 and 1.2.
+    """Approximately U V^T for each matrix U S V^T: the singular values become 0.7 to 1.2.
 
     Args:
         matrices: (N, rows, columns).
-        steps: of a Newton-Schulz iteration of degree 5, in bfloat16.
+        steps: number of Newton-Schulz iterations of degree 5, in bfloat16.
     """
     x = matrices.bfloat16()
     tall = x.shape[1] > x.shape[2]

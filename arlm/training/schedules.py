@@ -11,13 +11,13 @@ from arlm.errors import require
 
 
 class WarmupCosine(LambdaLR):
-    """Linear warm-up, then half a cosine down to a fraction of the peak.
+    """Linear warm-up, then half a cosine down to a fraction of the peak learning rate.
 
     Args:
         optimizer: holds the peak learning rate.
-        total_steps: of the run.
+        total_steps: optimizer steps of the run.
         warmup: steps until the peak is reached.
-        final: last learning rate over the peak, in [0, 1].
+        final: last learning rate divided by the peak, in [0, 1].
 
     References:
         | SGDR: Stochastic Gradient Descent with Warm Restarts (Loshchilov, Hutter, 2017)
@@ -40,14 +40,14 @@ class WarmupCosine(LambdaLR):
 
 
 class HoldThenDecay(LambdaLR):
-    """A constant learning rate for some epochs, then times a factor at each epoch: Zaremba's.
+    """Zaremba's schedule: constant for some epochs, then multiplied by a factor at each epoch.
 
     Args:
         optimizer: holds the first learning rate.
-        total_steps: of the run.
-        epochs: of the run.
-        hold: epochs at the first rate.
-        factor: in (0, 1].
+        total_steps: optimizer steps of the run.
+        epochs: number of epochs of the run.
+        hold: number of epochs at the first learning rate.
+        factor: multiplier at each later epoch, in (0, 1].
 
     References:
         | Recurrent Neural Network Regularization (Zaremba et al., 2014), section 4.1

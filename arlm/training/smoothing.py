@@ -1,4 +1,4 @@
-"""Label smoothing that changes the gradient and leaves every reported figure a likelihood."""
+"""Label smoothing of the gradient only, so that every reported figure is a likelihood."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from arlm.errors import UserError, require
 def smoothed_score(
     net: Autoregressor, smoothing: float
 ) -> Callable[[Tensor, Tensor | None], Scores] | None:
-    """A function that scores rows as `net.score` does, with the gradient of smoothed labels.
+    """A function that returns the values of `net.score` with the gradient of smoothed labels.
 
     Args:
         net: a network whose log-probabilities are the softmax of its logits.
-        smoothing: share of the probability that labels give to all tokens alike, in [0, 1).
+        smoothing: share of the target probability that is spread evenly over all tokens, in [0, 1).
 
-    Returns: None without smoothing.
+    Returns: the function, or None if `smoothing` is 0.
     """
     require(0 <= smoothing < 1, "model.label_smoothing", smoothing, "choose from 0 to below 1")
     if not smoothing:
@@ -51,7 +51,7 @@ def smoothed_log_prob(logits: Tensor, tokens: Tensor, smoothing: float) -> Tenso
 
 
 class _Smoothed(torch.autograd.Function):
-    """One pass over the logits forward and one backward, where composing torch's operations takes five."""
+    """One pass over the logits forward and one backward; composed torch operations would make five."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, tokens: Tensor, smoothing: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Training attention on a CPU: written out against the fused kernel, forward and backward.
+"""Attention in training on a CPU: explicit operations against the fused kernel, forward and backward.
 
 python -m tools.bench.attention [--threads 2] [--repeats 9]
 """
@@ -17,7 +17,7 @@ from tools.bench.timing import interleaved, machine, median
 
 
 def fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """PyTorch's kernel."""
+    """PyTorch's fused kernel."""
     return F.scaled_dot_product_attention(q, k, v, is_causal=True)
 
 

@@ -1,13 +1,13 @@
-"""Preparing a corpus and reading it: speed beside the tokenizers library, memory, share of a training step.
+"""Preparing and reading a corpus: speed against the tokenizers library, memory, and share of a training step.
 
 python -m tools.bench.corpus speed
 python -m tools.bench.corpus memory --gigabytes 5 --folder FOLDER
 python -m tools.bench.corpus loading
 
-`speed`: megabytes per second and core of our encoding and of the library's own batch encoding, of the
-standard library's sources with byte pairs trained on a part of them. `memory`: a synthetic corpus is
-written, prepared and read in random windows; the largest resident size is printed along the way. `loading`:
-what drawing windows costs, beside a step of the demo's transformer.
+`speed`: megabytes per second on one core of our encoding and of the library's batch encoding; the text is
+the sources of the Python standard library, the byte pairs are trained on a part of it. `memory`: a
+synthetic corpus is written, prepared and read in random windows; the resident size is printed at each
+stage. `loading`: the time to load a batch of windows, against a training step of the demo's transformer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ import random
 import time
 from pathlib import Path
 
-os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one core each; before the library is imported
+os.environ["TOKENIZERS_PARALLELISM"] = (
+    "false"  # one core for each; set before the library is imported
+)
 
 import torch
 from tokenizers import Tokenizer
@@ -35,7 +37,7 @@ from tools.bench.timing import interleaved, machine, median
 
 
 def speed() -> None:
-    """Encoding of about 10 MB by one core."""
+    """Encode about 10 MB on one core."""
     text = "\n".join(PythonStdlib().files.values())
     trained = BPETokenizer.train([text[: 2**21]], 4096)
     tokenizer = Tokenizer.from_str(trained.json_text)
@@ -56,11 +58,11 @@ def speed() -> None:
         },
         3,
     )
-    base = median(next(iter(timed.values())))
+    first = median(next(iter(timed.values())))
     for name, seconds in timed.items():
         middle = median(seconds)
         size = len(text.encode()) / 1e6
-        print(f"{name:30} {size / middle:8.2f} MB/s, {base / middle:.2f} times the first")
+        print(f"{name:30} {size / middle:8.2f} MB/s, {first / middle:.2f} times the first")
 
 
 def _split(text: str, size: int) -> list[str]:
@@ -68,7 +70,7 @@ def _split(text: str, size: int) -> list[str]:
 
 
 def resident() -> dict[str, int]:
-    """MB in memory now: all, and what is no page of a file."""
+    """Resident memory of this process in MB: in total (VmRSS) and by kind (Rss*)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     found = {line.split(":")[0]: line.split()[1] for line in lines if line.startswith("Rss")}
     return {name: int(value) // 1024 for name, value in found.items()} | {
@@ -77,7 +79,7 @@ def resident() -> dict[str, int]:
 
 
 def memory(gigabytes: float, folder: Path) -> None:
-    """Write, prepare and read a corpus that is larger than one would load."""
+    """Write, prepare and read a corpus that is too large to load into memory."""
     folder.mkdir(parents=True, exist_ok=True)
     file, noise = folder / "synthetic.txt", random.Random(0)
     words = ["".join(noise.choices("etaoinshrdlu", k=noise.randint(2, 9))) for _ in range(5000)]
@@ -88,10 +90,10 @@ def memory(gigabytes: float, folder: Path) -> None:
             while out.tell() < size:
                 out.write(b"".join(noise.choices(paragraphs, k=1000)))
     print("before:", resident(), flush=True)
-    began = time.perf_counter()
+    started = time.perf_counter()
     domain = TextDomain(ByteTokenizer())
     corpus, _ = prepare([Piece(file, 0, size)], domain.tokenizer, folder / "prepared")
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - started
     print(
         f"prepared {len(corpus) / 1e9:.2f} G tokens, {size / seconds / 1e6:.0f} MB/s:", resident()
     )
@@ -104,7 +106,7 @@ def memory(gigabytes: float, folder: Path) -> None:
 
 
 def loading() -> None:
-    """Drawing a batch, beside a training step on it."""
+    """Time to load a batch, against a training step."""
     length, rows = 128, 16
     folder = Path(os.environ.get("TMPDIR", "/tmp")) / "arlm-bench"
     folder.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Fixed-point decoding against step by step: passes and seconds, on trained checkpoints.
+"""Fixed-point decoding against token-by-token decoding: passes and seconds, on trained checkpoints.
 
 python -m tools.bench.fixed_point CKPT ... [--batch 16] [--threads 2]
 """
@@ -38,11 +38,11 @@ def main() -> None:
             "steps": partial(generate, net, seeds, **given),
         }
         seconds = interleaved(actions, options.repeats)
-        same = (steps.tokens == fixed.tokens).all(1).float().mean()
+        equal_rows = (steps.tokens == fixed.tokens).all(1).float().mean()
         print(
             f"{type(net).__name__:26}{net.spec.length:5} tokens in {fixed.passes:4} passes, "
             f"{median(seconds['fixed point']):.3f} s; step by step {median(seconds['steps']):.3f} s; "
-            f"{100 * same:.0f} % of rows the same",
+            f"{100 * equal_rows:.0f} % of rows the same",
             flush=True,
         )
 

@@ -1,13 +1,13 @@
-"""Training steps of language models beside a peer's, in one interleaved run: tokens per second.
+"""Training speed of language models against a peer, in one interleaved run: tokens per second.
 
 python -m tools.bench.language_models nanogpt PEER_FOLDER
 python -m tools.bench.language_models words PEER_FOLDER [--width 650]
 
-`nanogpt`: its model.py at its documented setting for a CPU (4 layers, 4 heads, 128 wide, rows of 64, batch
-12), its optimizer and clipping, against the same network here. `words`: the model.py of pytorch/examples'
-word_language_model (2 layers, batch 20 x 35, 10,000 words), its SGD and clipping, against the same network.
-Each is a process of its own, for `fit` sets how its process keeps memory. PEER_FOLDER holds the peer's
-model.py.
+`nanogpt`: nanoGPT's model.py at its documented setting for a CPU (4 layers, 4 heads, width 128, rows of 64,
+batch 12), with its optimizer and clipping, against the same network in arlm. `words`: the model.py of
+pytorch/examples' word_language_model (2 layers, batch 20 x 35, 10,000 words), with its SGD and clipping,
+against the same network. Each runs in a process of its own, since `keep_freed_memory` affects a whole
+process. PEER_FOLDER contains the peer's model.py.
 """
 
 from __future__ import annotations
@@ -27,14 +27,13 @@ from arlm.core import Autoregressor, Batch, Spec
 from arlm.inference.scorer import BatchScorer
 from arlm.models.rnn import LSTMLanguageModel
 from arlm.models.transformer import TransformerLanguageModel
-from arlm.training.optimizers import parameter_groups
-from arlm.training.optimizers import Muon
+from arlm.training.optimizers import Muon, parameter_groups
 from tools.bench.step import training_step
-from tools.bench.timing import Action, apart, in_turn, machine, median
+from tools.bench.timing import Action, in_processes, in_turn, machine, median
 
 
 def peer(folder: Path) -> ModuleType:
-    """The peer's model.py."""
+    """The peer's model.py as a module."""
     spec = importlib.util.spec_from_file_location("peer_model", folder / "model.py")
     assert spec is not None
     assert spec.loader is not None
@@ -52,13 +51,13 @@ def ours(
     compile: bool,
     clip: float,
 ) -> Action:
-    """Training steps of ours."""
+    """Training steps of a network of arlm."""
     steps = optimizer(parameter_groups(net))
     return training_step(BatchScorer(net, compile), repeat(batch), steps, bf16, clip)
 
 
 def nanogpt(folder: Path) -> tuple[dict[str, Action], int]:
-    """Steps to be compared, and the tokens of each."""
+    """Steps to compare by name, and the number of tokens in each."""
     rows, length, vocab = 12, 64, 65
     module = peer(folder)
     config = module.GPTConfig(
@@ -100,7 +99,7 @@ def nanogpt(folder: Path) -> tuple[dict[str, Action], int]:
 
 
 def words(folder: Path, width: int) -> tuple[dict[str, Action], int]:
-    """Steps to be compared, and the tokens of each."""
+    """Steps to compare by name, and the number of tokens in each."""
     rows, length, vocab = 20, 35, 10_000
     dropout = 0.2 if width < 500 else 0.5
     net = peer(folder).RNNModel("LSTM", vocab, width, width, 2, dropout)
@@ -114,7 +113,9 @@ def words(folder: Path, width: int) -> tuple[dict[str, Action], int]:
         nn.functional.nll_loss(output, tokens[1:].flatten()).backward()
         nn.utils.clip_grad_norm_(net.parameters(), 0.25)
         for parameter in net.parameters():
-            parameter.data.add_(parameter.grad, alpha=-1e-3)  # slow: random words teach nothing
+            parameter.data.add_(
+                parameter.grad, alpha=-1e-3
+            )  # a small rate, since there is nothing to learn in random words
         return rows * length
 
     def sgd(groups: list) -> torch.optim.Optimizer:
@@ -138,12 +139,12 @@ def words(folder: Path, width: int) -> tuple[dict[str, Action], int]:
 
 
 def build(options: argparse.Namespace, name: str) -> Action:
-    """One of the steps."""
-    return every(options)[0][name]
+    """The step of a name."""
+    return all_steps(options)[0][name]
 
 
-def every(options: argparse.Namespace) -> tuple[dict[str, Action], int]:
-    """Steps by name, and the tokens of each."""
+def all_steps(options: argparse.Namespace) -> tuple[dict[str, Action], int]:
+    """All steps by name, and the number of tokens in each."""
     if options.what == "nanogpt":
         return nanogpt(options.folder)
     return words(options.folder, options.width)
@@ -153,27 +154,31 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("what", choices=["nanogpt", "words"])
-    parser.add_argument("folder", type=Path, help="of the peer's model.py")
-    parser.add_argument("--width", type=int, default=200, help="of `words`")
+    parser.add_argument("folder", type=Path, help="folder of the peer's model.py")
+    parser.add_argument(
+        "--width", type=int, default=200, help="width of the network of `words` (default 200)"
+    )
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=15, help="of four steps each")
-    parser.add_argument("--eager", action="store_true", help="leave out what is compiled")
+    parser.add_argument(
+        "--repeats", type=int, default=15, help="repeats of four steps each (default 15)"
+    )
+    parser.add_argument("--eager", action="store_true", help="omit the compiled networks")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    steps, tokens = every(options)
+    steps, tokens = all_steps(options)
     names = [name for name in steps if not (options.eager and "compiled" in name)]
     print(machine())
-    runs = apart(build, options, names)
+    runs = in_processes(build, options, names)
     for name, run in runs.items():
         seconds = run(1) * tokens
         if "compiled" in name:
             print(f"{name}: first step {seconds:.1f} s")
     timed = in_turn(runs, 4, options.repeats)
-    base = median(next(iter(timed.values())))
+    peer_seconds = median(next(iter(timed.values())))
     for name, times in timed.items():
-        middle = median(times)  # seconds a token
+        middle = median(times)  # seconds per token
         each = f"{middle * tokens * 1e3:6.1f} ms, {1 / middle:8.0f} tokens/s"
-        print(f"{name:32} {each}, {base / middle:.2f} times the peer")
+        print(f"{name:32} {each}, {peer_seconds / middle:.2f} times the peer")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What a PixelCNN has learned after equal time: ours against pytorch-generative's, on binarised MNIST.
+"""Test likelihood of PixelCNNs after equal training time, ours and pytorch-generative's, on binary MNIST.
 
 python -m tools.bench.learning --peer FOLDER [--seconds 85] [--threads 2]
 
-The same width, depth, learning rate and batches; test nats an image of the first 2,000 test images. The
-peer adds its residual twice. FOLDER holds a checkout of EugenHotaj/pytorch-generative; MNIST lies in
-ARLM_DATA_DIR.
+Width, depth, learning rate and batches are the same; the result is nats per image on the first 2,000 test
+images. The peer adds its residual twice. FOLDER is a checkout of EugenHotaj/pytorch-generative; MNIST is read
+from $ARLM_DATA_DIR.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tools.bench.timing import machine
 
 
 def batches(data: MNIST):
-    """Training batches without end."""
+    """Training batches, epoch after epoch."""
     loader, epoch = data.loader("train"), 0
     while True:
         loader.order.set_epoch(epoch)
@@ -37,9 +37,9 @@ def batches(data: MNIST):
 def train(
     nats: Callable[[Tensor], Tensor], parameters, data: MNIST, seconds: float
 ) -> tuple[int, float]:
-    """Images seen, and test nats an image, after so many seconds of training."""
+    """Number of training images, and test nats per image, after `seconds` of training."""
     optimizer = torch.optim.Adam(parameters, lr=1e-3)
-    seen, began = 0, time.perf_counter()
+    seen, started = 0, time.perf_counter()
     batch: Batch
     for batch in batches(data):
         loss = nats(batch.tokens).mean()
@@ -47,7 +47,7 @@ def train(
         loss.backward()
         optimizer.step()
         seen += len(batch.tokens)
-        if time.perf_counter() - began > seconds:
+        if time.perf_counter() - started > seconds:
             break
     with torch.no_grad():
         test = data.dataset("test")[Rows(0, torch.arange(2000))].tokens
@@ -55,7 +55,7 @@ def train(
 
 
 def main() -> None:
-    """Print one line for each."""
+    """Print one line for each implementation."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peer", required=True, help="a checkout of pytorch-generative")
     parser.add_argument("--seconds", type=float, default=85)
@@ -80,7 +80,7 @@ def main() -> None:
         ("pytorch-generative", their_nats, theirs),
     ):
         seen, figure = train(nats, list(net.parameters()), data, options.seconds)
-        print(f"{name:20}{seen:7} images, test {figure:.1f} nats an image", flush=True)
+        print(f"{name:20}{seen:7} images, test {figure:.1f} nats per image", flush=True)
 
 
 if __name__ == "__main__":

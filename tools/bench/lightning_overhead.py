@@ -1,9 +1,9 @@
-"""What Lightning's Trainer costs a step, over a bare loop on the same small network and batches.
+"""Time that Lightning's Trainer adds to a step, against a plain loop on the same small network and batches.
 
 python -m tools.bench.lightning_overhead [--steps 600] [--repeats 5]
 
-The Trainer runs with the flags of arlm's command line (`arlm.cli.trainer.TRAINER_DEFAULTS`), the CSV logger, its
-checkpoint callback and the schedule, saving every third epoch as
+The Trainer runs with the defaults of arlm's command line (`arlm.cli.trainer.TRAINER_DEFAULTS`), the CSV
+logger, the checkpoint callback and the schedule; it saves every third epoch, as
 `configs/digits_pixelcnn.yaml` does. The loop does the same arithmetic: loss, backward, clipping, AdamW,
 schedule.
 """
@@ -38,17 +38,17 @@ def module(data: Digits) -> AutoregressiveModule:
 
 
 class Clock(pl.Callback):
-    """Time from the first step to the last, without the Trainer's set-up."""
+    """Measures the time from the first step to the last, without the Trainer's set-up."""
 
     def on_train_start(self, *_) -> None:
-        self.began = time.perf_counter()
+        self.started = time.perf_counter()
 
     def on_train_end(self, *_) -> None:
-        self.seconds = time.perf_counter() - self.began
+        self.seconds = time.perf_counter() - self.started
 
 
 def with_trainer(steps: int, data: Digits, folder: str) -> float:
-    """Seconds of `steps` steps by the Trainer."""
+    """Seconds that the Trainer takes for `steps` steps."""
     flags = {k: v for k, v in TRAINER_DEFAULTS.items() if k not in ("logger", "plugins")}
     clock = Clock()
     trainer = pl.Trainer(
@@ -68,12 +68,12 @@ def with_trainer(steps: int, data: Digits, folder: str) -> float:
 
 
 def with_loop(steps: int, data: Digits) -> float:
-    """Seconds of `steps` steps by hand."""
+    """Seconds that a plain loop takes for `steps` steps."""
     net = module(data).net
     optimizer = AdamW(net.parameters(), fused=True)
     schedule = WarmupCosine(optimizer, steps)
     loader = data.loader("train")
-    began, done = time.perf_counter(), 0
+    started, done = time.perf_counter(), 0
     for epoch in range(steps):
         loader.order.set_epoch(epoch)
         for batch in loader:
@@ -85,12 +85,12 @@ def with_loop(steps: int, data: Digits) -> float:
             schedule.step()
             done += 1
             if done == steps:
-                return time.perf_counter() - began
+                return time.perf_counter() - started
     raise AssertionError("unreachable: an epoch has at least one batch")
 
 
 def main() -> None:
-    """Print milliseconds a step, and the difference in ms and per cent."""
+    """Print milliseconds per step, and the difference in ms and per cent."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--repeats", type=int, default=5)
@@ -99,24 +99,25 @@ def main() -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
     data = Digits()
-    inner: dict[str, list[float]] = {"bare loop": [], "Trainer": []}
+    seconds: dict[str, list[float]] = {"plain loop": [], "Trainer": []}
     with tempfile.TemporaryDirectory() as folder:
         interleaved(
             {
-                "bare loop": lambda: inner["bare loop"].append(with_loop(options.steps, data)),
-                "Trainer": lambda: inner["Trainer"].append(
+                "plain loop": lambda: seconds["plain loop"].append(with_loop(options.steps, data)),
+                "Trainer": lambda: seconds["Trainer"].append(
                     with_trainer(options.steps, data, folder)
                 ),
             },
             options.repeats,
         )
-    each = {k: median(v[1:]) / options.steps * 1000 for k, v in inner.items()}
-    more = each["Trainer"] - each["bare loop"]
+    milliseconds = {k: median(v[1:]) / options.steps * 1000 for k, v in seconds.items()}
+    difference = milliseconds["Trainer"] - milliseconds["plain loop"]
     print(machine())
     print(
-        f"bare loop {each['bare loop']:.2f} ms a step, Trainer {each['Trainer']:.2f} ms: ", end=""
+        f"plain loop {milliseconds['plain loop']:.2f} ms a step, Trainer {milliseconds['Trainer']:.2f} ms: ",
+        end="",
     )
-    print(f"{more:+.2f} ms, {100 * more / each['bare loop']:+.1f} %")
+    print(f"{difference:+.2f} ms, {100 * difference / milliseconds['plain loop']:+.1f} %")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What speeds convergence per second: recipes on Tiny Shakespeare, each for the same wall time.
+"""Training recipes on Tiny Shakespeare, each for the same wall time: validation nats per character.
 
 python -m tools.bench.recipes [NAME ...] [--seconds 65]
 
-Each recipe changes one thing of another. Networks have at most 0.9 M parameters. A cosine takes the
-learning rate to zero at the end of the time; the whole validation set (nanoGPT's) is then scored in disjoint
-windows of 64, of 128, and with carried state. Needs ARLM_DATA_DIR.
+Each recipe differs from another one in one respect. Networks have at most 0.9 M parameters. The learning rate
+follows a cosine to zero at the end of the time. The whole validation set (nanoGPT's split) is then scored in
+disjoint windows of 64 and of 128, and with carried state. Needs $ARLM_DATA_DIR.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ from arlm.inference.memory import keep_freed_memory
 from arlm.inference.scorer import BatchScorer, ScoresChunks, score_split
 from arlm.models.rnn import GRULanguageModel, LSTMLanguageModel, RNNLanguageModel
 from arlm.models.transformer import TransformerLanguageModel
-from arlm.training.optimizers import parameter_groups
-from arlm.training.optimizers import Muon
+from arlm.training.optimizers import Muon, parameter_groups
 from datamodules.text_file import TextFile
 from tools.bench.step import training_step
 from tools.bench.timing import machine
@@ -38,13 +37,13 @@ LSTM = partial(LSTMLanguageModel, width=392, depth=1, embedding=96)
 
 
 def adamw(lr: float, beta: float = 0.95) -> Callable[[list], torch.optim.Optimizer]:
-    """As the configurations have it."""
+    """AdamW as in the configurations."""
     return partial(torch.optim.AdamW, lr=lr, betas=(0.9, beta), weight_decay=0.1, fused=True)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train."""
+    """A network, an optimizer, and the shape and precision of training batches."""
 
     net: Callable[[Spec], Autoregressor]
     optimizer: Callable[[list], torch.optim.Optimizer]
@@ -79,7 +78,7 @@ RECIPES = {
 
 
 def forever(dataset: TextDataset, rows: int) -> Iterator[Batch]:
-    """Batches of epoch after epoch."""
+    """Training batches, epoch after epoch."""
     order = BatchOrder(len(dataset), rows, True, streams=dataset.streams)
     epoch = 0
     while True:
@@ -90,7 +89,7 @@ def forever(dataset: TextDataset, rows: int) -> Iterator[Batch]:
 
 
 def train(recipe: Recipe, data: TextFile, seconds: float) -> tuple[Autoregressor, int]:
-    """A network after so many seconds, and the tokens that it saw."""
+    """A network trained for `seconds`, and the number of tokens that it was trained on."""
     torch.manual_seed(0)
     net = recipe.net(data.domain.spec(recipe.length))
     optimizer = recipe.optimizer(parameter_groups(net))
@@ -100,7 +99,7 @@ def train(recipe: Recipe, data: TextFile, seconds: float) -> tuple[Autoregressor
     if isinstance(net, ScoresChunks):
         dataset = ContinuousText(corpus, data.domain, length, recipe.rows)
     scorer, batches = BatchScorer(net, recipe.compile), forever(dataset, recipe.rows)
-    train_on = training_step(scorer, batches, optimizer, recipe.bf16, 1.0)
+    run_step = training_step(scorer, batches, optimizer, recipe.bf16, 1.0)
     started, seen = time.perf_counter(), 0
     for step in count():
         done = (time.perf_counter() - started) / seconds
@@ -109,22 +108,22 @@ def train(recipe: Recipe, data: TextFile, seconds: float) -> tuple[Autoregressor
         factor = min(1, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * done))
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * factor
-        seen += train_on()
+        seen += run_step()
     return net.eval(), seen
 
 
 def figures(net: Autoregressor, data: TextFile) -> dict[str, float]:
-    """Nats a character of the whole validation set, by protocol."""
+    """Nats per character of the whole validation set, by protocol."""
     corpus = data.corpus("val")
-    ways: dict[str, TextDataset] = {
+    protocols: dict[str, TextDataset] = {
         str(n): TextWindows(corpus, data.domain, n, n)
         for n in (64, 128)
         if net.max_length is None or n <= net.max_length
     }
     if isinstance(net, ScoresChunks):
-        ways["carried"] = ContinuousText(corpus, data.domain, 256, 8, 256)
+        protocols["carried"] = ContinuousText(corpus, data.domain, 256, 8, 256)
     found = {}
-    for name, dataset in ways.items():
+    for name, dataset in protocols.items():
         rows = dataset.streams or 32
         order = BatchOrder(len(dataset), rows, False, streams=dataset.streams)
         scores = score_split(net, dataset, order)
@@ -134,9 +133,11 @@ def figures(net: Autoregressor, data: TextFile) -> dict[str, float]:
 
 
 def main() -> None:
-    """Train each and print its line."""
+    """Train each recipe and print a line for it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("names", nargs="*", default=list(RECIPES), help=", ".join(RECIPES))
+    parser.add_argument(
+        "names", nargs="*", default=list(RECIPES), help="recipes: " + ", ".join(RECIPES)
+    )
     parser.add_argument("--seconds", type=float, default=65.0)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
@@ -147,7 +148,9 @@ def main() -> None:
     for name in options.names:
         net, seen = train(RECIPES[name], data, options.seconds)
         size = sum(p.numel() for p in net.parameters())
-        nats = ", ".join(f"{way} {value:.4f}" for way, value in figures(net, data).items())
+        nats = ", ".join(
+            f"{protocol} {value:.4f}" for protocol, value in figures(net, data).items()
+        )
         print(f"{name:32} {size:,} parameters, {seen / 1e6:.2f} M tokens: {nats}", flush=True)
 
 

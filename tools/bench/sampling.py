@@ -1,11 +1,11 @@
-"""Sampling against the naive loop, a full forward pass for every token: same weights, the same figures.
+"""Sampling speed against the naive loop, which makes a full forward pass for every token, with equal weights.
 
 python -m tools.bench.sampling [--batches 1 16 64] [--threads 2] [--only PixelCNN] [--peer FOLDER]
 
-`naive` is measured on a few forward passes of the whole image and multiplied by the tokens, since all cost
-the same (for a sequence, on prefixes of 16 lengths). `torch` and `native` are whole samplings,
-of which the largest gap in any log-probability to a forward pass is told. FOLDER holds a checkout of
-EugenHotaj/pytorch-generative, whose own `sample` of the same PixelCNN is then timed beside ours.
+`naive` is the time of a forward pass multiplied by the number of tokens; for text it is the mean over
+prefixes of 16 lengths. `torch` and `native` are complete samplings; `gap` is the largest difference of a
+log-probability from that of a forward pass. FOLDER is a checkout of EugenHotaj/pytorch-generative, whose
+own `sample` of the same PixelCNN is then timed against ours.
 """
 
 from __future__ import annotations
@@ -47,60 +47,60 @@ NETWORKS: dict[str, Callable[[], Autoregressor]] = {
 }
 
 
-def lively(net: Autoregressor) -> Autoregressor:
-    """Weights larger than at initialisation, so that tokens matter."""
+def with_larger_weights(net: Autoregressor) -> Autoregressor:
+    """Scale the initial weights up, so that the logits depend clearly on the tokens."""
     for parameter in net.parameters():
         parameter.data *= 1.3
     return net.eval()
 
 
 def naive(net: Autoregressor, batch: int) -> float:
-    """Seconds of a forward pass for every token."""
+    """Seconds of the naive loop, one forward pass for every token; estimated from a few passes."""
     tokens = torch.zeros(batch, net.spec.length, dtype=torch.long)
     length = net.spec.length
-    whole = isinstance(net, PixelNetwork)  # an image is always whole, a text grows
+    whole = isinstance(net, PixelNetwork)  # an image has a fixed size, a text grows
     lengths = [length] * 3 if whole else list(range(length // 16, length + 1, length // 16))
     with torch.inference_mode():
         net(tokens)
         seconds = []
         for length in lengths:
-            began = time.perf_counter()
+            started = time.perf_counter()
             net(tokens[:, :length])
-            seconds.append(time.perf_counter() - began)
+            seconds.append(time.perf_counter() - started)
     return sum(seconds) / len(seconds) * net.spec.length
 
 
 def compare(name: str, net: Autoregressor, batch: int, repeats: int) -> None:
-    """Print one line."""
+    """Print one line for a network and batch size."""
     gaps: dict[str, float] = {}
 
-    def sample(way: str) -> None:
-        os.environ["ARLM_NATIVE"] = "0" if way == "torch" else "1"
+    def sample(backend: str) -> None:
+        os.environ["ARLM_NATIVE"] = "0" if backend == "torch" else "1"
         drawn = generate(net, row_seeds(0, batch))
-        if way not in gaps:
+        if backend not in gaps:
             with torch.inference_mode():
-                some = slice(min(batch, 4))
-                exact = net.log_prob(drawn.tokens[some]).double()
-                gaps[way] = float((exact - drawn.log_prob[some]).abs().max())
+                rows = slice(min(batch, 4))
+                exact = net.log_prob(drawn.tokens[rows]).double()
+                gaps[backend] = float((exact - drawn.log_prob[rows]).abs().max())
 
-    ways = ["torch", "native"] if INSTALLED and isinstance(net, PixelNetwork) else ["torch"]
+    backends = ["torch", "native"] if INSTALLED and isinstance(net, PixelNetwork) else ["torch"]
     slow = naive(net, batch)
-    seconds = interleaved({way: partial(sample, way) for way in ways}, repeats)
-    told = f"{name:26}{batch:4}{slow:10.2f}"
-    for way in ways:
-        fast = median(seconds[way])
-        told += f"{fast:10.4f}{slow / fast:8.0f}x"
-    print(told, f"   gap {max(gaps.values()):.0e}", flush=True)
+    seconds = interleaved({name: partial(sample, name) for name in backends}, repeats)
+    line = f"{name:26}{batch:4}{slow:10.2f}"
+    for backend in backends:
+        fast = median(seconds[backend])
+        line += f"{fast:10.4f}{slow / fast:8.0f}x"
+    print(line, f"   gap {max(gaps.values()):.0e}", flush=True)
 
 
 def against_peer(folder: str, batches: list[int]) -> None:
-    """pytorch-generative's PixelCNN and its `sample`, beside ours."""
+    """Time pytorch-generative's own `sample` of its PixelCNN against ours."""
     sys.path.insert(0, folder)
     from pytorch_generative import models  # type: ignore[import-not-found]
 
     theirs = models.PixelCNN(1, 1, n_residual=15, residual_channels=16, head_channels=32).eval()
     theirs(torch.zeros(1, 1, 28, 28))
-    ours = lively(PixelCNN(IMAGE))
+    ours = with_larger_weights(PixelCNN(IMAGE))
     print("\nagainst pytorch-generative's own sample(), PixelCNN 15 x h16")
     for batch in batches:
         seconds = interleaved(
@@ -129,7 +129,7 @@ def main() -> None:
     print(f"{'seconds':26}{'n':>4}{'naive':>10}{'torch':>10}{'':9}{'native':>10}")
     for name, build in NETWORKS.items():
         if name.startswith(options.only):
-            net = lively(build())
+            net = with_larger_weights(build())
             for batch in options.batches:
                 compare(name, net, batch, options.repeats)
     if options.peer:

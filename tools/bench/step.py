@@ -1,4 +1,4 @@
-"""A step of ours without Lightning around it, to be timed beside a peer's."""
+"""A training step of arlm without Lightning, to be timed against a peer's."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def training_step(
     bf16: bool,
     clip: float,
 ) -> Action:
-    """Training steps as AutoregressiveModule takes them; each returns the number of scored tokens."""
+    """A function that makes one training step as AutoregressiveModule does; it returns the scored tokens."""
 
     def step() -> int:
         batch = next(batches)

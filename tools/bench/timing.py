@@ -1,4 +1,4 @@
-"""Interleaved medians: what is compared is run in turn, so that a slow minute slows both alike."""
+"""Interleaved timing: competitors run in turn, so that a change in the machine's speed affects all alike."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch
 
 from arlm.inference.memory import keep_freed_memory
 
-Action = Callable[[], int]  # tells how many units of work it did: tokens, sentences
-Run = Callable[[int], float]  # so many actions: the seconds for each unit
+Action = Callable[[], int]  # returns how many units of work it did: tokens, sentences
+Run = Callable[[int], float]  # from a number of actions to the seconds per unit of work
 
 
 def interleaved(actions: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
@@ -22,57 +22,58 @@ def interleaved(actions: dict[str, Callable[[], object]], repeats: int) -> dict[
     seconds: dict[str, list[float]] = {name: [] for name in actions}
     for turn in range(repeats + 1):
         for name, action in actions.items():
-            began = time.perf_counter()
+            started = time.perf_counter()
             action()
             if turn:
-                seconds[name].append(time.perf_counter() - began)
+                seconds[name].append(time.perf_counter() - started)
     return seconds
 
 
 def in_turn(runs: dict[str, Run], times: int, repeats: int) -> dict[str, list[float]]:
-    """What each of the processes of `apart` tells, in turn, after one warm-up of each."""
-    told: dict[str, list[float]] = {name: [] for name in runs}
+    """Seconds per unit of work of each process from `in_processes`, in turn, after one warm-up of each."""
+    timed: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(repeats + 1):
         for name, run in runs.items():
             seconds = run(times)
             if turn:
-                told[name].append(seconds)
-    return told
+                timed[name].append(seconds)
+    return timed
 
 
 def median(seconds: list[float]) -> float:
-    """The middle one."""
+    """The median."""
     return statistics.median(seconds)
 
 
 def machine() -> str:
-    """One line on what the figures were measured with."""
+    """One line on the software and threads of the measurement."""
     return f"torch {torch.__version__}, {torch.get_num_threads()} threads, CPU"
 
 
-def apart(
+def in_processes(
     build: Callable[[Namespace, str], Action],
     options: Namespace,
     names: Iterable[str],
 ) -> dict[str, Run]:
-    """A process for each name, since `fit` sets how its whole process keeps memory.
+    """Start a process for each name, since `keep_freed_memory` affects a whole process.
 
     Args:
-        build: makes what is timed from the options and a name; a function of a module.
-        options: with `threads`.
-        names: those that begin with "arlm" keep freed memory, as `fit` does.
+        build: returns the action to time, given the options and a name; defined at the top of a module, so
+            that it can be sent to a process.
+        options: options of the benchmark, with `threads`.
+        names: names of the actions; those that begin with "arlm" keep freed memory, as `fit` does.
 
-    Returns: for each name, a function from a number of times to the seconds for each unit of work.
+    Returns: for each name, a function that runs the action `times` times and returns the seconds per unit.
     """
     context, runs = get_context("spawn"), {}
     for name in names:
         ours, theirs = context.Pipe()
         context.Process(target=_serve, args=(build, options, name, theirs), daemon=True).start()
-        runs[name] = _asker(ours)
+        runs[name] = _remote(ours)
     return runs
 
 
-def _asker(connection: Connection) -> Run:
+def _remote(connection: Connection) -> Run:
     def run(times: int) -> float:
         connection.send(times)
         return connection.recv()
@@ -94,8 +95,8 @@ def _serve(
     while True:
         try:
             times = connection.recv()
-        except EOFError:  # whoever asked has ended
+        except EOFError:  # the main process has ended
             return
-        began = time.perf_counter()
+        started = time.perf_counter()
         done = sum(action() for _ in range(times))
-        connection.send((time.perf_counter() - began) / done)
+        connection.send((time.perf_counter() - started) / done)

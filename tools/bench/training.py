@@ -1,10 +1,11 @@
-"""Training speed, images a second, beside pytorch-generative and beside a matrix product.
+"""Training speed in images per second, against pytorch-generative and against a matrix product.
 
 python -m tools.bench.training --peer FOLDER [--batch 64] [--threads 2]
 
-Forward, backward and Adam on 28x28 binary images, at the sizes of the peer's README, in turn with the peer
-in one run. Row LSTM and Diagonal BiLSTM have no correct peer; they stand beside the speed of a 1024 x 1024
-product. FOLDER holds a checkout of EugenHotaj/pytorch-generative; without it the peer is left out.
+Forward, backward and Adam on 28x28 binary images, at the sizes of the peer's README, in turn with the peer in
+one run. The peer has no correct Row LSTM and Diagonal BiLSTM; these are compared with the speed of a
+1024 x 1024 matrix product. FOLDER is a checkout of EugenHotaj/pytorch-generative; without it the peer is
+omitted.
 """
 
 from __future__ import annotations
@@ -101,16 +102,16 @@ def main() -> None:
         }
         if peer and name in THEIRS:
             actions["peer"] = their_step(getattr(peer, name)(*THEIRS[name]), tokens)
-        seconds = {way: median(s) for way, s in interleaved(actions, options.repeats).items()}
-        speed = {way: options.batch / s for way, s in seconds.items()}
+        seconds = {action: median(s) for action, s in interleaved(actions, options.repeats).items()}
+        speed = {action: options.batch / s for action, s in seconds.items()}
         product = 20 * 2 * 1024**3 / seconds["matmul"] / 1e9
-        told = f"{name:18} float32 {speed['float32']:7.1f}  bf16 {speed['bf16']:7.1f}"
+        line = f"{name:18} float32 {speed['float32']:7.1f}  bf16 {speed['bf16']:7.1f}"
         if "peer" in speed:
-            told += f"  peer {speed['peer']:7.1f}: {speed['float32'] / speed['peer']:.2f}x"
-            told += f" and {speed['bf16'] / speed['peer']:.2f}x"
-        scaled = [speed[way] * 215 / product for way in ("float32", "bf16")]
-        told += f"  matmul {product:.0f} GFLOP/s (at 215: {scaled[0]:.0f} and {scaled[1]:.0f})"
-        print(told, flush=True)
+            line += f"  peer {speed['peer']:7.1f}: {speed['float32'] / speed['peer']:.2f}x"
+            line += f" and {speed['bf16'] / speed['peer']:.2f}x"
+        scaled = [speed[action] * 215 / product for action in ("float32", "bf16")]
+        line += f"  matmul {product:.0f} GFLOP/s (at 215: {scaled[0]:.0f} and {scaled[1]:.0f})"
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

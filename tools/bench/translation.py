@@ -1,13 +1,14 @@
-"""Training and decoding of translators beside peers, in one interleaved run.
+"""Training and decoding speed of translators against peers, in one interleaved run.
 
 python -m tools.bench.translation training PEER_FOLDER --data-dir DATA
 python -m tools.bench.translation decoding PEER_FOLDER
 
-`training`: target tokens per second, ends counted and padding not, on Multi30k by words (lower case, those
-that come twice), against bentrevett/pytorch-seq2seq's legacy notebooks 4 (packed GRU with additive attention,
-256 / 512) and 6 (transformer, 3 + 3 layers of 256), whose classes are run as they stand, in their batches of
-128 sorted by source; ours have the same sizes. `decoding`: sentences per second of beam search, 100 sentences
-of 14 words at once, every row forced to 14 steps, against JoeyNMT's transformer of the same size.
+`training`: target tokens per second (end tokens included, padding not) on Multi30k by words (lower case,
+words that occur at least twice), against bentrevett/pytorch-seq2seq's legacy notebooks 4 (packed GRU with
+additive attention, 256 / 512) and 6 (transformer, 3 + 3 layers of 256). The notebooks' classes are run
+unchanged, in their batches of 128 sorted by source; ours have the same sizes. `decoding`: sentences per
+second of beam search, 100 sentences of 14 words in one batch, every row forced to 14 steps, against
+JoeyNMT's transformer of the same size.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ from arlm.sampling import beam_search
 from arlm.training.smoothing import smoothed_score
 from datamodules.multi30k import Multi30k
 from tools.bench.step import training_step
-from tools.bench.timing import Action, apart, in_turn, machine, median
+from tools.bench.timing import Action, in_processes, in_turn, machine, median
 
-ROWS = 128  # of the tutorial's batches
+ROWS = 128  # rows in the tutorial's batches
 TRAINING = {
     "tutorial, attention": "attention",
     "arlm, general, float32": "attention",
@@ -67,15 +68,20 @@ def notebook(folder: Path, number: int) -> SimpleNamespace:
 
 
 def by_source(pairs: Pairs, domain: TranslationDomain) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """The tutorial's batches: sorted by source in pools of 100; source, its lengths and target, (T, B)."""
+    """The tutorial's batches, sorted by source in pools of 100: source (S, B), lengths (B,), target (T, B)."""
     order = torch.randperm(len(pairs))
-    source_end, start = domain.pad_id, domain.vocab_size  # <sos> is one more
+    source_end, start = (
+        domain.pad_id,
+        domain.vocab_size,
+    )  # the tutorial's <sos>, an additional token
     for pool in order.split(100 * ROWS):
         batches = pool[pairs.lengths[pool, 0].argsort(descending=True)].split(ROWS)
         for turn in torch.randperm(len(batches)).tolist():
             batch = pairs[Rows(0, batches[turn])]
             begin = torch.full((len(batch.tokens), 1), start)
-            filled = batch.tokens.where(batch.scored, start + 1)  # <pad> is another
+            filled = batch.tokens.where(
+                batch.scored, start + 1
+            )  # the tutorial's <pad>, another one
             target = torch.cat([begin, filled], 1)
             assert batch.context is not None
             lengths = (batch.context != source_end).sum(1)
@@ -83,19 +89,23 @@ def by_source(pairs: Pairs, domain: TranslationDomain) -> Iterator[tuple[Tensor,
 
 
 def tutorial(options: argparse.Namespace, kind: str, data: Multi30k) -> Action:
-    """A step of the tutorial's training."""
+    """Training steps of the tutorial."""
     domain, device = data.domain, torch.device("cpu")
-    known, words, pad = domain.pad_id + 1, domain.vocab_size + 2, domain.vocab_size + 1
+    source_words, target_words, pad = (
+        domain.pad_id + 1,
+        domain.vocab_size + 2,
+        domain.vocab_size + 1,
+    )
     if kind == "attention":
-        its = notebook(options.folder, 4)
-        encoder = its.Encoder(known, 256, 512, 512, 0.5)
-        decoder = its.Decoder(words, 256, 512, 512, 0.5, its.Attention(512, 512))
-        net = its.Seq2Seq(encoder, decoder, domain.pad_id, device)
+        classes = notebook(options.folder, 4)
+        encoder = classes.Encoder(source_words, 256, 512, 512, 0.5)
+        decoder = classes.Decoder(target_words, 256, 512, 512, 0.5, classes.Attention(512, 512))
+        net = classes.Seq2Seq(encoder, decoder, domain.pad_id, device)
     else:
-        its = notebook(options.folder, 6)
-        encoder = its.Encoder(known, 256, 3, 8, 512, 0.1, device)
-        decoder = its.Decoder(words, 256, 3, 8, 512, 0.1, device)
-        net = its.Seq2Seq(encoder, decoder, domain.pad_id, pad, device)
+        classes = notebook(options.folder, 6)
+        encoder = classes.Encoder(source_words, 256, 3, 8, 512, 0.1, device)
+        decoder = classes.Decoder(target_words, 256, 3, 8, 512, 0.1, device)
+        net = classes.Seq2Seq(encoder, decoder, domain.pad_id, pad, device)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3 if kind == "attention" else 5e-4)
     criterion = nn.CrossEntropyLoss(ignore_index=pad)
     pairs: Any = data.dataset("train")
@@ -119,7 +129,7 @@ def tutorial(options: argparse.Namespace, kind: str, data: Multi30k) -> Action:
 
 
 def ours(name: str, data: Multi30k) -> Action:
-    """Training steps of ours, label smoothing included."""
+    """Training steps of arlm, label smoothing included."""
     _, kind, precision = name.split(", ")
     net: Autoregressor
     if kind == "transformer":
@@ -151,13 +161,13 @@ def words(options: argparse.Namespace) -> Multi30k:
 
 
 def spec() -> Spec:
-    """Of the sentences that are decoded."""
+    """Spec of the sentences that are decoded."""
     context = Spec(SOURCE_WORDS, (64,), pad_id=SOURCE_WORDS - 1)
     return Spec(TARGET_WORDS, (64,), eos_id=TARGET_WORDS - 1, context=context)
 
 
 def joeynmt(options: argparse.Namespace, beam: int) -> Action:
-    """JoeyNMT's own search on its own transformer, random weights."""
+    """JoeyNMT's search on its own transformer with random weights."""
     sys.path.insert(0, str(options.folder))
     model, vocabulary, search = (
         importlib.import_module(f"joeynmt.{name}") for name in ("model", "vocabulary", "search")
@@ -204,7 +214,7 @@ def joeynmt(options: argparse.Namespace, beam: int) -> Action:
 
 
 def decode(name: str, beam: int) -> Action:
-    """Ours; rows never end, so that each takes all steps."""
+    """Beam search of arlm; the end token is suppressed, so that every row takes all steps."""
     net: Any
     if "transformer" in name:
         net = TransformerSeq2Seq(spec(), 256, 3, 8, 512, tied=False)
@@ -223,7 +233,7 @@ def decode(name: str, beam: int) -> Action:
 
 
 def build(options: argparse.Namespace, name: str) -> Action:
-    """What is timed under a name."""
+    """The action to time for a name."""
     if options.what == "training":
         kind = TRAINING[name]
         data = words(options)
@@ -233,14 +243,14 @@ def build(options: argparse.Namespace, name: str) -> Action:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the speeds."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("what", choices=["training", "decoding"])
-    parser.add_argument("folder", type=Path, help="of the peer")
-    parser.add_argument("--data-dir", help="where multi30k lies (default ARLM_DATA_DIR)")
+    parser.add_argument("folder", type=Path, help="checkout of the peer")
+    parser.add_argument("--data-dir", help="folder that contains multi30k (default $ARLM_DATA_DIR)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--quick", action="store_true", help="one of ours beside each peer")
+    parser.add_argument("--quick", action="store_true", help="omit the networks in bf16")
     options = parser.parse_args()
     print(machine())
     peers: dict[str, str] = {}
@@ -256,7 +266,7 @@ def main() -> None:
         ]
         peers = {n: f"JoeyNMT transformer, beam {n.rpartition(' ')[2]}" for n in names}
         unit = "sentences/s"
-    runs = apart(build, options, names)
+    runs = in_processes(build, options, names)
     timed = in_turn(runs, 2, options.repeats)
     speed = {n: 1 / median(seconds) for n, seconds in timed.items()}
     for name in names:

@@ -1,9 +1,9 @@
-"""BLEU as bentrevett/pytorch-seq2seq counts it: lower case, spaCy's tokens, one reference, no smoothing.
+"""BLEU as in bentrevett/pytorch-seq2seq: lower case, spaCy's tokens, one reference, no smoothing.
 
 python -m tools.bench.tutorial_bleu TRANSLATIONS REFERENCES [--language en]
 
-Both are files of one sentence a line, raw, plain or gz. Needs spaCy: pip install -e .[bench]. Its tokenizer's
-rules only are used, so no model is downloaded.
+Both files are raw text with one sentence per line, plain or gz. Needs spaCy: pip install -e .[bench]. Only
+the rules of its tokenizer are used, so no model is downloaded.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ from arlm.errors import UserError
 
 
 def main(arguments: list[str]) -> None:
-    """Count and print."""
+    """Compute and print BLEU."""
     parser = Parser("tutorial_bleu", "BLEU of lower-cased spaCy tokens.")
-    parser.add_argument("translations", help="a file")
-    parser.add_argument("references", help="a file")
-    parser.add_argument("--language", default="en", help="whose rules split words")
+    parser.add_argument("translations", help="file with one translation per line")
+    parser.add_argument("references", help="file with one reference per line")
+    parser.add_argument(
+        "--language", default="en", help="language of spaCy's tokenizer (default en)"
+    )
     options = parser.parse(arguments)
     try:
         import spacy

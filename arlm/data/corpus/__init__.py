@@ -8,8 +8,8 @@
                                                            v
                                               Corpus: read(starts, length), memory-mapped
 
-A preparation that is killed continues with the blocks that are missing. What is prepared is named by a hash of
-the files' names, sizes and times and of the tokenizer, and reused while they stay the same.
+A preparation that was killed resumes with the missing blocks. A prepared corpus is named by a hash of the
+files' names, sizes and times and of the tokenizer, and is reused as long as these do not change.
 """
 
 from arlm.data.corpus.blocks import Piece, replace_file, texts

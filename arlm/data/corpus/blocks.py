@@ -19,7 +19,7 @@ from arlm.tokenizers import Tokenizer
 BLOCK = 2**22  # bytes of text that are encoded at a time
 NEAR = 2**14  # bytes after the target in which a word usually ends
 LONGEST = 2**20  # bytes after the target in which a word has to end
-# Between anything else and a space or newline: tokenizers that split words never join across it.
+# After a non-space character and before a space or newline; no word tokenizer joins text across it.
 WORD_END = re.compile(rb"[!-~\x80-\xff](?<!\xc2\xa0)(?<!\xe3\x80\x80)(?<!\xe2\x80.)(?=[ \n])", re.S)
 
 
@@ -37,14 +37,14 @@ class Block(NamedTuple):
     path: Path
     begin: int
     end: int
-    document: bool  # starts a document
-    inside: bool  # starts inside a word
+    document: bool  # whether it starts a document
+    inside: bool  # whether it starts inside a word
 
 
 def cut(piece: Piece, separator: str | None = None, whole_words: bool = True) -> Iterator[Block]:
     """Blocks of about BLOCK bytes that end after a separator, else where a word ends.
 
-    Without `whole_words`, a block may end inside a word that is too long.
+    Without `whole_words`, a block may end inside a word that is longer than LONGEST.
     """
     mark = (separator or "").encode()
     begin, document, inside = piece.begin, True, False
@@ -81,7 +81,7 @@ def _read(file: BinaryIO, begin: int, size: int) -> bytes:
 
 
 def decoded(block: Block) -> tuple[bytes, str]:
-    """The bytes of a block, and their text."""
+    """A block's bytes, and the same decoded as UTF-8."""
     with block.path.open("rb") as file:
         file.seek(block.begin)
         raw = file.read(block.end - block.begin)
@@ -99,7 +99,7 @@ def decoded(block: Block) -> tuple[bytes, str]:
 
 
 def texts(files: Iterable[Path], whole_words: bool = True) -> Iterator[str]:
-    """The text of some files, block by block."""
+    """Yield the text of `files` block by block."""
     for path in files:
         for block in cut(Piece(path, 0, path.stat().st_size), None, whole_words):
             yield decoded(block)[1]

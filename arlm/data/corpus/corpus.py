@@ -18,8 +18,8 @@ class Corpus:
     Args:
         tokens: (N,) integers, or the file that contains them.
         documents: (D,) int64, the first token of each document; one document by default.
-        dtype: of the file.
-        words: in the text, as `count_words` counts them.
+        dtype: integer type of the tokens in the file.
+        words: number of words in the text, as `count_words` counts them.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Corpus:
         return self._size
 
     def _array(self) -> np.ndarray:
-        # Mapped again for each read, so that pages that were read do not stay in resident memory.
+        # A new map for each read: otherwise the pages read before would stay in resident memory.
         return (
             np.memmap(self._tokens, self.dtype, "r")
             if isinstance(self._tokens, Path)
@@ -50,8 +50,8 @@ class Corpus:
 
     def read(self, starts: Tensor, length: int) -> Tensor:
         """Rows of `length` tokens that start at `starts` (B,): (B, length) int64."""
-        where = starts.numpy()[:, None] + np.arange(length)
-        return torch.from_numpy(self._array()[where].astype(np.int64))
+        indices = starts.numpy()[:, None] + np.arange(length)
+        return torch.from_numpy(self._array()[indices].astype(np.int64))
 
     def whole(self) -> Tensor:
         """All tokens, (N,) int64, in memory."""
@@ -67,5 +67,5 @@ def in_memory(documents: Sequence[str], tokenizer: Tokenizer) -> Corpus:
 
 
 def count_words(text: str) -> int:
-    """Words between white space, plus one for each end of a line, as word models count."""
+    """Words separated by white space, plus one per newline, as word-level language models count."""
     return len(text.split()) + text.count("\n")

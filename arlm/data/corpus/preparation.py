@@ -32,10 +32,10 @@ VERIFIED = 2**26  # bytes of tokens up to which the checksum is verified wheneve
 
 @dataclass(frozen=True)
 class Counts:
-    """What a text amounts to."""
+    """Size and checksum of a prepared text."""
 
     tokens: int
-    words: int  # separated by white space, and one for each end of a line, as word models count
+    words: int  # as `count_words` counts them
     sha256: str  # of the blocks' checksums
 
 
@@ -46,12 +46,12 @@ def prepare(
     separator: str | None = None,
     workers: int | None = None,
 ) -> tuple[Corpus, Counts]:
-    """The tokens of some files, joined: prepared now, or opened if they were prepared before.
+    """Tokens of `pieces` as one corpus: encoded now, or opened if they were prepared before.
 
     Args:
         pieces: the parts of the files.
         tokenizer: encodes them.
-        folder: of all prepared corpora.
+        folder: holds all prepared corpora.
         separator: text after which a new document starts; files always start one.
         workers: processes; by default one for each core, and none for short texts.
     """
@@ -63,35 +63,36 @@ def prepare(
         for p, s in zip(pieces, stats, strict=True)
     ]
     key = json.dumps([FORMAT, BLOCK, tokenizer.fingerprint, separator, files])
-    place = folder / hashlib.sha256(key.encode()).hexdigest()[:20]
-    if not (place / "corpus.json").exists():
+    root = folder / hashlib.sha256(key.encode()).hexdigest()[:20]
+    if not (root / "corpus.json").exists():
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder / f"{place.name}.lock"):  # of runs that start together, one works
-                if not (place / "corpus.json").exists():
-                    _prepare(pieces, tokenizer, place, separator, workers)
+            # runs that start together prepare it once
+            with FileLock(folder / f"{root.name}.lock"):
+                if not (root / "corpus.json").exists():
+                    _prepare(pieces, tokenizer, root, separator, workers)
         except OSError as error:
             if error.errno == errno.ENOSPC:
-                shutil.rmtree(_unfinished(place), ignore_errors=True)
+                shutil.rmtree(_unfinished(root), ignore_errors=True)
             raise UserError(
                 f"data: cannot prepare tokens in '{folder}' ({error.strerror}); "
                 "make room there, or set XDG_CACHE_HOME to another folder"
             ) from None
-    return _open(place, tokenizer)
+    return _open(root, tokenizer)
 
 
-def _unfinished(place: Path) -> Path:
-    return place.with_name(f"{place.name}.unfinished")
+def _unfinished(root: Path) -> Path:
+    return root.with_name(f"{root.name}.unfinished")
 
 
 def _prepare(
     pieces: Sequence[Piece],
     tokenizer: Tokenizer,
-    place: Path,
+    root: Path,
     separator: str | None,
     workers: int | None,
 ) -> None:
-    work, began = _unfinished(place), time.monotonic()
+    work, started = _unfinished(root), time.monotonic()
     work.mkdir(parents=True, exist_ok=True)
     size = sum(piece.end - piece.begin for piece in pieces)
     words = tokenizer.splits_words
@@ -106,10 +107,10 @@ def _prepare(
     if not parts:
         raise UserError(f"data: '{pieces[0].path}' is empty; give text")
     _join(parts, work, tokenizer)
-    work.rename(place)
-    seconds = time.monotonic() - began
+    work.rename(root)
+    seconds = time.monotonic() - started
     if seconds > 5:
-        print(f"prepared {size} bytes in {seconds:.0f} s: '{place}'", file=sys.stderr)
+        print(f"prepared {size} bytes in {seconds:.0f} s: '{root}'", file=sys.stderr)
 
 
 def _encoded(
@@ -155,8 +156,8 @@ def _work(block: Block, separator: str | None, part: Path) -> None:
 
 
 def _join(parts: Sequence[Path], work: Path, tokenizer: Tokenizer) -> None:
-    """One file of tokens, the index, and the record that says that all is there, last."""
-    amounts = [json.loads(part.with_suffix(".json").read_bytes()) for part in parts]
+    """Write one file of tokens and the index; corpus.json is written last and marks them as complete."""
+    records = [json.loads(part.with_suffix(".json").read_bytes()) for part in parts]
     joined = work / "tokens.bin"
     with joined.open("wb") as target:
         for part in parts:
@@ -164,11 +165,14 @@ def _join(parts: Sequence[Path], work: Path, tokenizer: Tokenizer) -> None:
                 shutil.copyfileobj(source, target)
         target.flush()
         os.fsync(target.fileno())
-    firsts = np.cumsum([0, *(amount["tokens"] for amount in amounts)])
-    starts = [np.array(a["documents"], np.int64) + f for a, f in zip(amounts, firsts, strict=False)]
+    firsts = np.cumsum([0, *(r["tokens"] for r in records)])
+    starts = [
+        np.array(r["documents"], np.int64) + first
+        for r, first in zip(records, firsts, strict=False)
+    ]
     np.save(work / "documents.npy", np.concatenate(starts))
-    checksums = "".join(amount["sha256"] for amount in amounts)
-    words = sum(amount["words"] for amount in amounts)
+    checksums = "".join(r["sha256"] for r in records)
+    words = sum(r["words"] for r in records)
     counts = Counts(int(firsts[-1]), words, hashlib.sha256(checksums.encode()).hexdigest())
     with joined.open("rb") as file:
         tokens_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -179,15 +183,18 @@ def _join(parts: Sequence[Path], work: Path, tokenizer: Tokenizer) -> None:
         part.with_suffix(".json").unlink()
 
 
-def _open(place: Path, tokenizer: Tokenizer) -> tuple[Corpus, Counts]:
-    record = json.loads((place / "corpus.json").read_bytes())
-    path = place / "tokens.bin"
-    stream = Corpus(
-        path, np.load(place / "documents.npy"), token_type(tokenizer.vocab_size), record["words"]
+def _open(root: Path, tokenizer: Tokenizer) -> tuple[Corpus, Counts]:
+    record = json.loads((root / "corpus.json").read_bytes())
+    path = root / "tokens.bin"
+    corpus = Corpus(
+        path,
+        np.load(root / "documents.npy"),
+        token_type(tokenizer.vocab_size),
+        record["words"],
     )
-    whole = len(stream) == record["tokens"]
-    if whole and path.stat().st_size <= VERIFIED:
-        whole = hashlib.sha256(path.read_bytes()).hexdigest() == record["tokens_sha256"]
-    if not whole:
-        raise UserError(f"data: '{path}' has changed since it was prepared; remove '{place}'")
-    return stream, Counts(record["tokens"], record["words"], record["sha256"])
+    intact = len(corpus) == record["tokens"]
+    if intact and path.stat().st_size <= VERIFIED:
+        intact = hashlib.sha256(path.read_bytes()).hexdigest() == record["tokens_sha256"]
+    if not intact:
+        raise UserError(f"data: '{path}' has changed since it was prepared; remove '{root}'")
+    return corpus, Counts(record["tokens"], record["words"], record["sha256"])

@@ -1,4 +1,4 @@
-"""Windows and streams: every token once, the right context, the state carried as one long pass would."""
+"""Windows and continuous streams: every token is scored once, with the right context and carried state."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NETS = [
 ]
 
 
-def stream(size: int, documents: list[int] | None = None) -> Corpus:
+def corpus(size: int, documents: list[int] | None = None) -> Corpus:
     tokens = torch.randint(8, (size,), generator=torch.Generator().manual_seed(size))
     return Corpus(tokens, None if documents is None else np.array(documents))
 
@@ -68,60 +68,60 @@ def test_windows_score_each_token_once(
     length = min(length, size)
     stride = min(stride, length)
     windows = TextWindows(
-        stream(size, documents), LETTERS, length, stride, separate_documents=separate_documents
+        corpus(size, documents), LETTERS, length, stride, separate_documents=separate_documents
     )
     assert (times_scored(windows, size) == 1).all()
     first = set(documents) if separate_documents else {0}
     for rows, batch in batches(windows):
-        for place, scored in zip(windows.positions(rows), batch.scored, strict=True):
-            if scored.any() and int(place[0]) not in first:  # context: at least length - stride
+        for position, scored in zip(windows.positions(rows), batch.scored, strict=True):
+            if scored.any() and int(position[0]) not in first:  # context: at least length - stride
                 assert scored.nonzero().min() >= min(length - stride, length - 1)
 
 
 @settings(deadline=None)
 @given(cut_texts(), st.integers(2, 9), st.integers(1, 4), st.integers(0, 9), st.booleans())
-def test_lanes_score_each_token_once(
+def test_streams_score_each_token_once(
     text, length: int, streams: int, overlap: int, separate_documents: bool
 ) -> None:
     size, documents = text
     length = min(length, size)
-    read = ContinuousText(
-        stream(size, documents),
+    dataset = ContinuousText(
+        corpus(size, documents),
         LETTERS,
         length,
         streams,
         overlap,
         separate_documents=separate_documents,
     )
-    assert (times_scored(read, size) == 1).all()
+    assert (times_scored(dataset, size) == 1).all()
 
 
 @pytest.mark.parametrize("separate_documents", [False, True])
-def test_training_lanes_go_on_where_they_stopped(separate_documents: bool) -> None:
-    read = ContinuousText(
-        stream(200, [0, 70, 90]), LETTERS, 5, 3, seed=4, separate_documents=separate_documents
+def test_training_streams_continue_where_they_stopped(separate_documents: bool) -> None:
+    dataset = ContinuousText(
+        corpus(200, [0, 70, 90]), LETTERS, 5, 3, seed=4, separate_documents=separate_documents
     )
     before = None
     for epoch in (0, 1):
-        for rows, batch in batches(read, epoch):
-            positions = read.positions(rows)
-            for stream_ in range(3):
-                if batch.starts_document[stream_] or not batch.scored[stream_].any():
+        for rows, batch in batches(dataset, epoch):
+            positions = dataset.positions(rows)
+            for row in range(3):
+                if batch.starts_document[row] or not batch.scored[row].any():
                     continue
                 assert before is not None
-                assert positions[stream_, 0] == before[stream_, -1] + 1
+                assert positions[row, 0] == before[row, -1] + 1
             before = positions
     assert not torch.equal(
-        read.positions(Rows(0, torch.arange(3))), read.positions(Rows(1, torch.arange(3)))
+        dataset.positions(Rows(0, torch.arange(3))), dataset.positions(Rows(1, torch.arange(3)))
     )
 
 
-def test_documents_apart_never_share_a_row() -> None:
+def test_separate_documents_never_share_a_row() -> None:
     documents = np.array([0, 13, 14, 40])
     for dataset in (
-        TextWindows(stream(60, list(documents)), LETTERS, 8, separate_documents=True),
-        TextWindows(stream(60, list(documents)), LETTERS, 8, 3, separate_documents=True),
-        ContinuousText(stream(60, list(documents)), LETTERS, 8, 2, separate_documents=True),
+        TextWindows(corpus(60, list(documents)), LETTERS, 8, separate_documents=True),
+        TextWindows(corpus(60, list(documents)), LETTERS, 8, 3, separate_documents=True),
+        ContinuousText(corpus(60, list(documents)), LETTERS, 8, 2, separate_documents=True),
     ):
         for rows, batch in batches(dataset):
             inside = np.searchsorted(documents, dataset.positions(rows).numpy(), side="right")
@@ -133,27 +133,29 @@ def test_documents_apart_never_share_a_row() -> None:
 def test_carried_state_is_one_long_pass(build) -> None:
     torch.manual_seed(0)
     net = build(Spec(8, (7,))).double().eval()
-    text = stream(100)
+    text = corpus(100)
     whole = net.log_prob(text.whole()[None])[0].detach()
-    read = ContinuousText(text, LETTERS, 7, streams=1, overlap=0)
-    scores = score_split(net, read, [rows for rows, _ in batches(read)])
+    dataset = ContinuousText(text, LETTERS, 7, streams=1, overlap=0)
+    scores = score_split(net, dataset, [rows for rows, _ in batches(dataset)])
     assert torch.equal(scores.tokens, text.whole())
     assert (scores.nats + whole).abs().max() < 1e-12
     assert torch.equal(scores.context, torch.arange(100))
 
 
-def test_lanes_with_enough_overlap_score_as_one_does() -> None:
+def test_streams_with_enough_overlap_score_as_one_does() -> None:
     net = NeuralNGram(Spec(8, (7,)), order=4, embedding=4, width=6).double().eval()
-    one, four = (ContinuousText(stream(99), LETTERS, 7, n, overlap=3) for n in (1, 4))
-    a, b = (score_split(net, read, [rows for rows, _ in batches(read)]) for read in (one, four))
+    one, four = (ContinuousText(corpus(99), LETTERS, 7, n, overlap=3) for n in (1, 4))
+    a, b = (
+        score_split(net, dataset, [rows for rows, _ in batches(dataset)]) for dataset in (one, four)
+    )
     assert (a.nats - b.nats).abs().max() < 1e-12
 
 
-def test_documents_apart_are_scored_as_each_alone() -> None:
+def test_separate_documents_are_scored_as_each_alone() -> None:
     net = LSTMLanguageModel(Spec(8, (7,)), width=6).double().eval()
-    text = stream(60, [0, 13, 14, 40])
-    read = ContinuousText(text, LETTERS, 7, streams=2, overlap=0, separate_documents=True)
-    scores = score_split(net, read, [rows for rows, _ in batches(read)])
+    text = corpus(60, [0, 13, 14, 40])
+    dataset = ContinuousText(text, LETTERS, 7, streams=2, overlap=0, separate_documents=True)
+    scores = score_split(net, dataset, [rows for rows, _ in batches(dataset)])
     for begin, end in ((0, 13), (13, 14), (14, 40), (40, 60)):
         alone = net.log_prob(text.whole()[None, begin:end])[0]
         assert (scores.nats[begin:end] + alone).abs().max() < 1e-12
@@ -171,17 +173,16 @@ def test_a_forgotten_state_is_noticed() -> None:
 
 def test_gradients_stop_where_a_batch_begins() -> None:
     net = LSTMLanguageModel(Spec(8, (5,)), width=6)
-    reader, read = BatchScorer(net), ContinuousText(stream(100), LETTERS, 5, streams=2)
-    for _, batch in batches(read)[:3]:
+    scorer, dataset = BatchScorer(net), ContinuousText(corpus(100), LETTERS, 5, streams=2)
+    for _, batch in batches(dataset)[:3]:
         net.zero_grad()
-        reader(
-            batch
-        ).log_prob.sum().backward()  # would fail at the second batch if the graph went on
+        # would fail at the second batch if the graph reached into the first
+        scorer(batch).log_prob.sum().backward()
         assert all(p.grad is not None for p in (*net.layers.parameters(), *net.head.parameters()))
 
 
-def test_a_network_with_a_longest_row_refuses_lanes() -> None:
+def test_a_network_that_carries_no_state_refuses_streams() -> None:
     net = TransformerLanguageModel(Spec(8, (5,)), width=8, heads=2, depth=1)
-    read = ContinuousText(stream(50), LETTERS, 5, streams=2)
+    dataset = ContinuousText(corpus(50), LETTERS, 5, streams=2)
     with pytest.raises(UserError, match="choose windows"):
-        BatchScorer(net)(read[Rows(0, torch.arange(2))])
+        BatchScorer(net)(dataset[Rows(0, torch.arange(2))])
