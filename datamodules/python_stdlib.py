@@ -16,7 +16,7 @@ from typing import Any
 
 from arlm.data.corpus import Corpus, in_memory
 from arlm.data.folders import Split, split_of
-from arlm.data.text_module import TextDataModule, named_tokenizer
+from arlm.data.text_module import TextDataModule, make_tokenizer
 from arlm.domains import TextDomain
 from arlm.errors import UserError
 
@@ -41,7 +41,7 @@ class PythonStdlib(TextDataModule):
     ) -> None:
         super().__init__(length, **options)
         self.tokenizer = tokenizer
-        self.domain = TextDomain(named_tokenizer(tokenizer))
+        self.domain = TextDomain(make_tokenizer(tokenizer))
 
     @cached_property
     def files(self) -> dict[str, str]:

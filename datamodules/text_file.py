@@ -7,7 +7,7 @@ from typing import Any
 
 from arlm.data.corpus import Piece, texts
 from arlm.data.folders import Split, find_file
-from arlm.data.text_module import FilesDataModule, named_tokenizer
+from arlm.data.text_module import FilesDataModule, make_tokenizer
 from arlm.domains import TextDomain
 from arlm.errors import UserError, require
 from arlm.tokenizers import CharacterTokenizer
@@ -51,10 +51,10 @@ class TextFile(FilesDataModule):
         self.size = sum(file.stat().st_size for file in self.files)
         if self.size < 2:
             raise UserError(f"data.path: {path!r} has {self.size} bytes; give a text of at least 2")
-        if tokenizer == "character":
-            self.domain = TextDomain(CharacterTokenizer(set().union(*texts(self.files, False))))
-        else:
-            self.domain = TextDomain(named_tokenizer(tokenizer))
+        alphabet = {"character": CharacterTokenizer.train}
+        self.domain = TextDomain(
+            make_tokenizer(tokenizer, lambda: texts(self.files, False), **alphabet)
+        )
 
     def pieces(self, split: Split) -> list[Piece]:
         cut = self._whole_character(int(self.size * (1 - self.held_out)))

@@ -6,12 +6,13 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from arlm.data.corpus import Piece, replace_file, texts
 from arlm.data.folders import Split, find_file, prepared_folder
-from arlm.data.text_module import FilesDataModule, named_tokenizer
+from arlm.data.text_module import FilesDataModule, make_tokenizer
 from arlm.domains import TextDomain
 from arlm.errors import UserError
 from arlm.tokenizers import CharacterTokenizer, WordTokenizer
@@ -61,16 +62,14 @@ class TextSplits(FilesDataModule):
         self.files = {split: self._find(split, files) for split, files in splits.items()}
         all_files = [file for files in self.files.values() for file in files]
         vocabulary_files = self.files["train"] if words_from == "train" else all_files
-        if tokenizer == "word":
-            self.domain = TextDomain(WordTokenizer(vocabulary(vocabulary_files)))
-        elif tokenizer == "character":
-            self.domain = TextDomain(
-                CharacterTokenizer(
-                    set().union(*texts(vocabulary_files, False)), words_from == "train"
-                )
+        self.domain = TextDomain(
+            make_tokenizer(
+                tokenizer,
+                lambda: texts(vocabulary_files, False),
+                word=lambda _: WordTokenizer(vocabulary(vocabulary_files)),  # counted only once
+                character=partial(CharacterTokenizer.train, unknown=words_from == "train"),
             )
-        else:
-            self.domain = TextDomain(named_tokenizer(tokenizer))
+        )
 
     def _find(self, split: Split, files: Files) -> list[Path]:
         names = [files] if isinstance(files, str) else files

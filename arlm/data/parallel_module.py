@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from abc import abstractmethod
-from collections import Counter
-from functools import cached_property
-from itertools import chain
+from functools import cached_property, partial
 
 from arlm.core import Spec
 from arlm.data.dataset import TokenDataset
@@ -15,7 +13,7 @@ from arlm.data.folders import Split
 from arlm.data.module import TokenDataModule
 from arlm.data.order import BatchOrder, LengthBuckets
 from arlm.data.pairs import Pairs, Sentences
-from arlm.data.text_module import named_tokenizer
+from arlm.data.text_module import make_tokenizer
 from arlm.domains import TranslationDomain
 from arlm.errors import UserError, require
 from arlm.tokenizers import BPETokenizer, CharacterTokenizer, SentenceTokenizer, Tokenizer
@@ -84,15 +82,13 @@ class ParallelDataModule(TokenDataModule):
     def _tokenizer(self, lines: list[str]) -> Tokenizer:
         if self.lowercase:
             lines = [line.lower() for line in lines]
-        if self.tokenizer == "bpe":
-            return BPETokenizer.train(lines, self.vocab_size)
-        if self.tokenizer == "word":
-            return SentenceTokenizer.train(lines, self.min_count)
-        if self.tokenizer == "character":
-            counts = Counter(chain.from_iterable(lines))
-            frequent = [c for c, count in counts.items() if count >= self.min_count]
-            return CharacterTokenizer(frequent, unknown=True)
-        return named_tokenizer(self.tokenizer)
+        return make_tokenizer(
+            self.tokenizer,
+            lambda: lines,
+            bpe=partial(BPETokenizer.train, vocab_size=self.vocab_size),
+            word=partial(SentenceTokenizer.train, min_count=self.min_count),
+            character=partial(CharacterTokenizer.train, unknown=True, min_count=self.min_count),
+        )
 
     @property
     def spec(self) -> Spec:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -15,7 +16,7 @@ from arlm.data.module import TokenDataModule
 from arlm.data.text_files import read_text
 from arlm.data.windows import TextDataset, TextWindows
 from arlm.domains import TextDomain
-from arlm.errors import require
+from arlm.errors import UserError, require
 from arlm.tokenizers import BPETokenizer, ByteTokenizer, Tokenizer
 
 
@@ -99,10 +100,28 @@ class TextDataModule(TokenDataModule):
         return f"carried state, {self.streams} streams, overlap {self.overlap}"
 
 
-def named_tokenizer(name: str) -> Tokenizer:
-    """The tokenizer called "byte", or the one in the JSON file at path `name`."""
+def make_tokenizer(
+    name: str,
+    texts: Callable[[], Iterable[str]] = list,
+    **trained: Callable[[Iterable[str]], Tokenizer],
+) -> Tokenizer:
+    """The tokenizer that `data.tokenizer` names.
+
+    Args:
+        name: "byte", one of `trained`, or the path of a tokenizer's JSON.
+        texts: returns the texts to train on.
+        trained: functions from texts to a tokenizer, by name.
+    """
     if name == "byte":
         return ByteTokenizer()
+    if name in trained:
+        return trained[name](texts())
+    if not Path(name).is_file():
+        names = ", ".join(["byte", *trained])
+        raise UserError(
+            f"data.tokenizer: {name!r} is neither one of {names} nor a tokenizer's JSON file; "
+            "choose one of them, or make a file with tools/train_tokenizer.py"
+        )
     return BPETokenizer(read_text(Path(name), "data.tokenizer"))
 
 

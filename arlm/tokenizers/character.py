@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 
 import torch
@@ -37,6 +38,16 @@ class CharacterTokenizer(Tokenizer):
         largest = max(map(ord, characters), default=0)
         self._table = torch.full((largest + 2,), len(self.alphabet) if unknown else 0)
         self._table[[ord(c) for c in characters]] = torch.arange(len(characters))
+
+    @classmethod
+    def train(
+        cls, texts: Iterable[str], unknown: bool = False, min_count: int = 1
+    ) -> CharacterTokenizer:
+        """The alphabet of the characters that occur at least `min_count` times in `texts`."""
+        counts: Counter[str] = Counter()
+        for text in texts:
+            counts.update(text)
+        return cls((c for c, count in counts.items() if count >= min_count), unknown)
 
     @property
     def definition(self) -> str:
