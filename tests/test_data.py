@@ -113,6 +113,7 @@ def test_a_batch_larger_than_the_data_is_refused() -> None:
     [
         ({"batch_size": 0}, "data.batch_size: 0"),
         ({"length": 1}, "data.length: 1"),
+        ({"batching": "lanes"}, "data.batching: lanes .* choose windows or continuous"),
         ({"stride": 9}, "data.stride: 9 .* 1 to 8"),
     ],
 )

@@ -52,6 +52,8 @@ class TextDataModule(TokenDataModule):
     ) -> None:
         super().__init__(batch_size, seed, num_workers)
         require(length >= 2, "data.length", length, "choose at least 2")
+        names = ("windows", "continuous")
+        require(batching in names, "data.batching", batching, f"choose {' or '.join(names)}")
         fits = stride is None or 1 <= stride <= length
         require(fits, "data.stride", stride, f"choose 1 to {length}")
         require(streams >= 1, "data.streams", streams, "choose at least 1")
