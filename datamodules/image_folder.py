@@ -68,7 +68,7 @@ class ImageFolder(TokenDataModule):
         candidates = [Path(self.path), data_folder(self.data_dir) / self.path]
         folder = next((p for p in candidates if p.is_dir()), None)
         if folder is None:
-            raise UserError(f"data.path: '{self.path}' is no folder; give a folder of images")
+            raise UserError(f"data.path: '{self.path}' is not a folder; give a folder of images")
         files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
         if not files:
             raise UserError(

@@ -59,7 +59,7 @@ class Multi30k(ParallelDataModule):
         languages = sorted({tail for head, _, tail in present if head == name})
         if languages:
             mend = f"choose from {', '.join(languages)}"
-            raise UserError(f"data.{field}: {language!r} is no language of {name}.*; {mend}")
+            raise UserError(f"data.{field}: {language!r} is not a language of {name}.*; {mend}")
         raise UserError(
             f"data.test: '{self.folder}' has no files {name}.*; choose from "
             f"{', '.join(sorted({head for head, _, _ in present if head not in ('train', 'val')}))}"

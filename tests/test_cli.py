@@ -292,7 +292,7 @@ def test_bad_input_is_one_line(arlm, arguments: list, message: str) -> None:
         (
             "digits_pixelcnn",
             ["--beam", 20],
-            "--beam: 20 given, but the likeliest image is no sample",
+            "--beam: 20 given, but beam search does not apply to images",
         ),
         ("fox", ["--length", 33], "length: 33 tokens do not fit the network, which holds 32"),
         ("fox", ["--out", "/proc/x/y.txt"], "--out: cannot write '/proc/x/y.txt'"),

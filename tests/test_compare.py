@@ -148,7 +148,7 @@ def test_runs_whose_data_changed_are_refused_with_the_position(runs: Path) -> No
         entry["checksum"] = entry_checksum(entry)
         torch.save(contents, path)
     done = run_arlm("compare", "runs/other", "changed", folder=runs)
-    assert re.search(r"at \d+ they read the token \d+ and \d+", done.error())
+    assert re.search(r"at position \d+ they read the token \d+ and \d+", done.error())
 
 
 def test_intervals_cover_the_truth() -> None:

@@ -51,7 +51,7 @@ def test_an_image_of_the_right_size_is_read_as_it_is(photographs: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"path": "nowhere"}, "data.path: 'nowhere' is no folder"),
+        ({"path": "nowhere"}, "data.path: 'nowhere' is not a folder"),
         ({"path": "empty"}, "data.path: 'empty' holds no images"),
         ({"path": "pictures", "levels": 17}, "data.levels: 17"),
         ({"path": "pictures", "size": 0}, "data.size: 0"),

@@ -242,7 +242,7 @@ def test_languages_of_multi30k(tmp_path: Path) -> None:
         (folder / f"{name}.en.gz").write_bytes(gzip.compress(b"one\ntwo\n"))
     data = Multi30k(data_dir=str(tmp_path), source="en", target="de")
     assert data.sentences("test").source == ["one", "two"]
-    with pytest.raises(UserError, match=r"data.target: 'fr' is no language of train.*de, en"):
+    with pytest.raises(UserError, match=r"data.target: 'fr' is not a language of train.*de, en"):
         Multi30k(data_dir=str(tmp_path), target="fr")
     with pytest.raises(UserError, match=r"no files test_2017.*; choose from test_2016_flickr"):
         Multi30k(data_dir=str(tmp_path), test="test_2017").sentences("test")

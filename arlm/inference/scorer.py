@@ -111,9 +111,9 @@ class BatchScorer:
 class TokenScores:
     """Scores of every token of a split under a network, in the order of the data; (N,) each."""
 
-    positions: Tensor  # in the split
+    positions: Tensor  # positions of the tokens in the split
     tokens: Tensor
-    nats: Tensor  # float64, positive
+    nats: Tensor  # -log p of each token, float64
     units: Tensor
     context: Tensor  # number of tokens that the network had read before this one
     seconds: float
@@ -168,6 +168,8 @@ def check_same(scores: dict[str, TokenScores]) -> None:
             different = (a != b).nonzero()
             if len(different):
                 i = int(different[0])
-                raise UserError(f"{refusal}at {i} they {verb} {int(a[i])} and {int(b[i])}{mend}")
+                raise UserError(
+                    f"{refusal}at position {i} they {verb} {int(a[i])} and {int(b[i])}{mend}"
+                )
         if not torch.equal(reference.units, other.units):
             raise UserError(f"{refusal}they count different units for a token{mend}")

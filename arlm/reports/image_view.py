@@ -22,7 +22,7 @@ class ImageView(View[ImageDomain]):
     purpose = "draws images"
     refusals: ClassVar = {
         "prompt": "the checkpoint draws images; omit it, or give --complete",
-        "beam": "the likeliest image is no sample; omit it",
+        "beam": "beam search does not apply to images; omit it",
         "length": "images have a fixed size; omit it",
     }
     default_out = "samples.png"

@@ -14,7 +14,7 @@ from arlm.reports.view import Shown, View
 
 SHOWN = 1000  # number of tokens that are coloured by surprise
 FULL_COLOUR = 8  # bits from which the colour is full red
-NEEDS_IMAGES = "the checkpoint draws text, no images; omit it"
+NEEDS_IMAGES = "the checkpoint draws text, not images; omit it"
 
 
 class TextView(View[TextDomain]):

@@ -29,7 +29,7 @@ def smoothed_score(
     kind = type(net)
     if kind.log_prob is not Autoregressor.log_prob or kind.score is not Autoregressor.score:
         raise UserError(
-            f"model.label_smoothing: {kind.__name__} scores tokens in a way of its own; choose 0"
+            f"model.label_smoothing: {kind.__name__} computes log-probabilities in its own way; choose 0"
         )
 
     def score(tokens: Tensor, context: Tensor | None) -> Scores:
