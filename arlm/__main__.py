@@ -32,7 +32,7 @@ Train, from a configuration (options of `arlm VERB --help` override it):
 Use a checkpoint:
 {chr(10).join(f"  {verb:10} {text}" for verb, text in COMMANDS.items())}
 
-  python -m arlm fit --config configs/digits_pixelcnn.yaml
+  python -m arlm fit --config configs/images/digits_pixelcnn.yaml
   python -m arlm sample runs/digits_pixelcnn --n 16 --out digits.png
 """
 

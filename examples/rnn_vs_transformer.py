@@ -2,7 +2,7 @@
 
 python examples/rnn_vs_transformer.py --out study [--corpora shakespeare docs] [--seeds 3] [--steps 800]
 
-Trains the transformer (`configs/study_transformer.yaml`) and the LSTM (`configs/study_lstm.yaml`) for the
+Trains the transformer (`configs/text/study_transformer.yaml`) and the LSTM (`configs/text/study_lstm.yaml`) for the
 same number of tokens, then the LSTM again for the wall time of the transformer, each with several seeds.
 Runs follow one another, so that wall times can be compared. `arlm compare` then scores all of them on the
 same test tokens and writes a report for each corpus. Finished runs are not repeated.
@@ -40,7 +40,7 @@ def train(config: str, data: str, steps: int, seed: int, out: Path, name: str) -
         data_file = CONFIGS / "data" / f"{data}.yaml"
         batching = "--data.batching continuous --data.length 64 --data.batch_size 32"
         arlm(
-            f"fit --config {CONFIGS / config}.yaml --data {data_file} "
+            f"fit --config {CONFIGS / 'text' / config}.yaml --data {data_file} "
             f"{batching if config == LSTM else '--data.length 128 --data.batch_size 16'} "
             f"--seed_everything {seed} --data.seed {seed} --trainer.max_steps {steps} "
             f"--trainer.val_check_interval {steps // 4} "

@@ -20,7 +20,7 @@ from PIL import Image
 from arlm.__main__ import entry
 from arlm.domains import ImageDomain
 
-DIGITS = ["--config", str(ROOT / "configs/digits_pixelcnn.yaml")]
+DIGITS = ["--config", str(ROOT / "configs/images/digits_pixelcnn.yaml")]
 TINY = ["--model.net.width", "4", "--model.net.depth", "1", "--trainer.accelerator", "cpu"]
 
 
@@ -43,7 +43,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [*DIGITS, *TINY, *short, "--trainer.check_val_every_n_epoch", "null"],
         [
             "--config",
-            str(ROOT / "configs/docs_transformer.yaml"),
+            str(ROOT / "configs/text/docs_transformer.yaml"),
             *("--data", "datamodules.text_file.TextFile", "--data.path", str(text)),
             *("--data.tokenizer", "character", "--data.length", "32", "--data.batch_size", "4"),
             *("--model.net.width", "8", "--model.net.depth", "1", "--model.net.heads", "2"),
@@ -71,6 +71,15 @@ def test_a_run_leaves_all_that_is_needed(runs: Path) -> None:
     assert list((runs / "fox" / "version_0" / "samples").glob("*.txt"))
     contents = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
     assert "digits" in contents["arlm"]["config"]
+
+
+def test_a_configuration_with_references_runs_and_names_its_run(arlm) -> None:
+    trainer = 'trainer: {max_steps: 2, val_check_interval: "${.max_steps}"}'
+    Path("mine.yaml").write_text(f"{trainer}\nsamples: {{n: 0}}\n")
+    told = arlm("fit", "--config", "mine.yaml", *DIGITS, "--trainer.max_epochs", 1)
+    assert told.code == 0, told.err
+    assert "val/bits_per_dim" in told.err
+    assert "val_check_interval: 2" in next(Path("runs/mine").rglob("config.yaml")).read_text()
 
 
 def test_sample_draws_a_grid(arlm, runs: Path) -> None:
@@ -319,7 +328,12 @@ def test_bad_checkpoints_are_one_line(arlm, runs: Path) -> None:
 
 
 def test_text_that_is_too_short_is_one_line(arlm) -> None:
-    docs = ["--config", ROOT / "configs/docs_lstm.yaml", "--data", "datamodules.text_file.TextFile"]
+    docs = [
+        "--config",
+        ROOT / "configs/text/docs_lstm.yaml",
+        "--data",
+        "datamodules.text_file.TextFile",
+    ]
     for text in ("", "a"):
         Path("t.txt").write_text(text)
         error = arlm("fit", *docs, "--data.path", "t.txt").error()
@@ -331,7 +345,7 @@ def test_text_that_is_too_short_is_one_line(arlm) -> None:
 
 
 def test_bad_texts_and_batching_have_one_line_errors(arlm, runs: Path) -> None:
-    docs = ["--config", ROOT / "configs/docs_transformer.yaml"]
+    docs = ["--config", ROOT / "configs/text/docs_transformer.yaml"]
     file = ["--data", "datamodules.text_file.TextFile", "--data.path", "t.txt"]
     splits = ["--data", "datamodules.text_splits.TextSplits", "--data.train", "t.txt"]
     splits += ["--data.val", "t.txt", "--data.test", "t.txt"]

@@ -30,11 +30,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     streams = ["--data.batching", "continuous"]
     other = ["--data", "datamodules.text_file.TextFile", "--data.path", "other.txt"]
     wanted = {
-        "gpt": ["docs_transformer"],
-        "lstm": ["docs_lstm", *streams],
-        "lstm1": ["docs_lstm", *streams, "--seed_everything", "1"],
-        "other": ["docs_lstm", *other, "--data.length", "32"],
-        "digits": ["digits_pixelcnn"],
+        "gpt": ["text/docs_transformer"],
+        "lstm": ["text/docs_lstm", *streams],
+        "lstm1": ["text/docs_lstm", *streams, "--seed_everything", "1"],
+        "other": ["text/docs_lstm", *other, "--data.length", "32"],
+        "digits": ["images/digits_pixelcnn"],
     }
     for name, (config, *more) in wanted.items():
         path = str(ROOT / "configs" / f"{config}.yaml")

@@ -1,9 +1,13 @@
-"""Every shipped YAML is instantiated and runs one batch; every run begins with its launch line."""
+"""Every file of configs/ is tried for one batch; every run begins with its launch line, time and result."""
 
 from __future__ import annotations
 
+import math
+import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,18 +18,63 @@ from arlm.cli.trainer import TRAINER_DEFAULTS
 from arlm.sampling.processors import LogitsProcessor, all_processors
 
 CONFIGS = ROOT / "configs"
-RUNS = sorted(CONFIGS.glob("*.yaml"))
-IN_RUNS = "".join(path.read_text() for path in RUNS)
-# A network that a run names is tried there.
-FRAGMENTS = [
-    path
-    for path in sorted(CONFIGS.glob("*/*.yaml"))
-    if (path.parent.name != "model" or f"model/{path.name}" not in IN_RUNS)
-    and path.stem != "llama"  # test_layouts.py, without its 27 GB
-]
-RGB = ["--model.net.width", "33", "--model.net.head_width", "33"]  # three channel groups
+OPTION = {  # the folders of fragments, each with the option that takes one
+    "data": "--data",
+    "model": "--model.net",
+    "optimizer": "--model.optimizer",
+    "sampler": "--model.sampler",
+    "trainer": "--trainer",
+}
+FRAGMENTS = [path for path in sorted(CONFIGS.glob("*/*.yaml")) if path.parent.name in OPTION]
+RUNS = [path for path in sorted(CONFIGS.glob("*/*.yaml")) if path.parent.name not in OPTION]
 LARGE_RUNS = ("mnist", "cifar10", "wikitext", "shakespeare_nanogpt_gpu")
 LARGE = ["--data.batch_size", "2"]  # whatever the size of a paper's batch
+RGB = [*LARGE, "--model.net.width", "33", "--model.net.head_width", "33"]  # three channel groups
+# Fragments that no run uses, each with a run to try it in and the options that it needs there.
+STANDALONE: dict[str, tuple[str, list[str]]] = {
+    "data/enwik8": ("text/docs_lstm", []),
+    "data/fashion_mnist": ("images/digits_pixelcnn", LARGE),
+    "data/image_folder": ("images/digits_pixelcnn", RGB),
+    "data/kmnist": ("images/digits_pixelcnn", LARGE),
+    "data/mnist_labels": ("images/digits_pixelcnn", LARGE),
+    "data/python_stdlib": ("text/docs_lstm", []),
+    "data/text8": ("text/docs_lstm", []),
+    "data/wikitext103": ("text/docs_lstm", []),
+    "data/wikitext103_raw": ("text/docs_lstm", []),
+    "data/wikitext2_raw": ("text/docs_lstm", []),
+    "model/alibi": ("text/docs_lstm", []),
+    "model/gpt2": ("text/docs_lstm", LARGE),
+    "model/gpt3_banded": ("text/docs_lstm", []),
+    "model/gru": ("text/docs_lstm", []),
+    "model/llama_small": ("text/docs_lstm", []),
+    # The dates have two tokenizers.
+    "model/lstm_additive": ("translation/dates_attention", ["--model.net.shared", "false"]),
+    "model/neural_ngram": ("text/docs_lstm", []),
+    "sampler/greedy": ("images/digits_pixelcnn", []),
+    "sampler/min_p": ("images/digits_pixelcnn", []),
+    "sampler/temperature": ("images/digits_pixelcnn", []),
+    "sampler/top_k": ("images/digits_pixelcnn", []),
+    "sampler/top_p": ("images/digits_pixelcnn", []),
+}
+ELSEWHERE = {CONFIGS / "model/llama.yaml"}  # tests/test_layouts.py, without its 27 GB
+TIME = r"(\d s|\d min|hours?|days|weeks) on (one of )?2 cores"
+RESULT = r"\d\.\d+ bits/(byte|dim)"
+
+
+def fragments_of(path: Path) -> set[Path]:
+    """The files that a run names."""
+
+    def strings(value: Any) -> Iterator[str]:
+        if isinstance(value, dict):
+            value = list(value.values())
+        if isinstance(value, list):
+            for entry in value:
+                yield from strings(entry)
+        elif isinstance(value, str):
+            yield value
+
+    content = yaml.safe_load(path.read_text())
+    return {(path.parent / name).resolve() for name in strings(content) if name.endswith(".yaml")}
 
 
 def one_batch(
@@ -60,41 +109,39 @@ def one_batch(
 def test_run(path: Path, monkeypatch, tmp_path, request, capsys) -> None:
     small = LARGE if path.stem.startswith(LARGE_RUNS) else []
     one_batch(monkeypatch, tmp_path, request, "--config", str(path), *small)
-    assert "val/bits_per" in capsys.readouterr().err
+    logged = re.findall(r"val/bits_per_\w+ (\S+)", capsys.readouterr().err)
+    assert logged
+    assert all(math.isfinite(float(value)) for value in logged)
 
 
-@pytest.mark.parametrize("path", FRAGMENTS, ids=lambda p: f"{p.parent.name}-{p.stem}")
-def test_fragment(path: Path, monkeypatch, tmp_path, request) -> None:
-    options = {
-        "data": ["--data", str(path)],
-        "model": ["--model.net", str(path)],
-        "optimizer": ["--model.optimizer", str(path)],
-        "sampler": ["--model.sampler", str(path)],
-    }[path.parent.name]
-    content = path.read_text()
-    text = "datamodules.text" in content or "datamodules.python" in content
-    text |= any(kind in content for kind in ("RNN", "GRU", "LSTM", "NGram", "Transformer"))
-    text &= "RowLSTM" not in content
-    text &= "imagegpt" not in path.stem
-    pairs = any(kind in content for kind in ("Seq2Seq", "multi30k", "dates"))
-    base = "dates_attention" if pairs else "docs_lstm" if text else "digits_pixelcnn"
-    config = str(CONFIGS / f"{base}.yaml")
-    small = LARGE if not (text or pairs) or path.stem == "gpt2" else []
-    if "shared: true" in content:
-        options += ["--model.net.shared", "false"]  # the dates have two tokenizers
-    if path.stem in ("cifar10", "cifar10_labels", "image_folder"):
-        small = LARGE + RGB
-    one_batch(monkeypatch, tmp_path, request, "--config", config, *options, *small)
+@pytest.mark.parametrize("name", STANDALONE, ids=lambda name: name.replace("/", "-"))
+def test_fragment(name: str, monkeypatch, tmp_path, request) -> None:
+    base, options = STANDALONE[name]
+    fragment = [OPTION[name.partition("/")[0]], str(CONFIGS / f"{name}.yaml")]
+    config = ["--config", str(CONFIGS / f"{base}.yaml")]
+    one_batch(monkeypatch, tmp_path, request, *config, *fragment, *options)
+
+
+def test_every_file_is_tried() -> None:
+    assert sorted(CONFIGS.rglob("*.yaml")) == sorted(RUNS + FRAGMENTS)
+    in_runs = set().union(*(fragments_of(path) for path in RUNS))
+    alone = {CONFIGS / f"{name}.yaml" for name in STANDALONE} | ELSEWHERE
+    assert in_runs | alone == set(FRAGMENTS)
+    assert not in_runs & alone
+
+
+def test_no_two_runs_have_the_same_name() -> None:
+    assert len({path.stem for path in RUNS}) == len(RUNS)  # a run's folder is named after the file
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda p: p.stem)
 def test_run_is_short_and_begins_with_launch_line_time_and_result(path: Path) -> None:
     lines = path.read_text().splitlines()
-    assert 6 <= len(lines) <= 12
-    assert lines[0] == f"# python -m arlm fit --config configs/{path.name}"
-    assert lines[1].startswith("# ")
-    assert "2 cores" in lines[1]
-    assert "bits/" in lines[1]
+    assert 6 <= len(lines) <= 14
+    assert lines[0] == f"# python -m arlm fit --config {path.relative_to(ROOT).as_posix()}"
+    assert re.match(rf"# .*{TIME}", lines[1])
+    assert re.search(RESULT, lines[1])
+    assert not lines[2].startswith("#")
 
 
 def test_every_processor_has_a_fragment() -> None:
@@ -110,8 +157,8 @@ def test_every_processor_has_a_fragment() -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("ptb_lstm_small", {"lr": 1.0, "weight_decay": 0.0}),
-        ("study_transformer", {"lr": 0.02, "weight_decay": 0.1, "betas": [0.9, 0.95]}),
+        ("text/ptb_lstm_small", {"lr": 1.0, "weight_decay": 0.0}),
+        ("text/study_transformer", {"lr": 0.02, "weight_decay": 0.1, "betas": [0.9, 0.95]}),
     ],
 )
 def test_an_optimizer_takes_nothing_over_from_the_default(

@@ -444,7 +444,14 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
         ("two", 8, ["--trainer.strategy", "ddp", "--trainer.devices", "2"]),
     ):
         command = [
-            *(sys.executable, "-m", "arlm", "fit", "--config", "configs/digits_pixelcnn.yaml"),
+            *(
+                sys.executable,
+                "-m",
+                "arlm",
+                "fit",
+                "--config",
+                "configs/images/digits_pixelcnn.yaml",
+            ),
             *("--data.batch_size", str(batch), "--trainer.accelerator", "cpu", *flags),
             *("--trainer.max_epochs", "1", "--trainer.check_val_every_n_epoch", "1"),
             *("--model.net.width", "4", "--model.net.depth", "1", "--samples.n", "2"),

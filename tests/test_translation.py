@@ -39,7 +39,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with short runs on dates: with attention and without; the first knows what a year is."""
     folder = tmp_path_factory.mktemp("dates")
     for name in ("attention", "lstm"):
-        config = ROOT / "configs" / f"dates_{name}.yaml"
+        config = ROOT / "configs" / "translation" / f"dates_{name}.yaml"
         more = ["--model.net.width", "32", "--data.pairs", "4000", "--trainer.max_epochs", "4"]
         done = run_arlm("fit", "--config", config, *more, "--samples.n", "5", folder=folder)
         assert done.code == 0, done.err
@@ -69,7 +69,7 @@ def test_smoothing_is_for_training_only(run: Path) -> None:
     """The same run with and without: the first logged loss is that of the same weights, to the digit."""
     losses = []
     for smoothing in ("0.0", "0.4"):
-        config = ROOT / "configs/dates_attention.yaml"
+        config = ROOT / "configs/translation/dates_attention.yaml"
         more = ["--model.label_smoothing", smoothing, "--trainer.logger.name", f"s{smoothing}"]
         short = ["--trainer.max_steps", "2", "--trainer.log_every_n_steps", "1", "--samples.n", "0"]
         end = ["--trainer.limit_val_batches", "1", "--trainer.val_check_interval", "2"]
@@ -91,7 +91,7 @@ def test_smoothing_is_refused_where_it_would_be_ignored() -> None:
 
 def test_a_killed_run_resumes_to_the_same_bits(run: Path) -> None:
     """A resume in the middle of an epoch continues the batches by length, and everything else."""
-    config = ROOT / "configs/dates_attention.yaml"
+    config = ROOT / "configs/translation/dates_attention.yaml"
     more = ["--data.pairs", "2000", "--samples.n", "0", "--model.net.dropout", "0.2"]
     steps = ["--trainer.max_epochs", "2", "--trainer.log_every_n_steps", "1"]
     every = ["--checkpoint.every_n_train_steps", "15", "--checkpoint.save_top_k", "-1"]
@@ -116,7 +116,7 @@ def test_tensorboard_gets_attention(run: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    config = ROOT / "configs/dates_attention.yaml"
+    config = ROOT / "configs/translation/dates_attention.yaml"
     short = ["--data.pairs", "500", "--trainer.max_epochs", "1", "--samples.n", "3"]
     board = ["--trainer.logger", "TensorBoardLogger", "--trainer.logger.save_dir", "board"]
     done = run_arlm("fit", "--config", config, *short, *board, folder=run)

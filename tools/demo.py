@@ -19,6 +19,7 @@ from pathlib import Path
 from tools.plot_curves import plot
 
 OUT = Path("runs/demo")
+FOLDERS = {"digits_pixelcnn": "images", "docs_transformer": "text"}  # below configs/
 RUNS = {"digits_pixelcnn": "digits.png", "docs_transformer": "text.txt"}
 SHORT = "--trainer.max_epochs=-1 --trainer.check_val_every_n_epoch=null --trainer.max_steps=30 --trainer.val_check_interval=15"
 
@@ -58,7 +59,7 @@ def main() -> None:
     lines, baselines = [], {}
     for run, out in RUNS.items():
         logger = f"--trainer.logger.save_dir {OUT.parent} --trainer.logger.name demo/{run}"
-        arlm(f"fit --config configs/{run}.yaml {logger}{extra}")
+        arlm(f"fit --config configs/{FOLDERS[run]}/{run}.yaml {logger}{extra}")
         line, baselines[OUT / run] = report(run)
         lines.append(line)
         n = "--n 64" if out.endswith(".png") else "--n 4 --processors temperature=0.7"

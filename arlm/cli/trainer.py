@@ -64,8 +64,9 @@ class Command(LightningCLI):
         config = self.config[self.subcommand]
         logger = config.trainer.logger
         arguments = getattr(logger, "init_args", {})
-        if config.config and arguments.get("name") == "lightning_logs":  # Lightning's default
-            logger.init_args.name = Path(str(config.config[0])).stem
+        file = _first_config(sys.argv)
+        if file and arguments.get("name") == "lightning_logs":  # Lightning's default
+            logger.init_args.name = Path(file).stem
         path = config.get("ckpt_path")
         if path and path not in ("best", "last", "hpc", "registry"):
             config.ckpt_path = str(checkpoints.find(path))
@@ -130,6 +131,16 @@ def main() -> None:
         ) from None
     except SIGTERMException:
         sys.exit(143)  # the checkpoint is saved; Lightning would exit 0
+
+
+def _first_config(arguments: list[str]) -> str | None:
+    """The first `--config`. It is read here because the parser drops it where it resolves `${...}`."""
+    for option, value in zip(arguments, [*arguments[1:], ""], strict=True):
+        if option in ("--config", "-c"):
+            return value
+        if option.startswith("--config="):
+            return option.removeprefix("--config=")
+    return None
 
 
 def _raised_in_lightning(error: Exception) -> bool:

@@ -4,7 +4,7 @@ python -m tools.bench.lightning_overhead [--steps 600] [--repeats 5]
 
 The Trainer runs with the defaults of arlm's command line (`arlm.cli.trainer.TRAINER_DEFAULTS`), the CSV
 logger, the checkpoint callback and the schedule; it saves every third epoch, as
-`configs/digits_pixelcnn.yaml` does. The loop does the same arithmetic: loss, backward, clipping, AdamW,
+`configs/images/digits_pixelcnn.yaml` does. The loop does the same arithmetic: loss, backward, clipping, AdamW,
 schedule.
 """
 
