@@ -36,8 +36,8 @@ class PixelCNNPlusPlus(MixturePixelNetwork):
     """A U-Net of gated layers: up through 1, 1/2 and 1/4 of the size, and down with skip connections.
 
     Stream `above` depends on the complete rows above a pixel. Stream `left` depends on pixels above and to the
-    left, and reads `above`, so that there is no blind spot. Unlike the paper, it has neither weight
-    normalisation nor data-dependent initialisation.
+    left, and reads `above`, so that there is no blind spot. Unlike the paper's network, this one has
+    neither weight normalisation nor data-dependent initialisation.
 
     Args:
         spec: of shape (H, W, C).

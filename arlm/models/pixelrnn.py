@@ -214,7 +214,8 @@ class DiagonalBiLSTM(PixelRNN):
         mirrored_cells = program.feature_buffer(width, right=1, count=self.depth)
         sums = program.feature_buffer(4 * width, count=self.depth)
         more, mirrored_gates = program.feature_buffer(2 * width), program.scratch(4 * width)
-        here, above = torch.stack([layer.state for layer in layers]).unbind(2)  # (depth, 2, h, 4h)
+        # Recurrent weights within a row and from the row above, (depth, direction, h, 4h) each.
+        within_row, from_above = torch.stack([layer.state for layer in layers]).unbind(2)
         initial = torch.stack([layer.initial for layer in layers])  # (depth, direction, 2, h)
 
         def begin(workspace: Tensor) -> None:
@@ -230,7 +231,7 @@ class DiagonalBiLSTM(PixelRNN):
             source = inputs[index].window(1, (program.group + 1) / program.groups)
             left, left_cell = (m[index].window(2, 0) for m in (states, cells))
             program.linear(
-                left, current(here[index, 0]), current(gates), current(before[index].window())
+                left, current(within_row[index, 0]), current(gates), current(before[index].window())
             )
             program.linear(
                 source, current(layers[index].input.here()), current(gates), current(gates)
@@ -255,12 +256,12 @@ class DiagonalBiLSTM(PixelRNN):
                 )
                 if self.complete:
                     program.linear(last, weight, total, total)
-                program.linear(mirrored[index].window(), above[index, 1], total, total)
+                program.linear(mirrored[index].window(), from_above[index, 1], total, total)
             program.row_stage(scan=True, after=1)
             for index in range(self.depth):
                 right, right_cell = (m[index].span(-1, 1) for m in (mirrored, mirrored_cells))
                 total, gates = sums[index].window(), mirrored_gates
-                program.linear(right, here[index, 1], gates, total)
+                program.linear(right, within_row[index, 1], gates, total)
                 new = [m[index].window() for m in (mirrored, mirrored_cells)]
                 for group in range(program.groups):
                     pieces = [program.group_slice(p, group) for p in (gates, right_cell, *new)]
@@ -268,6 +269,6 @@ class DiagonalBiLSTM(PixelRNN):
             program.row_stage()
             for index, layer in enumerate(layers):
                 total, bias = before[index].window(), program.bias(layer.input.bias)
-                program.linear(states[index].window(), above[index, 0], total, bias)
+                program.linear(states[index].window(), from_above[index, 0], total, bias)
 
         return record_cell, record_rows
