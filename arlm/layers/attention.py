@@ -1,4 +1,4 @@
-"""Causal self-attention with a key-value cache and sliding windows, and attention to another sequence.
+"""Causal self-attention with a key-value cache and sliding windows, and cross-attention.
 
 References:
     | Attention Is All You Need (Vaswani et al., 2017) | https://arxiv.org/abs/1706.03762
@@ -60,8 +60,8 @@ def causal_attention(
 ) -> Tensor:
     """softmax(q k^T / sqrt(d) + bias) v, (B, heads, T, d) each.
 
-    The fused kernel everywhere but for short rows in bfloat16 on a CPU, where its backward pass costs
-    more than the (T, T) weights that it saves (`tools/bench/attention.py`).
+    Uses the fused kernel, except for short rows in bfloat16 on a CPU, where its backward pass takes longer
+    than computing the (T, T) weights explicitly (`tools/bench/attention.py`).
 
     Args:
         bias: (T, T) or (heads, T, T) from `causal_mask`; None for the plain causal mask.
@@ -78,7 +78,7 @@ def causal_attention(
 def explicit_attention(
     q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, bias: Tensor | None = None
 ) -> Tensor:
-    """As `causal_attention`, by two batched products."""
+    """`causal_attention` by two batched products, with explicit (T, T) weights."""
     length = q.shape[2]
     if bias is None:
         bias = torch.full((length, length), -math.inf, device=q.device).triu(1)
@@ -93,8 +93,8 @@ def explicit_attention(
 def cached_attention(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
     """softmax(q k^T / sqrt(d) + bias) v for the new queries of incremental decoding.
 
-    On a CPU the fused kernel is faster for one row or a chunk of queries, two batched products for one query
-    in each of several rows (`python -m tools.bench.attention` prints both).
+    On a CPU the fused kernel is faster for one row or several queries; two batched products are faster for one
+    query in each of several rows (`python -m tools.bench.attention` prints both).
 
     Args:
         q: (B, heads, S, d).
@@ -114,10 +114,10 @@ class CausalSelfAttention(nn.Module):
         width: features of input and output.
         heads: number of heads; divides `width`.
         dropout: probability of zeroing an attention weight in training.
-        kv_heads: heads of keys and values, each shared by heads / kv_heads queries (Ainslie et al., 2023);
+        kv_heads: heads of keys and values, each shared by heads / kv_heads query heads (Ainslie et al., 2023);
             by default `heads`.
         bias: whether the two linear maps have a bias.
-        qkv_bias: whether queries, keys and values have one, if that differs from `bias` (Qwen).
+        qkv_bias: whether the map to queries, keys and values has a bias; by default as `bias` (Qwen differs).
 
     Shapes: (B, T, width) -> (B, T, width).
     """
@@ -162,12 +162,12 @@ class CausalSelfAttention(nn.Module):
     def step(
         self, x: Tensor, cache: KVCache, slots: Tensor, bias: Tensor, rotary: Tensor | None
     ) -> Tensor:
-        """Attend from new positions to all so far, writing their keys and values into `cache`.
+        """Write the keys and values of new positions into `cache`, and attend from them to all its positions.
 
         Args:
             x: (B, S, width), the new positions.
-            cache: is written in place.
-            slots: (B * kv_heads * S,) int64, where in the flattened cache the new positions go.
+            cache: of T positions; written in place.
+            slots: (B * kv_heads * S,) int64, indices of the new positions in the flattened cache.
             bias: (B, heads or 1, S, T), as `causal_mask` gives it.
             rotary: as `rotate` takes it, or None.
 
@@ -177,7 +177,7 @@ class CausalSelfAttention(nn.Module):
         for kept, new in zip(cache, (k, v), strict=True):
             kept.view(-1, kept.shape[-1]).index_copy_(0, slots, new.reshape(-1, new.shape[-1]))
         keys, values = cache
-        if self.kv_heads < self.heads:  # the queries of a group lie one after the other
+        if self.kv_heads < self.heads:  # the query heads of a group are adjacent
             group = self.heads // self.kv_heads
             q = rearrange(q, "b (kv g) s d -> b kv (g s) d", g=group)
             bias = rearrange(
@@ -187,12 +187,12 @@ class CausalSelfAttention(nn.Module):
         return self.out(rearrange(y, "b kv (g s) d -> b s (kv g d)", s=x.shape[1]))
 
     def extend(self, x: Tensor, cache: KVCache) -> tuple[Tensor, KVCache]:
-        """As `step`, with a cache that grows: beams, which copy it at every step, copy no more than it holds.
+        """As `step`, but with a cache that grows, so that beam search, which copies it at every step, copies less.
 
         Args:
             x: (B, S, width), the positions after those in the cache.
-            cache: keys and values (B, heads, T, width / heads) of T positions; is not changed. Keys are not
-                shared between queries here.
+            cache: keys and values (B, heads, T, width / heads) of T positions; not changed. Needs kv_heads ==
+                heads.
 
         Returns: (B, S, width), and the cache of T + S positions.
         """
@@ -208,7 +208,7 @@ class CausalSelfAttention(nn.Module):
 
 
 class MultiHeadAttention(nn.Module):
-    """softmax(q k^T / sqrt(d) + bias) v with keys and values of another sequence, or of its own.
+    """softmax(q k^T / sqrt(d) + bias) v with keys and values of any sequence, without a causal mask.
 
     Args:
         width: features of input and output.
@@ -224,15 +224,15 @@ class MultiHeadAttention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def keys(self, memory: Tensor) -> KVCache:
-        """Keys and values of (B, S, width), formed once for all that is asked."""
+        """Keys and values of a sequence (B, S, width), to be computed once for all queries."""
         key_value = rearrange(
             self.key_value(memory), "b s (two h d) -> two b h s d", two=2, h=self.heads
         )
-        keys, values = key_value.contiguous()  # read at every step
+        keys, values = key_value.contiguous()  # because every decoding step reads them
         return keys, values
 
     def forward(self, x: Tensor, keys: KVCache, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """Args: x (B, T, width); keys from `keys`; bias (B, S), -inf where nothing is to be read.
+        """Args: x (B, T, width); keys from `keys`; bias (B, S), -inf at padding.
 
         Returns: (B, T, width), and the weights (B, heads, T, S), which sum to 1.
         """

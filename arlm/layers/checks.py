@@ -1,4 +1,4 @@
-"""Checks of a network's sizes, which name the argument in the error."""
+"""Checks of a network's arguments."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from arlm.errors import UserError, require
 
 
 def check_sizes(dropout: float = 0.0, **sizes: int) -> None:
-    """Refuse sizes below 1, and dropout outside [0, 1)."""
+    """Raise a UserError for sizes below 1, and for dropout outside [0, 1)."""
     for name, size in sizes.items():
         require(size >= 1, f"model.net.{name}", size, "choose at least 1")
     require(0 <= dropout < 1, "model.net.dropout", dropout, "choose from 0 up to below 1")
 
 
 def check_heads(width: int, heads: int, kv_heads: int) -> None:
-    """Refuse attention heads that do not divide the width, or one another."""
+    """Raise a UserError unless 2 * heads divides the width, and kv_heads divides heads."""
     if width % (2 * heads):
         raise UserError(
-            f"model.net.width: {width} does not divide into {heads} heads of an even size; "
+            f"model.net.width: {width} cannot be split into {heads} heads of an even size; "
             f"choose a multiple of {2 * heads}"
         )
     if heads % kv_heads:

@@ -1,4 +1,4 @@
-"""A class label as context: features that it adds."""
+"""Embedding of a class label, which is added to features."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from arlm.errors import UserError
 
 
 class ClassEmbedding(nn.Module):
-    """A row of a table for each class, which is V^T h for a one-hot h; nothing where data has no label.
+    """The label's term V^T h of the paper, for a one-hot h; zero if the data has no labels.
 
-    The table begins as zeros: the network without labels.
+    It is initialised to zero, so that an untrained network does not depend on the label.
 
     Args:
         spec: of the data; its context is one token, the class, or None.
-        features: that the label adds to.
+        features: number of features that the embedding is added to.
 
     Shapes: context (B, 1) -> (B, features, 1, 1), to be added to maps.
 
@@ -32,7 +32,7 @@ class ClassEmbedding(nn.Module):
             return
         if spec.context.shape != (1,):
             raise UserError(
-                f"model.net: one class label can be the context, not a row of "
+                f"model.net: the context must be one class label, not a row of "
                 f"{spec.context.length} tokens; choose a network that attends to its context"
             )
         self.table = nn.Embedding(spec.context.vocab_size, features)
@@ -42,7 +42,7 @@ class ClassEmbedding(nn.Module):
         return 0.0 if self.table is None else self.vector(context)[:, :, None, None]
 
     def vector(self, context: Tensor | None) -> Tensor:
-        """(B, features), or a single zero."""
+        """Embedding (B, features), or a scalar zero."""
         if self.table is None:
             return torch.zeros(())
         if context is None:

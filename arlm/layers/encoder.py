@@ -1,4 +1,4 @@
-"""What networks do with a source sentence: mask its padding, read it both ways, attend to it.
+"""Source sentences as context: padding masks, an LSTM encoder, and attention to its outputs.
 
 References:
     | Neural Machine Translation by Jointly Learning to Align and Translate (Bahdanau et al., 2015)
@@ -23,10 +23,10 @@ from arlm.states import State, map_tensors
 
 
 def source_spec(spec: Spec) -> Spec:
-    """The spec of the source sentences; refuses data without them."""
+    """The spec of the source sentences; raises a UserError if the data has none."""
     if spec.context is None or spec.context.pad_id is None:
         raise UserError(
-            "model.net: it translates, but the data has no source sentences; "
+            "model.net: the network translates, but the data has no source sentences; "
             "choose data of pairs, such as configs/data/dates.yaml"
         )
     return spec.context
@@ -40,9 +40,9 @@ def read_sources(
     Args:
         spec: of the data.
         context: (B, S) int64, padded.
-        longest: most positions that the network has, padding included; None for any number.
+        longest: maximal S; None for no limit.
 
-    Returns: the sources (B, S), and how many tokens each has before its padding, (B,) int64.
+    Returns: the sources (B, S), and the length of each without padding, (B,) int64.
     """
     if context is None:
         raise UserError(
@@ -62,20 +62,20 @@ def read_sources(
 
 
 def padding_bias(lengths: Tensor, longest: int) -> Tensor:
-    """(B, longest): 0 at real tokens, -inf at padding, to be added to scores of attention."""
+    """(B, longest): 0 at tokens, -inf at padding, to be added to attention scores."""
     inside = torch.arange(longest, device=lengths.device) < lengths[:, None]
     return torch.zeros((), device=lengths.device).where(inside, -math.inf)
 
 
 def reversed_rows(x: Tensor, lengths: Tensor) -> Tensor:
-    """Each row (B, S) of tokens from its last to its first, the padding where it was."""
-    place = torch.arange(x.shape[1], device=x.device).expand_as(x)
-    turned = lengths[:, None] - 1 - place
-    return x.gather(1, torch.where(turned >= 0, turned, place))
+    """Reverse the tokens of each row (B, S), and leave the padding in place."""
+    positions = torch.arange(x.shape[1], device=x.device).expand_as(x)
+    reversed_positions = lengths[:, None] - 1 - positions
+    return x.gather(1, torch.where(reversed_positions >= 0, reversed_positions, positions))
 
 
 def share(spec: Spec, source: nn.Embedding, target: nn.Embedding) -> None:
-    """One table for both; refuses data whose sides number their tokens each in its own way."""
+    """Use one table for both embeddings; raises a UserError unless both sides have the same vocabulary."""
     if not spec.joint:
         raise UserError(
             "model.net.shared: source and target have a tokenizer each; "
@@ -86,10 +86,10 @@ def share(spec: Spec, source: nn.Embedding, target: nn.Embedding) -> None:
 
 @dataclass(frozen=True)
 class SourceState(State):
-    """A state whose sources are kept once a sentence, however many beams it has; `of` is reordered instead."""
+    """A state that stores each source sentence once for all its beams; selecting rows reorders `of` instead."""
 
-    sources: Any  # tensors of sentences (N, ...), in nested tuples
-    of: Tensor  # (B,) int64: which sentence a row belongs to
+    sources: Any  # tensors (N, ...) for N sentences, in nested tuples
+    of: Tensor  # (B,) int64: the sentence of each row
     shared: ClassVar[frozenset[str]] = frozenset({"sources"})
 
     def __getitem__(self, rows: Tensor | slice) -> State:
@@ -97,21 +97,24 @@ class SourceState(State):
         kept, of = state.of.unique(return_inverse=True)
         if len(kept) == self.sentences:
             return state
-        return replace(state, sources=self._sources_of(kept), of=of)  # some have left
+        return replace(state, sources=self._sources_of(kept), of=of)  # drop sentences without rows
 
     @property
     def sentences(self) -> int:
-        """N."""
+        """Number of source sentences, N."""
         part = self.sources
         while not isinstance(part, Tensor):
             part = part[0]
         return len(part)
 
     def side_by_side(self) -> Any:
-        """Row i has source i // (B / N), as `by_sentence` needs it; if beams are mixed, each has its own."""
+        """A state in which row i has source i // (B / N), as `by_sentence` needs it.
+
+        If the rows are in another order, the sources are copied, one for each row.
+        """
         if len(self.of) % self.sentences == 0:
-            turns = torch.arange(self.sentences, device=self.of.device)[:, None]
-            if bool((self.of.view(self.sentences, -1) == turns).all()):
+            expected = torch.arange(self.sentences, device=self.of.device)[:, None]
+            if bool((self.of.view(self.sentences, -1) == expected).all()):
                 return self
         own = torch.arange(len(self.of), device=self.of.device)
         return replace(self, sources=self._sources_of(self.of), of=own)
@@ -121,19 +124,19 @@ class SourceState(State):
 
 
 def by_sentence(x: Tensor, sentences: int) -> Tensor:
-    """(B, T, width) -> (sentences, beams * T, width): to attention, beams are more positions."""
+    """(B, T, width) -> (sentences, beams * T, width): attention treats beams as further positions."""
     return x.reshape(sentences, -1, x.shape[-1])
 
 
 class LSTMEncoder(nn.Module):
-    """A packed LSTM: the way back begins at the last real token.
+    """An LSTM over packed sequences, so that the backward direction starts at the last token, not at padding.
 
     Args:
         size: features of the inputs.
-        width: of each direction.
+        width: features of each direction.
         depth: layers.
-        bidirectional: read both ways.
-        dropout: between the layers.
+        bidirectional: whether there is a backward direction.
+        dropout: probability of zeroing a feature between layers.
     """
 
     def __init__(
@@ -149,8 +152,8 @@ class LSTMEncoder(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Args: x (B, S, size), lengths (B,).
 
-        Returns: outputs (B, S, ways * width), zero at padding, and each layer's hidden state and cell at
-        the end of its way, (depth, B, ways * width) both.
+        Returns: outputs (B, S, ways * width), zero at padding, and the final hidden state and cell of each layer,
+        (depth, B, ways * width) each; ways is 2 if bidirectional, else 1.
         """
         packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
         packed, last = self.lstm(packed)
@@ -162,22 +165,22 @@ class LSTMEncoder(nn.Module):
 
 
 class SourceAttention(nn.Module):
-    """Each query's mixture of what the encoder remembers, weighted by a softmax of scores.
+    """The mean of the encoder's outputs, weighted for each query by a softmax of scores.
 
-    dot: q k. general: q W k. additive: v tanh(U q + W k). The keys W k are formed once a sentence.
+    dot: q k. general: q W k. additive: v tanh(U q + W k). The keys W k are computed once for a sentence.
 
     Args:
-        kind: of the score.
+        kind: "dot", "general" or "additive".
         query: features of a query.
-        memory: features that the encoder gives for each source token; "dot" needs both equal.
+        memory: features of the encoder's outputs; "dot" needs as many as `query`.
     """
 
     def __init__(self, kind: str, query: int, memory: int) -> None:
         super().__init__()
         if kind == "dot" and query != memory:
             raise UserError(
-                f"model.net.encoder_width: attention by dot needs {query} features from the encoder, "
-                f"but it gives {memory}; choose a matching one, or attention general"
+                f"model.net.encoder_width: dot attention needs {query} features from the encoder, "
+                f"which has {memory}; choose a matching width, or attention general"
             )
         self.kind = kind
         self.of_memory = nn.Linear(memory, query, bias=False) if kind != "dot" else nn.Identity()
@@ -194,11 +197,11 @@ class SourceAttention(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Args: queries (B, T, query), keys (B, S, query), memory (B, S, memory), bias (B, S).
 
-        Returns: what is read (B, T, memory), and the weights (B, T, S).
+        Returns: the weighted means (B, T, memory), and the weights (B, T, S).
         """
         if self.kind == "additive":
-            both = self.of_query(queries)[:, :, None] + keys[:, None]
-            scores = self.score(both.tanh()).squeeze(-1)
+            sums = self.of_query(queries)[:, :, None] + keys[:, None]
+            scores = self.score(sums.tanh()).squeeze(-1)
         else:
             scores = queries @ keys.mT
         weights = (scores + bias[:, None].to(scores.dtype)).softmax(-1).to(memory.dtype)

@@ -1,6 +1,7 @@
-"""An LSTM layer whose weight gradient is one product over all steps: for wide layers in bfloat16 on a CPU.
+"""An LSTM layer that computes its weight gradient by one product over all steps.
 
-oneDNN's own backward pass adds up the gradient step by step, which at 650 features costs most of the time.
+It is for wide layers in bfloat16 on a CPU: there the backward pass of oneDNN accumulates the gradient step by
+step, which takes most of the time at 650 features.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-WIDE = 600  # features; narrower layers are faster by oneDNN
+WIDE = 600  # features; oneDNN is faster for narrower layers
 
 
 def is_faster(x: Tensor, width: int) -> bool:
@@ -21,7 +22,7 @@ def is_faster(x: Tensor, width: int) -> bool:
     return width >= WIDE and x.device.type == "cpu" and half and torch.is_grad_enabled()
 
 
-@torch.compiler.disable  # the compiler would unroll its loops
+@torch.compiler.disable  # because the compiler would unroll the loops
 def lstm(
     x: Tensor, hidden: Tensor, cell: Tensor, weights: Sequence[Tensor], dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -29,11 +30,11 @@ def lstm(
 
     Args:
         x: (B, T, size).
-        hidden, cell: (B, width), what the layer remembers.
-        weights: of the inputs, of the recurrence, and both biases.
-        dtype: of the products; everything else has at least 32 bits.
+        hidden, cell: initial state, (B, width) each.
+        weights: input weight, recurrent weight, and both biases.
+        dtype: of the matrix products; everything else is in float32 or better.
 
-    Returns: outputs (B, T, width), and what the layer remembers then.
+    Returns: outputs (B, T, width), and the final hidden state and cell, (B, width) each.
 
     References:
         | Long Short-Term Memory (Hochreiter, Schmidhuber, 1997)
@@ -41,29 +42,31 @@ def lstm(
     """
     inputs, recurrent, *biases = weights
     bias = (biases[0] + biases[1]).to(dtype)
-    given = F.linear(x.transpose(0, 1).to(dtype), inputs.to(dtype), bias)
-    outputs, hidden, cell = _Recurrence.apply(given, hidden.to(dtype), cell, recurrent.to(dtype))
+    projected = F.linear(x.transpose(0, 1).to(dtype), inputs.to(dtype), bias)
+    outputs, hidden, cell = _Recurrence.apply(
+        projected, hidden.to(dtype), cell, recurrent.to(dtype)
+    )
     return outputs.transpose(0, 1), hidden, cell
 
 
 class _Recurrence(torch.autograd.Function):
-    """i, f, g, o = given_t + W h_{t-1}; c_t = f c_{t-1} + i g; h_t = o tanh c_t; squashed by gate."""
+    """a_t = projected_t + W h_{t-1}; i, f, o = sigmoid(a_t), g = tanh(a_t); c_t = f c_{t-1} + i g; h_t = o tanh c_t."""
 
     @staticmethod
     def forward(
-        ctx: Any, given: Tensor, hidden: Tensor, cell: Tensor, weight: Tensor
+        ctx: Any, projected: Tensor, hidden: Tensor, cell: Tensor, weight: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        steps, rows, four = given.shape
-        width = four // 4
-        fine = torch.promote_types(given.dtype, torch.float32)
-        gates = torch.empty(steps, rows, four, dtype=fine)
-        tanhs = torch.empty(steps, rows, width, dtype=fine)
-        cells = torch.empty(steps + 1, rows, width, dtype=fine)
-        hiddens = torch.empty(steps + 1, rows, width, dtype=given.dtype)
+        steps, rows, gate_width = projected.shape
+        width = gate_width // 4
+        dtype = torch.promote_types(projected.dtype, torch.float32)
+        gates = torch.empty(steps, rows, gate_width, dtype=dtype)
+        tanhs = torch.empty(steps, rows, width, dtype=dtype)
+        cells = torch.empty(steps + 1, rows, width, dtype=dtype)
+        hiddens = torch.empty(steps + 1, rows, width, dtype=projected.dtype)
         cells[0], hiddens[0] = cell, hidden
         for t in range(steps):
             gate = gates[t]
-            gate.copy_(torch.addmm(given[t], hiddens[t], weight.t()))
+            gate.copy_(torch.addmm(projected[t], hiddens[t], weight.t()))
             i, f, g, o = gate.split(width, dim=1)
             gate[:, : 2 * width].sigmoid_()
             g.tanh_()
@@ -79,24 +82,24 @@ class _Recurrence(torch.autograd.Function):
         ctx: Any, d_outputs: Tensor, d_hidden: Tensor, d_cell: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         gates, tanhs, cells, hiddens, weight = ctx.saved_tensors
-        steps, rows, four = gates.shape
-        width, fine = four // 4, gates.dtype
+        steps, rows, gate_width = gates.shape
+        width, dtype = gate_width // 4, gates.dtype
         i, f, g, o = gates.split(width, dim=2)
-        # What a step's gates do to its cell (the first three) and to its output, all steps at once.
+        # Derivatives of c_t by the pre-activations of i, f, g, and of h_t by that of o, for all steps at once.
         slopes = torch.cat(
             [g * i * (1 - i), cells[:-1] * f * (1 - f), i * (1 - g * g), tanhs * o * (1 - o)], dim=2
         )
-        through = o * (1 - tanhs * tanhs)  # from an output to its cell
-        d_outputs, d_hidden, d_cell = d_outputs.to(fine), d_hidden.to(fine), d_cell.to(fine)
-        d_given = torch.empty(steps, rows, four, dtype=weight.dtype)
-        by_gate = d_given.view(steps, rows, 4, width)
+        output_slopes = o * (1 - tanhs * tanhs)  # derivative of h_t by c_t
+        d_outputs, d_hidden, d_cell = d_outputs.to(dtype), d_hidden.to(dtype), d_cell.to(dtype)
+        d_projected = torch.empty(steps, rows, gate_width, dtype=weight.dtype)
+        by_gate = d_projected.view(steps, rows, 4, width)
         slopes = slopes.view(steps, rows, 4, width)
         for t in reversed(range(steps)):
             d_hidden = d_hidden + d_outputs[t]
-            d_cell = torch.addcmul(d_cell, d_hidden, through[t])
+            d_cell = torch.addcmul(d_cell, d_hidden, output_slopes[t])
             by_gate[t, :, :3] = slopes[t, :, :3] * d_cell[:, None]
             by_gate[t, :, 3] = slopes[t, :, 3] * d_hidden
-            d_hidden = (d_given[t] @ weight).to(fine)
+            d_hidden = (d_projected[t] @ weight).to(dtype)
             d_cell = d_cell * f[t]
-        d_weight = d_given.flatten(0, 1).t() @ hiddens[:-1].flatten(0, 1)
-        return d_given, d_hidden.to(hiddens.dtype), d_cell, d_weight
+        d_weight = d_projected.flatten(0, 1).t() @ hiddens[:-1].flatten(0, 1)
+        return d_projected, d_hidden.to(hiddens.dtype), d_cell, d_weight

@@ -19,7 +19,7 @@ def lstm_cell(gates: Tensor, cell: Tensor, groups: int) -> tuple[Tensor, Tensor]
     """Equation 3 of the paper; gates are o, f, i (sigmoid) and g (tanh).
 
     Args:
-        gates: (N, 4h), each group of channels with its own o, f, i, g.
+        gates: (N, 4h), each channel group with its own o, f, i, g, before the activation.
         cell: (N, h).
 
     Returns: hidden and cell, (N, h) each.
@@ -32,7 +32,7 @@ def lstm_cell(gates: Tensor, cell: Tensor, groups: int) -> tuple[Tensor, Tensor]
 
 
 def initial_state(width: int, directions: int) -> nn.Parameter:
-    """Learned hidden and cell state that a direction begins from, (directions, 2, h)."""
+    """Learned initial hidden state and cell of each direction, (directions, 2, h)."""
     return nn.Parameter(torch.zeros(directions, 2, width))
 
 
@@ -53,33 +53,33 @@ class RowLayer(nn.Module):
     def forward(self, x: Tensor, _: object) -> Tensor:
         batch = x.shape[1]
         rows = x.unflatten(0, (self.height, self.columns))
-        to_left, to_right = self.input.here().chunk(2)  # what a pixel says to the next, to itself
+        left_weight, own_weight = self.input.here().chunk(2)  # mask B hides the right tap
         left = F.pad(rows[:, :-1], (0, 0, 0, 0, 1, 0)).flatten(0, 2)
-        z = torch.addmm(self.input.bias, rows.flatten(0, 2), to_right)
-        z = torch.addmm(z, left, to_left).view(self.height, -1, z.shape[1])
+        z = torch.addmm(self.input.bias, rows.flatten(0, 2), own_weight)
+        z = torch.addmm(z, left, left_weight).view(self.height, -1, z.shape[1])
         hidden, cell = (s.expand(self.columns * batch, -1) for s in self.initial[0])
         steps = []
-        for gates in z.unbind():  # z[i] would cost a gradient of z's size in each row
-            around = F.pad(hidden, (0, 0, batch, batch))
-            seen = [around[k * batch : (k + self.columns) * batch] for k in range(3)]
-            gates = torch.addmm(gates, torch.cat(seen, dim=1), self.state.flatten(0, 1))
+        for gates in z.unbind():  # indexing z[i] would allocate a gradient of z's size for each row
+            padded = F.pad(hidden, (0, 0, batch, batch))
+            taps = [padded[k * batch : (k + self.columns) * batch] for k in range(3)]
+            gates = torch.addmm(gates, torch.cat(taps, dim=1), self.state.flatten(0, 1))
             hidden, cell = lstm_cell(gates, cell, self.channels)
             steps.append(hidden)
         return torch.cat(steps).unflatten(0, (-1, batch))
 
 
 class DiagonalLayer(nn.Module):
-    """h(i, j) from h(i, j - 1) and h(i - 1, j), and the mirror image of that, shifted down by one row.
+    """An LSTM along the diagonals, h(i, j) from h(i, j - 1) and h(i - 1, j), in both directions.
 
-    A step computes a diagonal, i + j = t, of both directions. The paper skews the map, row i by i
-    places, so that diagonals are columns; here pixels are kept in the order of their diagonals, which
-    leaves no padding that could begin to run before its row does:
+    The right-to-left direction runs over the mirror image and is shifted down by one row, to be causal. Step t
+    computes the diagonal i + j = t of both directions. The paper skews the map so that diagonals become columns,
+    which needs padding. Here pixels are stored diagonal by diagonal, so that no state passes through padding:
 
-        a b c          a | b d | c e g | f h | i
-        d e f    ->    step 0, 1, ... H + W - 2
-        g h i
+        a b c          a | b d | c e g | f h | i          t = 0, 1, ... H + W - 2
+        d e f    ->
+        g h i          step 3: f from e (left) and c (above); h from g (left) and e (above)
 
-    Shapes: (H * W, B, 2h) in that order -> hidden states (H * W, B, h), the sum of both directions.
+    Shapes: (H * W, B, 2h) in diagonal order -> hidden states (H * W, B, h), the sum of both directions.
     """
 
     flipped: Tensor
@@ -89,15 +89,17 @@ class DiagonalLayer(nn.Module):
         super().__init__()
         self.height, self.columns, self.channels = spec.shape
         self.input = MaskedConv2d("B", 2 * width, 4 * width, 1, self.channels)
-        self.mirror = nn.Linear(2 * width, 4 * width)  # sees finished rows only: no mask
-        self.state = nn.Parameter(torch.empty(2, 2, width, 4 * width))  # direction; tap here, above
+        self.mirror = nn.Linear(
+            2 * width, 4 * width
+        )  # needs no mask, because it is shifted down by a row
+        self.state = nn.Parameter(torch.empty(2, 2, width, 4 * width))  # direction; tap left, above
         nn.init.uniform_(self.state, -((2 * width) ** -0.5), (2 * width) ** -0.5)
         self.initial = initial_state(width, 2)
         order = diagonal_order(self.height, self.columns)
-        place = order.argsort().view(self.height, self.columns)  # of pixel (i, j) among diagonals
-        mirrored = place.flip(1)  # of pixel (i, j) in the mirror image
+        index = order.argsort().view(self.height, self.columns)  # of pixel (i, j) in diagonal order
+        mirrored = index.flip(1)  # of pixel (i, j) of the mirror image
         self.register_buffer("flipped", mirrored.flatten()[order], persistent=False)
-        # Down by a row: the first row takes zeros, which are appended; the last row falls out.
+        # Shift down by a row: the first row takes appended zeros, and the last row is dropped.
         zeros = len(order) + torch.arange(self.columns)
         source = torch.cat([zeros, mirrored[:-1].flatten()])[order]
         shifted = torch.cat([source, mirrored[-1]])
@@ -113,23 +115,27 @@ class DiagonalLayer(nn.Module):
             ]
         )
         initial = self.initial[:, :, None, None].expand(-1, -1, 1, batch, -1)
-        nothing = torch.zeros_like(initial[:, 0])  # above the first row
-        hidden = cell = nothing[:, :0]
+        zeros = torch.zeros_like(initial[:, 0])  # states above the first row
+        hidden = cell = zeros[:, :0]
         steps = []
         for t, gates in enumerate(z.split(sizes, dim=1)):
-            # Rows from the one above the first of the diagonal to its last, which may begin here.
-            above = [nothing] if t < columns else []
-            begun, begun_cell = ([initial[:, s]] if t < height else [] for s in range(2))
-            known = torch.cat([*above, hidden, *begun], dim=1)
-            cell = torch.cat([cell if above else cell[:, 1:], *begun_cell], dim=1)
-            sums = torch.baddbmm(gates.flatten(1, 2), known[:, 1:].flatten(1, 2), self.state[:, 0])
-            sums = torch.baddbmm(sums, known[:, :-1].flatten(1, 2), self.state[:, 1])
+            # Diagonal t has the rows first ... last. Its left states are those of diagonal t - 1 in these rows,
+            # and its states above are those in rows first - 1 ... last - 1: zeros in row -1. If row t starts on
+            # this diagonal, its left state is the initial state.
+            above = [zeros] if t < columns else []
+            initial_hidden, initial_cell = ([initial[:, s]] if t < height else [] for s in range(2))
+            previous = torch.cat([*above, hidden, *initial_hidden], dim=1)
+            cell = torch.cat([cell if above else cell[:, 1:], *initial_cell], dim=1)
+            sums = torch.baddbmm(
+                gates.flatten(1, 2), previous[:, 1:].flatten(1, 2), self.state[:, 0]
+            )
+            sums = torch.baddbmm(sums, previous[:, :-1].flatten(1, 2), self.state[:, 1])
             new = lstm_cell(sums.flatten(0, 1), cell.flatten(0, 2), self.channels)
             hidden, cell = (s.unflatten(0, (2, -1, batch)) for s in new)
             steps.append(hidden)
-        forth, back = torch.cat(steps, dim=1)
-        down = reorder(F.pad(back, (0, 0, 0, 0, 0, columns)), self.shifted)
-        return forth + down[: height * columns]
+        rightward, leftward = torch.cat(steps, dim=1)
+        shifted = reorder(F.pad(leftward, (0, 0, 0, 0, 0, columns)), self.shifted)
+        return rightward + shifted[: height * columns]
 
 
 def diagonal_rows(t: int, height: int, columns: int) -> range:
@@ -138,14 +144,14 @@ def diagonal_rows(t: int, height: int, columns: int) -> range:
 
 
 def diagonal_order(height: int, columns: int) -> Tensor:
-    """Raster places of the pixels, diagonal by diagonal, (H * W,)."""
+    """Raster positions of the pixels, diagonal by diagonal, (H * W,)."""
     steps = range(height + columns - 1)
-    places = [i * columns + t - i for t in steps for i in diagonal_rows(t, height, columns)]
-    return torch.tensor(places)
+    positions = [i * columns + t - i for t in steps for i in diagonal_rows(t, height, columns)]
+    return torch.tensor(positions)
 
 
 class Reorder(torch.autograd.Function):
-    """x[order]; the gradient is a selection too, where indexing's own would add up one by one."""
+    """x[order] for a permutation; the gradient is a permutation too, which is faster than indexing's scatter-add."""
 
     @staticmethod
     def forward(ctx, x: Tensor, order: Tensor) -> Tensor:
@@ -159,5 +165,5 @@ class Reorder(torch.autograd.Function):
 
 
 def reorder(x: Tensor, order: Tensor) -> Tensor:
-    """Rows of x in another order, which names each row once."""
+    """Rows of x in the order of a permutation."""
     return Reorder.apply(x, order)

@@ -1,4 +1,4 @@
-"""Masked convolutions: a pixel sees only what comes before it in raster order.
+"""Masked convolutions: the receptive field of a pixel contains only earlier pixels in raster order.
 
 References:
     | Pixel Recurrent Neural Networks (van den Oord, Kalchbrenner, Kavukcuoglu, 2016), section 3.4
@@ -32,8 +32,8 @@ def raster_mask(
         1 # 0      # is 0 in mask A and 1 in mask B
         - - -      never stored
 
-    At the centre of an image with several channels, a feature of channel c sees features of channels
-    before c (mask A), and of c too (mask B):
+    If the image has several channels, then at the centre a feature of channel c sees features of earlier
+    channels (mask A), or of earlier channels and of c (mask B):
 
         mask A   R G B        mask B   R G B    source
         R        . . .        R        1 . .
@@ -41,7 +41,7 @@ def raster_mask(
         B        1 1 .        B        1 1 1
         target
 
-    Nothing below the centre is stored, nor right of it in a kernel of one row.
+    Rows below the centre are not stored, nor are columns right of the centre if the kernel has one row.
     """
     height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
     rows, centre = height // 2 + 1, width // 2
@@ -58,7 +58,7 @@ class MaskedConv2d(nn.Module):
     """Size-preserving convolution whose weight is multiplied by a raster mask, A or B.
 
     Args:
-        kind: "A" for the first layer, which must not see the pixel itself; "B" for all others.
+        kind: "A" for the first layer, which must not see the pixel itself; "B" for later layers.
         in_features, out_features: feature maps; multiples of `channels`.
         kernel: odd width of the square kernel, or its odd height and width.
         channels: channels of the image, in the order in which they are modelled.
@@ -90,7 +90,7 @@ class MaskedConv2d(nn.Module):
         nn.init.uniform_(self.bias, -bound, bound)
 
     def masked(self) -> Tensor:
-        """The weight that is used, (out, in, rows, columns)."""
+        """The masked weight, (out, in, rows, columns)."""
         return self.weight if self.full else self.weight * self.mask
 
     def forward(self, x: Tensor) -> Tensor:
@@ -99,14 +99,14 @@ class MaskedConv2d(nn.Module):
         return F.conv2d(x, self.masked(), self.bias)
 
     def at_pixels(self, x: Tensor) -> Tensor:
-        """A 1x1 layer on features that come last, (..., in_features) -> (..., out_features)."""
+        """`forward` of a 1x1 layer for features in the last axis, (..., in_features) -> (..., out_features)."""
         return F.linear(x, self.masked()[:, :, 0, 0], self.bias)
 
     def above(self) -> Tensor:
-        """Weights of the rows above the pixel's, (out, in, rows - 1, columns)."""
+        """Weights of the taps in the rows above, (out, in, rows - 1, columns)."""
         return self.masked()[:, :, :-1]
 
     def here(self) -> Tensor:
-        """Weights of the pixel and those to its left, (taps * in, out): `window @ weights`."""
+        """Weights of the taps in the pixel's own row up to the centre, (taps * in, out), for `window @ weights`."""
         row = self.masked()[:, :, -1, : self.centre + 1]
         return row.permute(2, 1, 0).flatten(0, 1)

@@ -1,4 +1,4 @@
-"""The position-wise part of a transformer's block."""
+"""The position-wise network of a transformer block."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class MLP(nn.Module):
-    """out(f(hidden(x))); f is ReLU, GELU, exact or by tanh, or SwiGLU: silu(a) * b of two halves.
+    """out(f(hidden(x))); f is ReLU, GELU (exact or with tanh), or SwiGLU: silu(a) * b of two halves.
 
     References:
         | GLU Variants Improve Transformer (Shazeer, 2020) | https://arxiv.org/abs/2002.05202

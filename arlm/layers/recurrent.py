@@ -1,4 +1,4 @@
-"""Networks whose state can be carried from chunk to chunk of a long text."""
+"""Networks that can score a long text chunk by chunk."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from arlm.states import ChunkState
 
 
 class StatefulAutoregressor(Autoregressor):
-    """An autoregressor that scores a text of any length chunk by chunk, carrying its state.
+    """An autoregressor that scores a text of any length chunk by chunk, and passes a state from one to the next.
 
     Used for truncated back-propagation through time, and for evaluation without windows:
 
@@ -32,11 +32,11 @@ class StatefulAutoregressor(Autoregressor):
 
         Args:
             tokens: (B, S) int64, the tokens that follow the chunk which returned `chunk_state`.
-            chunk_state: returned with the chunk before, or None where rows start.
-            context: (B, S') int64, or None; read where rows start.
+            chunk_state: as returned with the previous chunk, or None at the start of the rows.
+            context: (B, S') int64, or None; used at the start of the rows only.
 
         Returns:
-            scores (B, S), equal to those of one pass over the long rows, and where the rows stopped.
+            scores (B, S), equal to those of one pass over the long rows, and the state for the next chunk.
         """
         if chunk_state is None:
             logits, state = self.start(len(tokens), tokens.shape[1], context)

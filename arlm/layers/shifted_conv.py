@@ -1,4 +1,4 @@
-"""Convolutions that see nothing below their pixel, or nothing below and nothing right of it.
+"""Convolutions whose receptive field excludes the rows below, or also the columns to the right.
 
 References:
     | PixelCNN++ (Salimans, Karpathy, Chen, Kingma, 2017), section 2.2 and its code
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 class DownConv2d(nn.Conv2d):
-    """Sees whole rows up to its own: zeros go on top and on both sides.
+    """Sees the pixel's own row and the rows above it; padded at the top and on both sides.
 
         1 1 1
         1 # 1
@@ -31,7 +31,7 @@ class DownConv2d(nn.Conv2d):
 
 
 class DownRightConv2d(nn.Conv2d):
-    """Sees its own pixel, those above it and those to the left of both.
+    """Sees the pixel itself and the pixels above and to the left; padded at the top and on the left.
 
         1 1
         1 #
@@ -47,21 +47,21 @@ class DownRightConv2d(nn.Conv2d):
         return super().forward(F.pad(x, self.pads))
 
     def above(self) -> Tensor:
-        """Weights of the row above, (taps * in, out): `window @ weights`."""
+        """Weights of the taps in the row above, (taps * in, out), for `window @ weights`."""
         return rearrange(self.weight[:, :, 0], "o i k -> (k i) o")
 
     def here(self) -> Tensor:
-        """Weights of the pixel's own row, (taps * in, out)."""
+        """Weights of the taps in the pixel's own row, (taps * in, out)."""
         return rearrange(self.weight[:, :, -1], "o i k -> (k i) o")
 
 
 def shift_down(x: Tensor) -> Tensor:
-    """Move every row down by one; zeros come in on top."""
+    """Move every row down by one; the first becomes zero."""
     return F.pad(x[:, :, :-1], (0, 0, 1, 0))
 
 
 def shift_right(x: Tensor) -> Tensor:
-    """Move every column to the right by one; zeros come in on the left."""
+    """Move every column to the right by one; the first becomes zero."""
     return F.pad(x[:, :, :, :-1], (1, 0))
 
 

@@ -1,4 +1,4 @@
-"""Gated PixelCNN: a vertical and a horizontal stack, so that no earlier pixel is out of sight.
+"""Gated PixelCNN: a vertical and a horizontal stack of gated layers, without a blind spot.
 
 References:
     | Conditional Image Generation with PixelCNN Decoders (van den Oord et al., 2016), section 2
@@ -24,7 +24,7 @@ from arlm.programs.program import Opcode, Program
 
 
 def tanh_gate(x: Tensor, groups: int) -> Tensor:
-    """tanh(a) * sigmoid(b), (B, 2f, H, W) -> (B, f, H, W); each group of channels holds its own a, b."""
+    """tanh(a) * sigmoid(b), (B, 2f, H, W) -> (B, f, H, W); each channel group has its own a and b."""
     a, b = x.unflatten(1, (groups, 2, -1)).unbind(2)
     return (a.tanh() * b.sigmoid()).flatten(1, 2)
 
@@ -32,14 +32,14 @@ def tanh_gate(x: Tensor, groups: int) -> Tensor:
 class GatedLayer(nn.Module):
     """Figure 2 of the paper: the vertical stack feeds the horizontal one through a 1x1 layer.
 
-        vertical      horizontal       of the first layer: v sees rows above only, h (mask A) not #;
-        1 1 1         . . .            later v sees its own row too, since that knows only rows above
-        1 # 1         1 # .
+        vertical      horizontal
+        1 1 1         . . .            first layer: the vertical kernel covers only the rows above, and the
+        1 # 1         1 # .            horizontal one has mask A; later layers include # in both
 
     Args:
-        place: the "first" layer reads the image; the "last" feeds nothing but its skip.
-        in_features, width: of both stacks.
-        kernel: odd width n of the vertical n x n and the horizontal 1 x n.
+        place: "first" reads the image; "last" has a skip output only; "inner" otherwise.
+        in_features, width: features of the input and of the output of both stacks.
+        kernel: odd width n of the vertical n x n and of the horizontal 1 x n kernel.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class GatedLayer(nn.Module):
 
 
 class GatedPixelCNN(PixelNetwork):
-    """A 7x7 layer and `depth` n x n layers of two gated stacks; skips of all layers to the head.
+    """A 7x7 layer, then `depth` n x n layers of two gated stacks, with skip connections from all layers to the head.
 
     Args:
         spec: of shape (H, W, C).
@@ -86,7 +86,7 @@ class GatedPixelCNN(PixelNetwork):
     Shapes: tokens (B, T), context (B, 1) or None -> logits (B, T, V), T <= H * W * C.
     """
 
-    layers: Any  # nn.ModuleList does not tell what it holds
+    layers: Any  # nn.ModuleList has no element type
 
     def __init__(
         self,
@@ -122,10 +122,9 @@ class GatedPixelCNN(PixelNetwork):
         vertical = program.feature_buffer(
             width, left=reach, right=reach, rows=reach + 1, count=self.depth
         )
-        before = program.feature_buffer(
-            2 * width, count=len(layers)
-        )  # what the vertical stack says
-        states = program.feature_buffer(width, left=reach, count=self.depth)  # the horizontal stack
+        # Contribution of the vertical stack to the horizontal one, and the horizontal stack's outputs.
+        before = program.feature_buffer(2 * width, count=len(layers))
+        states = program.feature_buffer(width, left=reach, count=self.depth)
         gates, skips = program.scratch(2 * width), program.scratch(width)
         gated = [program.scratch(width) for _ in layers]
         record_head = self.head.build_program(program)
@@ -138,8 +137,8 @@ class GatedPixelCNN(PixelNetwork):
                 else:
                     source = states[index - 1].window(reach + 1, (program.group + 1) / channels)
                     accumulated, residual = current(skips), current(states[index - 1].window())
-                known, y = current(before[index].window()), gated[index]
-                program.linear(source, current(layer.horizontal.here()), current(gates), known)
+                base, y = current(before[index].window()), gated[index]
+                program.linear(source, current(layer.horizontal.here()), current(gates), base)
                 program.add(Opcode.TANH_GATE, current(gates), current(y))
                 program.linear(upto(y), current(dense(layer.skip)), current(skips), accumulated)
                 if not layer.last:
@@ -147,19 +146,19 @@ class GatedPixelCNN(PixelNetwork):
                     program.linear(upto(y), current(dense(layer.out)), out, residual)
             record_head(skips)
 
-        program.row_stage()  # the whole vertical stack, which sees rows above only
+        program.row_stage()  # the vertical stack, which depends on finished rows only
         program.shift_up(image)
         ups = program.feature_buffer(2 * width)
         for index, layer in enumerate(layers):
             rows, side = (image, 3) if layer.first else (vertical[index - 1], reach)
-            up, row_bias = ups.window(), before[index].window()
+            up, contribution = ups.window(), before[index].window()
             for row, kernel in enumerate(rearrange(layer.vertical.weight, "o i r k -> r (k i) o")):
                 base = up if row else program.bias(layer.vertical.bias)
                 program.linear(rows.span(side, side, row), kernel, up, base)
             bias = program.bias(
                 layer.link.bias + layer.horizontal.bias, layer.horizontal_label.vector
             )
-            program.linear(up, layer.link.weight[:, :, 0, 0].T, row_bias, bias)
+            program.linear(up, layer.link.weight[:, :, 0, 0].T, contribution, bias)
             if not layer.last:
                 label = program.constant(layer.vertical_label.vector, 2 * width)
                 program.add(Opcode.ADD, up, up, label)

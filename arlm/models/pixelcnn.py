@@ -1,4 +1,4 @@
-"""PixelCNN: an image as a sequence of pixels, scored by masked convolutions.
+"""PixelCNN: masked convolutions over an image as a sequence of pixels.
 
 References:
     | Pixel Recurrent Neural Networks (van den Oord, Kalchbrenner, Kavukcuoglu, 2016), sections 3.3-3.4
@@ -41,15 +41,15 @@ class ResidualBlock(nn.Module):
 class PixelCNN(PixelNetwork):
     """The paper's PixelCNN: 7x7 mask A, `depth` residual blocks, two 1x1 layers, softmax over V levels.
 
-    What a pixel @ sees through a 3x3 (mask B keeps the centre #, mask A does not):
+    The receptive field of a 3x3 layer (mask B includes the centre #, mask A does not):
 
-        . . . . .        The stack sees a triangle that widens upwards: pixels to the right of its
-        . 1 1 1 .        edge, though earlier in the order, lie in the blind spot (docs/receptive_fields.png).
+        . . . . .        The receptive field of the whole network is a triangle that widens upwards. Earlier
+        . 1 1 1 .        pixels to the right of its edge are in the blind spot (docs/receptive_fields.png).
         . 1 # . .
 
-    With C > 1 channels, features are split into C groups (R, G, B) and the centre tap lets a group see
-    itself and those before it, so a channel is conditioned on the earlier channels of its own pixel
-    (`arlm.layers.masked_conv.raster_mask` draws it). A class label adds to the first layer.
+    With C > 1 channels, features are split into C groups (R, G, B). The centre tap connects a group to itself
+    and to earlier groups, so a channel is conditioned on the earlier channels of its own pixel (see
+    `arlm.layers.masked_conv.raster_mask`). The class label's embedding is added to the first layer.
 
     Args:
         spec: of shape (H, W, C).
@@ -61,7 +61,7 @@ class PixelCNN(PixelNetwork):
     Shapes: tokens (B, T), context (B, 1) or None -> logits (B, T, V), T <= H * W * C.
     """
 
-    blocks: Any  # nn.ModuleList does not tell what it holds
+    blocks: Any  # nn.ModuleList has no element type
 
     def __init__(
         self,
@@ -90,11 +90,10 @@ class PixelCNN(PixelNetwork):
     def build_program(self, program: Program) -> None:
         width, channels = self.width, self.groups
         image = program.image = program.feature_buffer(channels, left=3, right=3, rows=4)
-        first = program.feature_buffer(2 * width)  # what the first layer sees of the rows above
-        maps = program.feature_buffer(
-            width, left=1, right=1, count=self.depth
-        )  # inputs of the 3x3 layers
-        before = program.feature_buffer(width, count=self.depth)  # what these see of the row above
+        first = program.feature_buffer(2 * width)  # the first layer's sums over the rows above
+        # Inputs of the 3x3 layers, and the sums of these layers over the row above.
+        maps = program.feature_buffer(width, left=1, right=1, count=self.depth)
+        before = program.feature_buffer(width, count=self.depth)
         x, record_head = program.scratch(2 * width), self.head.build_program(program)
         rectified = [program.scratch(2 * width) for _ in self.blocks]
         inner = [program.scratch(width) for _ in self.blocks]
@@ -123,5 +122,5 @@ class PixelCNN(PixelNetwork):
         record_first(program, self.first, first.window(), bias)
         for index, block in enumerate(self.blocks):
             above = rearrange(block.conv.above(), "o i 1 k -> (k i) o")
-            row_bias, bias = before[index].window(), program.bias(block.conv.bias)
-            program.linear(maps[index].span(1, 1), above, row_bias, bias)
+            sums, bias = before[index].window(), program.bias(block.conv.bias)
+            program.linear(maps[index].span(1, 1), above, sums, bias)

@@ -1,4 +1,4 @@
-"""PixelCNN++: two streams at three resolutions with short cuts, and a mixture of logistics.
+"""PixelCNN++: two streams at three resolutions with skip connections, and a mixture of logistics.
 
 References:
     | PixelCNN++: Improving the PixelCNN with Discretized Logistic Mixture Likelihood and Other
@@ -33,23 +33,23 @@ from arlm.programs.program import Opcode, Program
 
 
 class PixelCNNPlusPlus(MixturePixelNetwork):
-    """Up through `depth` layers at 1, 1/2 and 1/4 of the size, and back with short cuts.
+    """A U-Net of gated layers: up through 1, 1/2 and 1/4 of the size, and down with skip connections.
 
-    Stream `above` sees whole rows above a pixel; stream `left` sees what is above and to the left of it,
-    and reads `above`, so that nothing earlier is out of sight. Without weight normalisation and the
-    data-dependent initialisation that comes with it.
+    Stream `above` depends on the complete rows above a pixel. Stream `left` depends on pixels above and to the
+    left, and reads `above`, so that there is no blind spot. Unlike the paper's network, this one has
+    neither weight normalisation nor data-dependent initialisation.
 
     Args:
         spec: of shape (H, W, C).
         width: features of each stream.
-        depth: gated layers at each resolution on the way up; one more on the way down but at 1/4.
-        mixtures: logistics a pixel; 0 is a softmax over the levels of a single channel.
+        depth: gated layers at each resolution on the way up; one more on the way down, except at 1/4.
+        mixtures: number of logistics in a pixel's mixture; 0 is a softmax over the levels of a single channel.
         dropout: probability of zeroing a feature in a gated layer, in [0, 1).
 
     Shapes: tokens (B, T), context (B, 1) or None -> logits (B, T, V), T <= H * W * C.
     """
 
-    above_up: Any  # nn.ModuleList does not tell what it holds
+    above_up: Any  # nn.ModuleList has no element type
     above_down: Any
     above_shrink: Any
     above_grow: Any
@@ -93,23 +93,27 @@ class PixelCNNPlusPlus(MixturePixelNetwork):
     def features(self, image: Tensor, context: Tensor | None) -> Tensor:
         above = shift_down(self.above_start(image))
         left = shift_down(self.left_start_above(image)) + shift_right(self.left_start(image))
-        kept: list[list[tuple[Tensor, Tensor]]] = []
+        skips: list[list[tuple[Tensor, Tensor]]] = []  # for each level, outputs on the way up
         for level in range(3):
-            kept.append([(above, left)])
-            for up, side in zip(self.above_up[level], self.left_up[level], strict=True):
-                above = up(above, None, context)
-                left = side(left, above, context)
-                kept[level].append((above, left))
+            skips.append([(above, left)])
+            for above_layer, left_layer in zip(
+                self.above_up[level], self.left_up[level], strict=True
+            ):
+                above = above_layer(above, None, context)
+                left = left_layer(left, above, context)
+                skips[level].append((above, left))
             if level < 2:
                 above, left = self.above_shrink[level](above), self.left_shrink[level](left)
-        above, left = kept[2].pop()
+        above, left = skips[2].pop()
         for level in (2, 1, 0):
-            for down, side in zip(self.above_down[level], self.left_down[level], strict=True):
-                short_above, short_left = kept[level].pop()
-                above = down(above, short_above, context)
-                left = side(left, torch.cat([above, short_left], dim=1), context)
+            for above_layer, left_layer in zip(
+                self.above_down[level], self.left_down[level], strict=True
+            ):
+                above_skip, left_skip = skips[level].pop()
+                above = above_layer(above, above_skip, context)
+                left = left_layer(left, torch.cat([above, left_skip], dim=1), context)
             if level:
-                size = kept[level - 1][0][0].shape[2:]
+                size = skips[level - 1][0][0].shape[2:]
                 above = self.above_grow[level - 1](above, size)
                 left = self.left_grow[level - 1](left, size)
         return self.out(F.elu(left))
@@ -118,20 +122,17 @@ class PixelCNNPlusPlus(MixturePixelNetwork):
         width = self.width
         image = program.image = program.feature_buffer(self.spec.shape[2], left=1, right=1, rows=3)
         above = AboveRow(self, program)
-        first = program.feature_buffer(
-            width
-        )  # what the rows above say to the first layer of the left stream
+        first = program.feature_buffer(width)  # the left stream's first layer over the rows above
         stacks = {
-            (level, way): LeftStack(layers[level], program, SCALES[level], width)
+            (level, direction): LeftStack(layers[level], program, SCALES[level], width)
             for level in range(3)
-            for way, layers in (("up", self.left_up), ("down", self.left_down))
+            for direction, layers in (("up", self.left_up), ("down", self.left_down))
         }
-        fine = [program.feature_buffer(width, left=1, step=s) for s in SCALES[:2]]  # what is shrunk
-        shrunk = [
-            program.feature_buffer(width, step=s) for s in SCALES[1:]
-        ]  # what is known of it a row before
-        coarse = [program.feature_buffer(width, step=s) for s in SCALES[1:]]  # what is grown
-        x, kept = program.scratch(width), []
+        # Inputs of the downsampling layers, their sums over the row above, and inputs of the upsampling layers.
+        fine = [program.feature_buffer(width, left=1, step=s) for s in SCALES[:2]]
+        shrunk = [program.feature_buffer(width, step=s) for s in SCALES[1:]]
+        coarse = [program.feature_buffer(width, step=s) for s in SCALES[1:]]
+        x, skips = program.scratch(width), []
         program.linear(image.window(2, 0), self.left_start.weight[:, :, 1, 0].T, x, first.window())
         for level, scale in enumerate(SCALES):
             program.phase = (scale, 0, 0)
@@ -139,14 +140,14 @@ class PixelCNNPlusPlus(MixturePixelNetwork):
                 source, base = fine[level - 1].window(2), shrunk[level - 1].window()
                 x = program.scratch(width)
                 program.linear(source, self.left_shrink[level - 1].here(), x, base)
-            kept.append([x, *stacks[level, "up"].record(x, None)])
-            x = kept[level][-1]
+            skips.append([x, *stacks[level, "up"].record(x, None)])
+            x = skips[level][-1]
             if level < 2:
                 program.add(Opcode.COPY, x, fine[level].window())
-        x = kept[2].pop()
+        x = skips[2].pop()
         for level in (2, 1, 0):
             program.phase = (SCALES[level], 0, 0)
-            x = stacks[level, "down"].record(x, kept[level])[-1]
+            x = stacks[level, "down"].record(x, skips[level])[-1]
             if level:
                 grow, source = self.left_grow[level - 1], coarse[level - 1].window()
                 program.add(Opcode.COPY, x, source)
@@ -161,22 +162,22 @@ class PixelCNNPlusPlus(MixturePixelNetwork):
 
         def before_row(workspace: Tensor, row: int) -> None:
             rows = shift_rows(image, workspace)
-            asides = above.run(workspace, row, rows)
-            side = self.left_start
-            seen = F.conv2d(rows[:, :, 1:, :-2], side.weight[:, :, :1], side.bias)
-            seen[:, :, :, 0] = 0  # shifted right: there is nothing left of the first column
+            contributions = above.run(workspace, row, rows)
+            start = self.left_start
+            sums = F.conv2d(rows[:, :, 1:, :-2], start.weight[:, :, :1], start.bias)
+            sums[:, :, :, 0] = 0  # as `shift_right` does
             if row:
-                start = self.left_start_above
-                seen = seen + F.conv2d(rows[:, :, 1:], start.weight, start.bias)
-            write_row(first, workspace, rearrange(seen, "b f 1 w -> 1 (b w) f"))
+                start_above = self.left_start_above
+                sums = sums + F.conv2d(rows[:, :, 1:], start_above.weight, start_above.bias)
+            write_row(first, workspace, rearrange(sums, "b f 1 w -> 1 (b w) f"))
             for level in range(2):
                 if row % SCALES[level + 1] == 0:
                     windows = above_windows(fine[level], workspace, 2)
                     even = windows.unflatten(1, (len(workspace), -1))[:, :, ::2].flatten(1, 2)
                     shrink = self.left_shrink[level]
                     write_row(shrunk[level], workspace, even @ shrink.above() + shrink.bias)
-            for (level, way), stack in stacks.items():
+            for (level, direction), stack in stacks.items():
                 if row % SCALES[level] == 0:
-                    stack.start_row(workspace, asides[level, way])
+                    stack.start_row(workspace, contributions[level, direction])
 
         program.before_row = before_row

@@ -1,4 +1,4 @@
-"""PixelRNN: an image scored by LSTMs that run along its rows, or along its diagonals.
+"""PixelRNN: LSTMs that run over the rows or the diagonals of an image.
 
 References:
     | Pixel Recurrent Neural Networks (van den Oord, Kalchbrenner, Kavukcuoglu, 2016), sections 3.1-3.3
@@ -28,12 +28,13 @@ from arlm.programs.program import FeatureBuffer, Opcode, Program, Slice
 class PixelRNN(PixelNetwork):
     """7x7 mask A, `depth` LSTM layers with residual and skip connections, two 1x1 layers, softmax.
 
-    Each layer takes 2h features to hidden states of h and back by a 1x1 layer of mask B; another 1x1
-    layer takes them to the head. A class label adds to the first layer.
+    An LSTM layer maps 2h features to h hidden features. One 1x1 layer of mask B maps these back to 2h for the
+    residual connection, another one for the skip connection to the head. The class label's embedding is added
+    to the first layer.
 
     Args:
         spec: of shape (H, W, C).
-        width: h, features of hidden states.
+        width: h, hidden features of an LSTM.
         depth: LSTM layers.
         head_width: features of the layer before the softmax.
         dropout: probability of zeroing a hidden feature, in [0, 1).
@@ -41,11 +42,11 @@ class PixelRNN(PixelNetwork):
     Shapes: tokens (B, T), context (B, 1) or None -> logits (B, T, V), T <= H * W * C.
     """
 
-    layers: Any  # nn.ModuleList does not tell what it holds
+    layers: Any  # nn.ModuleList has no element type
     ups: Any
     skips: Any
     kind: ClassVar[Any]
-    order: Tensor | None  # of the pixels, where it is not raster order
+    order: Tensor | None  # order in which the layers store the pixels; None for raster order
     complete: bool = False
     last: Any
 
@@ -87,20 +88,17 @@ class PixelRNN(PixelNetwork):
         return rearrange(y, "p b (c v) -> b (p c) v", c=self.groups)[:, : tokens.shape[1]]
 
     def _pixels(self, maps: Tensor, order: Tensor | None) -> Tensor:
-        """(B, f, H, W) -> (H * W, B, f) in the order of the layers."""
+        """(B, f, H, W) -> (H * W, B, f) in `order`."""
         x = rearrange(maps, "b f h w -> (h w) b f")
         return x if order is None else reorder(x, order)
 
     def build_program(self, program: Program) -> None:
         width, channels = self.width, self.groups
         image = program.image = program.feature_buffer(channels, left=3, right=3, rows=4)
-        first = program.feature_buffer(2 * width)  # what the first layer sees of the rows above
-        inputs = program.feature_buffer(
-            2 * width, left=1, count=self.depth + 1
-        )  # of the layers, and of the head
-        before = program.feature_buffer(
-            4 * width, count=self.depth
-        )  # gates, as far as the rows above decide
+        first = program.feature_buffer(2 * width)  # the first layer's sums over the rows above
+        # Inputs of the layers and of the head, and the gates' sums over the rows above.
+        inputs = program.feature_buffer(2 * width, left=1, count=self.depth + 1)
+        before = program.feature_buffer(4 * width, count=self.depth)
         states = program.feature_buffer(width, left=1, right=1, count=self.depth)
         cells = program.feature_buffer(width, left=1, count=self.depth)
         gates, skips = program.scratch(4 * width), program.scratch(2 * width)
@@ -136,17 +134,21 @@ class PixelRNN(PixelNetwork):
         states: FeatureBuffer,
         cells: FeatureBuffer,
     ) -> tuple[Callable[[int, Slice, Slice], None], Callable[[], None]]:
-        """How to record a layer's hidden state at the pixel, and what all layers do when a row begins."""
+        """Allocate the layers' own buffers; `before`, `states` and `cells` hold gate sums, hidden states and cells.
+
+        Returns: a function (layer, gates, hidden) that records a layer at the pixel, and one that records the
+        row stages of all layers.
+        """
 
 
 class RowLSTM(PixelRNN):
-    """Rows from top to bottom; a pixel sees the triangle above it. Arguments and shapes as `PixelRNN`."""
+    """LSTMs that run from row to row; the receptive field is the triangle above a pixel. Arguments as `PixelRNN`."""
 
     kind = RowLayer
 
     def build_layers(self, program, inputs, before, states, cells):
         width, layers = self.width, self.layers
-        kept = program.feature_buffer(width, count=self.depth)  # cells of the row above
+        cells_above = program.feature_buffer(width, count=self.depth)  # cells of the row above
         initial = torch.stack([layer.initial[0] for layer in layers])  # (depth, 2, h)
 
         def begin(workspace: Tensor) -> None:
@@ -158,32 +160,32 @@ class RowLSTM(PixelRNN):
         def record_cell(index: int, gates: Slice, hidden: Slice) -> None:
             current = program.current_group
             source = inputs[index].window(2, (program.group + 1) / program.groups)
-            known = current(before[index].window())
-            program.linear(source, current(layers[index].input.here()), current(gates), known)
-            cell, memory = current(cells[index].window()), current(kept[index].window())
-            program.add(Opcode.LSTM, current(gates), current(hidden), memory, c=cell)
+            base = current(before[index].window())
+            program.linear(source, current(layers[index].input.here()), current(gates), base)
+            cell, cell_above = current(cells[index].window()), current(cells_above[index].window())
+            program.add(Opcode.LSTM, current(gates), current(hidden), cell_above, c=cell)
             program.add(Opcode.COPY, current(hidden), current(states[index].window()))
 
         def record_rows() -> None:
             program.row_stage()
             for index, layer in enumerate(layers):
-                row_bias, bias = before[index].window(), program.bias(layer.input.bias)
-                program.linear(states[index].span(1, 1), layer.state.flatten(0, 1), row_bias, bias)
-                program.add(Opcode.COPY, cells[index].window(), kept[index].window())
+                total, bias = before[index].window(), program.bias(layer.input.bias)
+                program.linear(states[index].span(1, 1), layer.state.flatten(0, 1), total, bias)
+                program.add(Opcode.COPY, cells[index].window(), cells_above[index].window())
 
         return record_cell, record_rows
 
 
 class DiagonalBiLSTM(PixelRNN):
-    """Both diagonals; a pixel sees everything before it.
+    """LSTMs along the diagonals in both directions; the receptive field is all earlier pixels.
 
-    The right-to-left half of row i - 1 is added to row i. Since mask A hides a pixel from its own
-    features, in the paper's form no pixel left of the last columns ever sees the last pixel of the row
-    above. `complete` closes that gap: the right-to-left half also reads a 7x7 layer of mask B, and the
-    shift by a row keeps it from seeing the future.
+    Hidden states of the right-to-left direction in row i - 1 are added to those of row i. In the paper's
+    network, mask A hides a pixel from its own features, so the last pixel of the row above reaches only the
+    last columns. With `complete`, the right-to-left direction also reads a 7x7 layer of mask B. This is
+    causal because of the shift by one row.
 
     Args:
-        complete: read that layer too; False is the paper's form.
+        complete: add the layer of mask B; False is the paper's network.
 
     All other arguments and shapes as `PixelRNN`.
     """
@@ -207,15 +209,13 @@ class DiagonalBiLSTM(PixelRNN):
 
     def build_layers(self, program, inputs, before, states, cells):
         width, layers = self.width, self.layers
-        mirrored = program.feature_buffer(
-            width, right=1, count=self.depth
-        )  # right-to-left states, of the row above
+        # The right-to-left direction for the row above: states, cells, and gate sums before the scan.
+        mirrored = program.feature_buffer(width, right=1, count=self.depth)
         mirrored_cells = program.feature_buffer(width, right=1, count=self.depth)
-        sums = program.feature_buffer(
-            4 * width, count=self.depth
-        )  # gates of that half, but for what is scanned
+        sums = program.feature_buffer(4 * width, count=self.depth)
         more, mirrored_gates = program.feature_buffer(2 * width), program.scratch(4 * width)
-        here, above = torch.stack([layer.state for layer in layers]).unbind(2)  # (depth, 2, h, 4h)
+        # Recurrent weights within a row and from the row above, (depth, direction, h, 4h) each.
+        within_row, from_above = torch.stack([layer.state for layer in layers]).unbind(2)
         initial = torch.stack([layer.initial for layer in layers])  # (depth, direction, 2, h)
 
         def begin(workspace: Tensor) -> None:
@@ -227,50 +227,48 @@ class DiagonalBiLSTM(PixelRNN):
         program.initialisers.append(begin)
 
         def record_cell(index: int, gates: Slice, hidden: Slice) -> None:
-            current, first = (
-                program.current_group,
-                inputs[index].window(1, (program.group + 1) / program.groups),
-            )
+            current = program.current_group
+            source = inputs[index].window(1, (program.group + 1) / program.groups)
             left, left_cell = (m[index].window(2, 0) for m in (states, cells))
             program.linear(
-                left, current(here[index, 0]), current(gates), current(before[index].window())
+                left, current(within_row[index, 0]), current(gates), current(before[index].window())
             )
             program.linear(
-                first, current(layers[index].input.here()), current(gates), current(gates)
+                source, current(layers[index].input.here()), current(gates), current(gates)
             )
             state, cell = current(states[index].window()), current(cells[index].window())
             program.add(Opcode.LSTM, current(gates), state, current(left_cell), c=cell)
             program.add(Opcode.ADD, state, current(hidden), current(mirrored[index].window()))
 
         def record_rows() -> None:
-            """The right-to-left half of the row above, and what its left-to-right half says."""
+            """The right-to-left direction of the row above, then the gates' sums over the row above."""
             program.row_stage(after=1)
-            image, seen = program.image, more.window()
+            image, last = program.image, more.window()
             if self.complete:
                 kernels = rearrange(self.last.masked(), "o i r k -> r (k i) o")
                 for row, kernel in enumerate(kernels):
-                    base = seen if row else program.bias(self.last.bias)
-                    program.linear(image.span(3, 3, row), kernel, seen, base)
+                    base = last if row else program.bias(self.last.bias)
+                    program.linear(image.span(3, 3, row), kernel, last, base)
             for index, layer in enumerate(layers):
                 total, weight = sums[index].window(), layer.mirror.weight.T
                 program.linear(
                     inputs[index].window(), weight, total, program.bias(layer.mirror.bias)
                 )
                 if self.complete:
-                    program.linear(seen, weight, total, total)
-                program.linear(mirrored[index].window(), above[index, 1], total, total)
+                    program.linear(last, weight, total, total)
+                program.linear(mirrored[index].window(), from_above[index, 1], total, total)
             program.row_stage(scan=True, after=1)
             for index in range(self.depth):
                 right, right_cell = (m[index].span(-1, 1) for m in (mirrored, mirrored_cells))
                 total, gates = sums[index].window(), mirrored_gates
-                program.linear(right, here[index, 1], gates, total)
+                program.linear(right, within_row[index, 1], gates, total)
                 new = [m[index].window() for m in (mirrored, mirrored_cells)]
                 for group in range(program.groups):
                     pieces = [program.group_slice(p, group) for p in (gates, right_cell, *new)]
                     program.add(Opcode.LSTM, pieces[0], pieces[2], pieces[1], c=pieces[3])
             program.row_stage()
             for index, layer in enumerate(layers):
-                row_bias, bias = before[index].window(), program.bias(layer.input.bias)
-                program.linear(states[index].window(), above[index, 0], row_bias, bias)
+                total, bias = before[index].window(), program.bias(layer.input.bias)
+                program.linear(states[index].window(), from_above[index, 0], total, bias)
 
         return record_cell, record_rows

@@ -1,4 +1,4 @@
-"""PixelSNAIL: causal convolutions for what is near, causal attention for what is far.
+"""PixelSNAIL: causal convolutions for near pixels, causal attention for far ones.
 
 References:
     | PixelSNAIL: An Improved Autoregressive Generative Model (Chen, Mishra, Rohaninejad, Abbeel, 2018)
@@ -29,8 +29,8 @@ from arlm.programs.program import Opcode, Program
 def strictly_causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(d)) v over earlier positions only; zeros for the first, which has none.
 
-    Position t asks with q[t] among k[: t]: all but the first query, all but the last key, and then the
-    ordinary causal mask. No row is fully masked, so none can turn uniform.
+    Query q[t] attends to k[: t]. Without the first query and the last key, this is the ordinary causal mask, and
+    no query is fully masked.
 
     Shapes: (B, T, d), (B, T, d), (B, T, e) -> (B, T, e), d <= e.
     """
@@ -44,7 +44,7 @@ def strictly_causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 class GatedResidual(nn.Module):
-    """x + a * sigmoid(b), [a, b] = 2x2(elu(2x2(elu(x)))) plus the label."""
+    """x + a * sigmoid(b), [a, b] = 2x2(elu(2x2(elu(x)))) plus the label's embedding."""
 
     def __init__(self, width: int, dropout: float, spec: Spec) -> None:
         super().__init__()
@@ -59,10 +59,10 @@ class GatedResidual(nn.Module):
 
 
 class Block(ConstantBuffers):
-    """Residual layers, attention over all earlier pixels, and both together (figure 5 of the paper).
+    """Residual layers, then attention over all earlier pixels, then a layer that combines both (figure 5 of the paper).
 
-    Queries see features and place; keys and values see the image at their own pixel too, which the
-    strict mask allows.
+    Queries are computed from features and coordinates; keys and values also from the image at their own pixel,
+    which is causal because attention excludes the current pixel.
     """
 
     coordinates: Tensor  # (H * W, 2)
@@ -109,14 +109,14 @@ class Block(ConstantBuffers):
             + self.memory_coordinates(self.coordinates)
             + self.memory_image(values)
         )
-        seen = strictly_causal_attention(query, *memory.split(self.sizes, dim=-1))
-        seen = rearrange(seen, "b (h w) f -> b f h w", h=x.shape[2])
+        read = strictly_causal_attention(query, *memory.split(self.sizes, dim=-1))
+        read = rearrange(read, "b (h w) f -> b f h w", h=x.shape[2])
         near = F.elu(self.from_residual(F.elu(y)))
-        far = F.elu(self.from_attention(F.elu(seen)))
+        far = F.elu(self.from_attention(F.elu(read)))
         return x + F.elu(self.out(F.elu(near + far)))
 
     def biases(self) -> Tensor:
-        """What the coordinates of each pixel add to its query, key and value, (H * W, their sizes)."""
+        """Contribution of each pixel's coordinates, and the bias, to query, key and value, (H * W, sum of sizes)."""
         query = self.query_coordinates(self.coordinates) + self.query.bias
         memory = self.memory_coordinates(self.coordinates) + self.memory.bias
         return torch.cat([query, memory], dim=1)
@@ -130,14 +130,14 @@ class PixelSNAIL(MixturePixelNetwork):
         width: features.
         depth: blocks.
         residuals: residual layers in a block.
-        key_width, value_width: features of attention's keys and values; keys are not the wider.
-        mixtures: logistics a pixel; 0 is a softmax over the levels of a single channel.
+        key_width, value_width: features of attention's keys and values, key_width <= value_width.
+        mixtures: number of logistics in a pixel's mixture; 0 is a softmax over the levels of a single channel.
         dropout: probability of zeroing a feature in a residual layer, in [0, 1).
 
     Shapes: tokens (B, T), context (B, 1) or None -> logits (B, T, V), T <= H * W * C.
     """
 
-    blocks: Any  # nn.ModuleList does not tell what it holds
+    blocks: Any  # nn.ModuleList has no element type
 
     def __init__(
         self,
@@ -174,20 +174,17 @@ class PixelSNAIL(MixturePixelNetwork):
     def build_program(self, program: Program) -> None:
         width, depth, channels = self.width, self.depth, self.spec.shape[2]
         image = program.image = program.feature_buffer(channels, left=3, right=3, rows=4)
-        first = program.feature_buffer(width)  # what the first layer sees of the rows above
+        first = program.feature_buffer(width)  # the first layer's sums over the rows above
         layers = [layer for block in self.blocks for layer in block.residuals]
-        ones = program.feature_buffer(width, left=1, count=len(layers))  # inputs of the 2x2 layers
+        # Inputs of the two 2x2 layers of each residual layer, and the sums of these over the row above.
+        ones = program.feature_buffer(width, left=1, count=len(layers))
         twos = program.feature_buffer(width, left=1, count=len(layers))
-        before_ones = program.feature_buffer(
-            width, count=len(layers)
-        )  # what these see of the row above
+        before_ones = program.feature_buffer(width, count=len(layers))
         before_twos = program.feature_buffer(2 * width, count=len(layers))
-        asked = self.key_width
-        kept = self.key_width + self.value_width
-        position_biases = program.feature_buffer(
-            asked + kept, count=depth
-        )  # of query, key and value
-        memories = program.history(kept, count=depth)
+        key_width, memory_width = self.key_width, self.key_width + self.value_width
+        # `Block.biases` of the row's pixels: for the query, then for key and value.
+        position_biases = program.feature_buffer(key_width + memory_width, count=depth)
+        memories = program.history(memory_width, count=depth)
         x = program.scratch(width)
         program.linear(image.window(4, 0), self.first.here(), x, first.window())
         index = 0
@@ -206,17 +203,18 @@ class PixelSNAIL(MixturePixelNetwork):
                 new = program.scratch(width)
                 program.add(Opcode.GATE, gates, new, y)
                 y, index = new, index + 1
-            # The pixel before this one is known now, and its key and value with it.
+            # The previous pixel has been drawn by now; its intensities complete its key and value.
             last, memory = memories[number].before, memories[number].here
             program.linear(image.window(2, 0), block.memory_image.weight.T, last, last)
             bias, query, read = (
                 position_biases[number].window(),
-                program.scratch(asked),
-                program.scratch(kept - asked),
+                program.scratch(key_width),
+                program.scratch(self.value_width),
             )
-            program.linear(y, block.query.weight.T, query, bias.part(0, asked))
-            program.linear(y, block.memory.weight.T, memory, bias.part(asked, kept))
-            keys, values = memory.part(0, asked), memory.part(asked, kept - asked)
+            program.linear(y, block.query.weight.T, query, bias.part(0, key_width))
+            base = bias.part(key_width, memory_width)
+            program.linear(y, block.memory.weight.T, memory, base)
+            keys, values = memory.part(0, key_width), memory.part(key_width, self.value_width)
             program.add(Opcode.ATTEND, query, read, keys, c=values)
             near, far = program.scratch(width), program.scratch(width)
             for source, layer, target in (
@@ -244,18 +242,18 @@ class PixelSNAIL(MixturePixelNetwork):
         program.row_stage()
         record_first(program, self.first, first.window(), program.bias(self.first.bias))
         for index, layer in enumerate(layers):
-            row_bias, bias = before_ones[index].window(), program.bias(layer.first.bias)
-            program.linear(ones[index].span(1, 0), layer.first.above(), row_bias, bias)
-            row_bias = before_twos[index].window()
+            sums, bias = before_ones[index].window(), program.bias(layer.first.bias)
+            program.linear(ones[index].span(1, 0), layer.first.above(), sums, bias)
+            sums = before_twos[index].window()
             bias = program.bias(layer.second.bias, layer.label.vector)
-            program.linear(twos[index].span(1, 0), layer.second.above(), row_bias, bias)
+            program.linear(twos[index].span(1, 0), layer.second.above(), sums, bias)
         position_table = torch.stack(
             [block.biases() for block in self.blocks]
-        )  # (depth, H * W, all sizes)
+        )  # (depth, H * W, sizes)
         columns = program.width
 
         def before_row(workspace: Tensor, row: int) -> None:
-            if row:  # the last pixel of the row above is known now, and its key and value with it
+            if row:  # complete key and value of the last pixel of the row above
                 pixel = image.view(workspace)[:, 0, -1, 2 + columns]
                 for memory, block in zip(memories, self.blocks, strict=True):
                     newest = memory.before.at(workspace, row)

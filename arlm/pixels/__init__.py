@@ -1,1 +1,1 @@
-"""What pixel networks share: their base class, heads, feature buffers, two streams, the mixture of logistics."""
+"""Shared parts of pixel networks: base class, heads, two streams, mixture of logistics."""

@@ -1,4 +1,4 @@
-"""The base class of pixel networks: images in, logits out, and sampling pixel by pixel from a program."""
+"""The base class of pixel networks: logits for whole images, and sampling pixel by pixel with a program."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from arlm.states import State
 
 @dataclass(frozen=True)
 class PixelState(State):
-    """The workspace of a program after some pixels. All rows are at the same position."""
+    """The workspace of a program in the middle of an image. All rows of the batch are at the same position."""
 
     shared: ClassVar[frozenset[str]] = frozenset({"program", "position", "backend"})
 
     workspace: Tensor  # (B, N), laid out by the program
-    position: int  # tokens taken in
+    position: int  # number of tokens already written
     program: Program
     backend: TorchBackend | NativeBackend | None = field(default=None, compare=False)
 
@@ -42,13 +42,13 @@ class PixelNetwork(Autoregressor):
     """A network over images (H, W, C) that computes features pixel by pixel.
 
     A subclass writes `forward` with `image` and `logits`, and for fast sampling `build_program`. Features are
-    split into `groups` of channels: C where R, G and B see one another in this order, 1 where a pixel's
-    channels are scored together.
+    split into `groups`: C groups if a channel is conditioned on the earlier channels of its pixel, 1 group if
+    all channels of a pixel are scored together.
 
     Args:
-        spec: of shape (H, W, C), with a class label as context or without.
+        spec: of shape (H, W, C); its context is a class label or None.
         grouped: split features into C groups.
-        widths: sizes of feature maps, which must divide into the groups.
+        widths: sizes of feature maps, which must be divisible by the number of groups.
     """
 
     uses_context = True
@@ -67,13 +67,13 @@ class PixelNetwork(Autoregressor):
         for argument, width in widths.items():
             if width % self.groups:
                 raise UserError(
-                    f"model.net.{argument}: {width} features do not divide into {self.groups} "
+                    f"model.net.{argument}: {width} features are not divisible by {self.groups} "
                     f"channel groups; choose {-(-width // self.groups) * self.groups}"
                 )
         self.embed = Intensity(spec.vocab_size)
 
     def image(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, T), T up to the whole image -> intensities (B, C, H, W), zeros where no token is given."""
+        """Tokens (B, T), T <= H * W * C -> intensities (B, C, H, W), zeros for missing tokens."""
         height, width, channels = self.spec.shape
         values = F.pad(self.embed(tokens), (0, self.spec.length - tokens.shape[1]))
         return rearrange(values, "b (h w c) -> b c h w", h=height, w=width, c=channels)
@@ -84,9 +84,9 @@ class PixelNetwork(Autoregressor):
         return rearrange(maps, "b (c v) h w -> b (h w c) v", c=channels)[:, :length]
 
     def build_program(self, program: Program) -> None:
-        """Record the network at one pixel, with masks and weights folded; for fast sampling only.
+        """Record the computation at one pixel for fast sampling, with masked weights.
 
-        Sets `program.image` (with as many rows as the first layer reads) and `program.out`; may set
+        Sets `program.image` (with as many rows as the kernel of the first layer) and `program.out`; may set
         `program.before_row`.
         """
         raise NotImplementedError
@@ -121,7 +121,7 @@ class PixelNetwork(Autoregressor):
         return torch.stack(scores, dim=1), state
 
     def _backend(self, program: Program, workspace: Tensor) -> TorchBackend | NativeBackend:
-        """Machine code where it is available, else torch."""
+        """The native backend if it is available, else the torch backend."""
         native = is_available(workspace.dtype, workspace.device)
         return (NativeBackend if native else TorchBackend)(program, workspace)
 
@@ -156,9 +156,9 @@ class PixelNetwork(Autoregressor):
         context: Tensor | None,
         progress: Callable[[int], object],
     ) -> tuple[Tensor, Tensor] | None:
-        """Draw whole images, an image row at a time, in machine code.
+        """Draw whole images with the native backend, one call for each image row.
 
-        See `arlm.sampling.generate.SamplesRows`; None where the native backend is not available.
+        See `arlm.sampling.generate.SamplesRows`; returns None if the native backend is not available.
         """
         if not self.logits_in_program or forced.shape[1] != self.spec.length:
             return None
@@ -172,17 +172,17 @@ class PixelNetwork(Autoregressor):
         height, width, channels = self.spec.shape
         tokens, log_prob = forced.clone(), []
         for row in range(height):
-            here = slice(row * width * channels, (row + 1) * width * channels)
+            image_row = slice(row * width * channels, (row + 1) * width * channels)
             if row and state.program.before_row is not None:
                 state.program.before_row(state.workspace, row)
-            drawn = tokens[:, here].contiguous()
+            drawn = tokens[:, image_row].contiguous()
             scores = logits.new_empty(*drawn.shape, self.spec.vocab_size)
-            state.backend.sample_row(row, self.embed.values, noise[:, here], drawn, scores)
-            tokens[:, here] = drawn
+            state.backend.sample_row(row, self.embed.values, noise[:, image_row], drawn, scores)
+            tokens[:, image_row] = drawn
             log_prob.append(token_log_prob(scores, drawn).double())
             progress(width * channels)
         return tokens, torch.cat(log_prob, dim=1)
 
     def read_logits(self, program: Program, workspace: Tensor, column: int, channel: int) -> Tensor:
-        """Logits (B, V) of a channel, from what the program wrote to `out`."""
+        """Logits (B, V) of a channel, from the slice `out` of the workspace."""
         return program.out.at(workspace).clone()

@@ -1,4 +1,4 @@
-"""The last two layers of a pixel network, and program entries that several networks share."""
+"""The last two layers of a pixel network, and parts of programs that several networks share."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Head(nn.Module):
         return self.out(F.relu(self.hidden(F.relu(x))))
 
     def at_pixels(self, x: Tensor) -> Tensor:
-        """The same for features in the last axis, (..., features) -> (..., C * V)."""
+        """`forward` for features in the last axis, (..., features) -> (..., C * V)."""
         return self.out.at_pixels(F.relu(self.hidden.at_pixels(F.relu(x))))
 
     def build_program(self, program: Program) -> Callable[[Slice], None]:
-        """Allocate the head's features. Returns a function that records the head for the current group."""
+        """Allocate the head's slices. Returns a function that records the head for the current channel group."""
         width, features = self.hidden.weight.shape[:2]
         rectified, hidden = program.scratch(features), program.scratch(width)
         program.out = program.scratch(len(self.out.bias) // program.groups)
@@ -50,7 +50,7 @@ class Head(nn.Module):
 
 
 def record_first(program: Program, layer: MaskedConv2d, out: Slice, bias: Slice) -> None:
-    """Record, for the beginning of a row: shift the image up, and apply the first layer to the rows above."""
+    """Record a row stage: shift the image up by one row, and apply the first layer's taps in the rows above."""
     image, kernels = program.image, layer.above()
     program.shift_up(image)
     for row in range(image.rows - 1):
@@ -66,6 +66,6 @@ def write_row(buffer: FeatureBuffer, workspace: Tensor, features: Tensor) -> Non
 
 
 def dense(layer: MaskedConv2d | nn.Conv2d) -> Tensor:
-    """Bias and weight that a layer applies at the pixel itself, (1 + in, out)."""
+    """Bias and weight of a 1x1 layer as one matrix, (1 + in, out), bias first."""
     weight = layer.here() if isinstance(layer, MaskedConv2d) else layer.weight.flatten(1).T
     return torch.cat([layer.bias[None], weight])  # type: ignore[index]

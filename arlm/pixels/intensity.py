@@ -1,4 +1,4 @@
-"""Pixel levels as numbers that a convolution can read."""
+"""Pixel levels as inputs of a convolution."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Discretised mixture of logistics: the levels of a pixel's channels as slices of smooth densities.
+"""Discretised mixture of logistics: the probability of a level is the integral of a density over an interval.
 
 References:
     | PixelCNN++ (Salimans, Karpathy, Chen, Kingma, 2017), sections 2.1-2.2
@@ -20,11 +20,11 @@ from arlm.errors import UserError, require
 from arlm.pixels.base import PixelNetwork
 from arlm.programs.program import Program
 
-LOG_SCALES = (-7.0, 7.0)  # beyond these a logistic is a spike or flat
+LOG_SCALES = (-7.0, 7.0)  # log scales are clamped to this range
 
 
 def parameter_count(mixtures: int, channels: int) -> int:
-    """Numbers a pixel needs: weights, means and scales, and how each channel's mean follows earlier ones."""
+    """Number of parameters of a pixel: weights, means, scales, and slopes of means on earlier channels."""
     return mixtures * (1 + 2 * channels + channels * (channels - 1) // 2)
 
 
@@ -32,17 +32,17 @@ class Mixture(NamedTuple):
     """K logistics for each of C channels, which share their weights."""
 
     log_weight: Tensor  # (..., K)
-    mean: Tensor  # (..., C, K), before what earlier channels add
+    mean: Tensor  # (..., C, K), without the contribution of earlier channels
     log_scale: Tensor  # (..., C, K)
     slope: Tensor  # (..., C (C - 1) / 2, K), in (-1, 1): G from R, B from R, B from G
 
     @classmethod
     def read(cls, numbers: Tensor, channels: int) -> Mixture:
-        """From a network's output (..., `parameter_count`), in float32 or better."""
+        """Split a network's output (..., `parameter_count`), converted to float32 or better."""
         numbers = numbers.to(torch.promote_types(numbers.dtype, torch.float32))
         slopes = channels * (channels - 1) // 2
-        whole = numbers.unflatten(-1, (1 + 2 * channels + slopes, -1))
-        weight, mean, scale, slope = whole.split([1, channels, channels, slopes], dim=-2)
+        parameters = numbers.unflatten(-1, (1 + 2 * channels + slopes, -1))
+        weight, mean, scale, slope = parameters.split([1, channels, channels, slopes], dim=-2)
         return cls(
             weight.squeeze(-2).log_softmax(-1),
             mean,
@@ -51,37 +51,38 @@ class Mixture(NamedTuple):
         )
 
     def mean_of(self, channel: int, values: Tensor) -> Tensor:
-        """Mean of a channel (..., K), given the intensities (..., C) of those before it."""
+        """Mean of a channel (..., K), given the intensities (..., C) of the earlier channels."""
         first = channel * (channel - 1) // 2
         slopes = self.slope[..., first : first + channel, :]
         return self.mean[..., channel, :] + (slopes * values[..., :channel, None]).sum(-2)
 
     def log_mass(self, channel: int, mean: Tensor, value: Tensor, levels: int) -> Tensor:
-        """log P(channel = value) under each logistic: its density's share between two half steps.
+        """log P(channel = value) under each logistic: its density integrated over value +- half a step.
 
-        sigmoid(p) - sigmoid(m) = sigmoid(p) sigmoid(-m) (1 - exp(m - p)) keeps all digits in the tails.
+        With p and m the standardised upper and lower bounds, the difference of the CDFs is computed as
+        sigmoid(p) - sigmoid(m) = sigmoid(p) sigmoid(-m) (1 - exp(m - p)), which is accurate in the tails.
 
         Args:
             mean: (..., K).
-            value: (..., 1) intensities in [-1, 1]; the outermost levels take the tails.
+            value: (..., 1) intensities in [-1, 1]; the lowest and highest levels include the tails.
             levels: V.
 
         Returns: (..., K).
         """
         half = 1 / (levels - 1)
         log_scale = self.log_scale[..., channel, :]
-        precise = torch.exp(-log_scale)
-        above, below = (value + half - mean) * precise, (value - half - mean) * precise
+        inverse_scale = torch.exp(-log_scale)
+        upper, lower = (value + half - mean) * inverse_scale, (value - half - mean) * inverse_scale
         lowest, highest = value < half - 1, value > 1 - half
-        slice_ = torch.log(-torch.expm1(-2 * half * precise))
+        log_factor = torch.log(-torch.expm1(-2 * half * inverse_scale))  # log(1 - exp(m - p))
         return (
-            torch.where(highest, 0.0, F.logsigmoid(above))
-            + torch.where(lowest, 0.0, F.logsigmoid(-below))
-            + torch.where(lowest | highest, 0.0, slice_)
+            torch.where(highest, 0.0, F.logsigmoid(upper))
+            + torch.where(lowest, 0.0, F.logsigmoid(-lower))
+            + torch.where(lowest | highest, 0.0, log_factor)
         )
 
     def log_prob(self, values: Tensor, levels: int) -> Tensor:
-        """log P of each channel given those before it, (..., C), without a table of all levels."""
+        """log P of each channel given the earlier ones, (..., C), without logits of all levels."""
         weight, scores = self.log_weight, []
         for channel in range(values.shape[-1]):
             mean = self.mean_of(channel, values)
@@ -92,7 +93,7 @@ class Mixture(NamedTuple):
         return torch.cat(scores, dim=-1)
 
     def logits(self, channel: int, values: Tensor, levels: Tensor) -> Tensor:
-        """log P of all levels of one channel, (..., V), given the intensities of those before it.
+        """log P of all levels of one channel, (..., V), given the intensities of earlier channels.
 
         Args:
             levels: (V,) intensities.
@@ -109,10 +110,10 @@ class Mixture(NamedTuple):
 
 
 class MixturePixelNetwork(PixelNetwork):
-    """A network that scores a pixel's channels together, by a mixture of logistics.
+    """A network that scores all channels of a pixel together by a mixture of logistics.
 
-    With `mixtures` 0 it scores one channel by a softmax over V levels instead. A subclass writes
-    `features`, with `outputs` maps.
+    With `mixtures` 0 it scores a single channel by a softmax over V levels instead. A subclass writes
+    `features`, which returns `outputs` feature maps.
     """
 
     mixtures: int
@@ -122,20 +123,20 @@ class MixturePixelNetwork(PixelNetwork):
         require(mixtures >= 0, "model.net.mixtures", mixtures, "choose 0 for a softmax, or more")
         if not mixtures and spec.shape[2] > 1:
             raise UserError(
-                f"model.net.mixtures: 0 is a softmax for one channel, and the data has "
+                f"model.net.mixtures: 0 is a softmax for one channel, but the data has "
                 f"{spec.shape[2]}; choose 10"
             )
         self.mixtures, self.logits_in_program = mixtures, not mixtures
 
     @property
     def outputs(self) -> int:
-        """Feature maps that a mixture, or the softmax, is read from."""
+        """Number of feature maps that parametrise the mixture or the softmax."""
         channels = self.spec.shape[2]
         return parameter_count(self.mixtures, channels) if self.mixtures else self.spec.vocab_size
 
     @abstractmethod
     def features(self, image: Tensor, context: Tensor | None) -> Tensor:
-        """(B, outputs, H, W) from pixels before each pixel."""
+        """Outputs (B, outputs, H, W); those at a pixel depend on earlier pixels only."""
 
     def forward(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
         numbers, values = self._pixels(tokens, context)

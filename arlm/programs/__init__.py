@@ -1,7 +1,7 @@
-"""One decoding step written down as a list of operations on a workspace, and the backends that run it.
+"""A decoding step recorded as a list of operations on a workspace, and the backends that run it.
 
-A network that samples pixel by pixel would spend most of its time in Python. Instead it writes its step down
-once, as a program, when sampling starts:
+A network that samples pixel by pixel in Python would spend most of its time in the interpreter. Instead it
+records its decoding step once, as a program, when sampling starts:
 
     network.build_program(program)          weights are masked and folded here, once
         |
@@ -20,7 +20,7 @@ once, as a program, when sampling starts:
     backend   TorchBackend: one bound torch call for each operation, on any device
               NativeBackend: machine code by numba, float32 on a CPU, the same results to rounding
 
-Nothing that was computed for an earlier pixel is computed again: feature buffers keep what later pixels read.
+Features of earlier pixels are not recomputed: feature buffers keep those that later pixels read.
 `arlm.pixels` is the first user of programs.
 
 References:

@@ -1,9 +1,18 @@
-"""Plays a tape as machine code, where numba is installed (`pip install arlm[native]`).
+"""Runs a program as machine code, where numba is installed (`pip install arlm[native]`).
 
-A small network at one pixel is a hundred tiny products; called from Python, each costs more than its
-arithmetic. Here one compiled function reads the tape as a table of numbers and runs it, for every network
-alike, so nothing is compiled for a network and no compiler is needed. `roll` draws a whole row of pixels
-in one call. `arlm.programs.torch_backend` is the form that it must agree with.
+At one pixel, a small network is a hundred tiny products, and a call from Python costs more than the
+arithmetic of each. Here one compiled function interprets the program, given as a table of integers:
+
+    one row for each operation     [opcode, phase (3), start of its weight, a (5), b (5), c (5), out (5)]
+    a, b, c, out                   base, size, right, down and step of a `Slice`; base -1 for None
+
+It is the same function for all networks, so no network needs a compilation of its own. With three or more
+images, each image is a SIMD lane, and one instruction processes the same number of 16 images:
+
+    workspace in memory, 1 or 2 images     all numbers of image 0, all numbers of image 1
+    3 images or more                       number 0 of every image, number 1 of every image, ...
+
+The results agree with those of `arlm.programs.torch_backend` up to rounding.
 """
 
 from __future__ import annotations
@@ -22,41 +31,45 @@ from torch import Tensor
 from arlm.programs.program import Operation, Program, Slice
 
 INSTALLED = importlib.util.find_spec("numba") is not None
-WIDE = 16  # lanes that one instruction serves
-SIDE_BY_SIDE = 3  # images from which numbers lie lane by lane
+SIMD_WIDTH = 16  # lanes that one instruction processes
+MIN_LANES = 3  # images in the smallest batch that is stored as lanes
 
 
 def is_available(dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether to play tapes natively: float32 on a CPU, unless the environment says ARLM_NATIVE=0."""
+    """Whether programs can run as machine code: float32 on a CPU with numba, and ARLM_NATIVE is not 0."""
     fits = device.type == "cpu" and dtype == torch.float32
     return fits and INSTALLED and os.environ.get("ARLM_NATIVE") != "0"
 
 
 def side_by_side(workspace: Tensor) -> Tensor:
-    """The same (B, size) numbers; those of several images lane by lane in memory, up to a full width."""
+    """Bring a workspace (B, size) into the memory layout of this backend; lanes are padded to full SIMD width."""
     batch = len(workspace)
-    if batch < SIDE_BY_SIDE:
+    if batch < MIN_LANES:
         return workspace.contiguous()
-    memory = workspace.new_zeros(workspace.shape[1], -(-batch // WIDE) * WIDE)
+    memory = workspace.new_zeros(workspace.shape[1], -(-batch // SIMD_WIDTH) * SIMD_WIDTH)
     memory[:, :batch] = workspace.T
     return memory.T[:batch]
 
 
 def compiled() -> Any:
-    """The compiled half. numba, imported only now, keeps its code by the age of one file."""
+    """Import `native_code`, and numba with it, which is slow, only when it is needed.
+
+    numba recompiles a function only if its own file has changed, so native_code.py is marked as changed when
+    native_math.py is newer.
+    """
     paths = [Path(__file__).with_name(f"native_{part}.py") for part in ("code", "math")]
-    code, parts = (path.stat().st_mtime for path in paths)
-    if parts > code and os.access(paths[0], os.W_OK):
-        paths[0].touch()  # what it is made of has changed since
+    code, math = (path.stat().st_mtime for path in paths)
+    if math > code and os.access(paths[0], os.W_OK):
+        paths[0].touch()
     return importlib.import_module("arlm.programs.native_code")
 
 
 class NativeBackend:
-    """As `arlm.programs.torch_backend.Player`, on one arena (B, size) float32 from `side_by_side`."""
+    """Runs a program on a workspace (B, size) float32 from `side_by_side`."""
 
     def __init__(self, program: Program, workspace: Tensor) -> None:
         native_code = compiled()
-        assert native_code.WIDE == WIDE
+        assert native_code.SIMD_WIDTH == SIMD_WIDTH
         self.code, self.program, self.rows = native_code, program, len(workspace)
         self.lanes = workspace.stride(1)
         images = 1 if self.lanes > 1 else self.rows
@@ -78,28 +91,28 @@ class NativeBackend:
         self.scores = np.empty(program.height * program.width, np.float32)
 
     def start_row(self, row: int) -> None:
-        """What the rows above say to a new row."""
-        table, place = self.tables[-1], (row, self.program.width, self.lanes)
-        self.code.start_row(self.memory, table, self.stages, self.weights, self.scores, *place)
+        """Run the stages of a new image row, which compute everything that depends on finished rows only."""
+        table, sizes = self.tables[-1], (self.program.width, self.lanes)
+        self.code.start_row(self.memory, table, self.stages, self.weights, self.scores, row, *sizes)
 
     def run(self, row: int, column: int, group: int) -> None:
         """Compute one group of features at pixel (row, column)."""
         table = self.tables[group, : self.counts[group]]
-        place = (row, column, self.program.width, self.lanes)
-        self.code.run_pixel(self.memory, table, self.weights, self.scores, *place)
+        sizes = (self.program.width, self.lanes)
+        self.code.run_pixel(self.memory, table, self.weights, self.scores, row, column, *sizes)
 
     def sample_row(
         self, row: int, values: Tensor, noise: Tensor, tokens: Tensor, logits: Tensor
     ) -> None:
-        """Draw the pixels of a row from the logits that the tape leaves, each seeing those before it.
+        """Draw the pixels of an image row one after the other, each from the logits that the program computes.
 
-        Threads, as many as torch has, share out the batch.
+        The batch is divided among as many threads as torch uses.
 
         Args:
             values: (V,) intensities.
             noise: (B, W * C) float64 in [0, 1).
-            tokens: (B, W * C) int64, -1 where one is to be drawn; is filled.
-            logits: (B, W * C, V) float32, is filled.
+            tokens: (B, W * C) int64, -1 where a token is to be drawn; written in place.
+            logits: (B, W * C, V) float32; written in place.
         """
         program, slot = self.program, self.program.image.window()
         sizes = (
@@ -114,39 +127,39 @@ class NativeBackend:
         uniform, drawn, scored = noise.contiguous().numpy(), tokens.numpy(), logits.numpy()
         level = values.to(torch.float32).numpy()
 
-        def some(part: tuple[int, int]) -> None:
-            first, last = part
+        def sample_part(bounds: tuple[int, int]) -> None:
+            first, last = bounds
             rows = slice(None) if self.lanes > 1 else slice(first, last)
-            lanes = (self.lanes, *(part if self.lanes > 1 else (0, 1)))
+            lanes = (self.lanes, *(bounds if self.lanes > 1 else (0, 1)))
             tables = (self.tables, self.counts, self.stages)
-            fixed = (*tables, self.weights, np.empty_like(self.scores))
+            inputs = (*tables, self.weights, np.empty_like(self.scores))
             own = (uniform[rows], drawn[rows], scored[rows])
             memory = self.memory if self.lanes > 1 else self.memory[rows]
-            self.code.sample_row(memory, *fixed, row, shape, level, np.array(lanes), *own)
+            self.code.sample_row(memory, *inputs, row, shape, level, np.array(lanes), *own)
 
-        count, unit = (self.lanes, WIDE) if self.lanes > 1 else (self.rows, 1)
+        count, unit = (self.lanes, SIMD_WIDTH) if self.lanes > 1 else (self.rows, 1)
         each = -(-count // unit // torch.get_num_threads()) * unit
         parts = [(n, min(n + each, count)) for n in range(0, count, each)]
         if len(parts) == 1:
-            some(parts[0])
+            sample_part(parts[0])
             return
         with ThreadPoolExecutor(len(parts)) as pool:
-            list(pool.map(some, parts))
+            list(pool.map(sample_part, parts))
 
 
 def _packed(weight: Tensor) -> Tensor:
-    """Weights (in, out) in the order in which lanes read them: four outputs at a time, then single ones."""
+    """Weights (in, out) in the order in which `linear_lanes` reads them: groups of four outputs, then single ones."""
     fours = weight.shape[1] // 4 * 4
     groups = weight[:, :fours].unflatten(1, (-1, 4)).transpose(0, 1)
     return torch.cat([groups.flatten(), weight[:, fours:].T.flatten()])
 
 
 def _tables(program: Program, code: Any, packed: bool) -> tuple[np.ndarray, list[list[list[int]]]]:
-    """All weights in a row; a table of operations for each group, and one for the stages."""
+    """All weights, concatenated; a table of operations for each channel group, and a last one for the stages."""
     weights: list[np.ndarray] = []
     size = 0
 
-    def place(part: Slice | None) -> list[int]:
+    def numbers(part: Slice | None) -> list[int]:
         part = part or Slice(-1, 0)
         return [part.base, part.size, part.right, part.down, part.step]
 
@@ -156,9 +169,9 @@ def _tables(program: Program, code: Any, packed: bool) -> tuple[np.ndarray, list
         if op.weight is not None:
             weights.append((_packed(op.weight) if packed else op.weight).numpy().ravel())
             size += weights[-1].size
-        parts = [number for part in (op.a, op.b, op.c, op.out) for number in place(part)]
-        return [getattr(code, op.code.name), *op.phase, begin, *parts]
+        slices = [number for part in (op.a, op.b, op.c, op.out) for number in numbers(part)]
+        return [getattr(code, op.code.name), *op.phase, begin, *slices]
 
-    rows = [op for stage in program.stages for op in stage.operations]
-    tables: list[Any] = [[entry(op) for op in some] for some in (*program.operations, rows)]
+    staged = [op for stage in program.stages for op in stage.operations]
+    tables: list[Any] = [[entry(op) for op in ops] for ops in (*program.operations, staged)]
     return np.concatenate(weights), tables

@@ -1,7 +1,8 @@
-"""The compiled half of `arlm.programs.native_backend`: imports numba, compiles once and keeps the result on disk.
+"""The compiled part of `arlm.programs.native_backend`: numba compiles it once and caches the result on disk.
 
-Images lie one after the other, or side by side as `lanes`, so that one instruction serves `WIDE` of them:
-number n of lane l is x[n * lanes + l]. A call works on the lanes from `first` to `last`.
+x is the memory of one image (`lanes` = 1), or of several images as SIMD lanes: number n of lane l is
+x[n * lanes + l]. Functions with `first` and `last` compute lanes first ... last - 1 only, so that threads can
+divide the lanes.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import math
 
 from arlm.programs.native_math import (
-    WIDE,
+    SIMD_WIDTH,
     elu,
     exp,
     f32,
@@ -23,19 +24,19 @@ from arlm.programs.native_math import (
 )
 
 LINEAR, RELU, ELU, CONCAT_ELU, TANH_GATE, GATE, LSTM, ADD, COPY, ATTEND = range(10)
-A, B, C, OUT = 5, 10, 15, 20  # where the parts of an operation begin in its row of the table
+A, B, C, OUT = 5, 10, 15, 20  # first column of each slice in an operation's row of the table
 
 
 @fast
-def where(op, part, row, column):
-    """First number of a part at a pixel."""
+def address(op, part, row, column):
+    """First number of a slice at a pixel; `part` is A, B, C or OUT."""
     return op[part] + row * op[part + 3] + column // op[part + 4] * op[part + 2]
 
 
 @fast
-def linear(x, source, size, weights, begin, place, width, base):
-    """place = source @ weights, plus what stands at `base`; one image, four inputs at a time."""
-    y = x[place : place + width]
+def linear(x, source, size, weights, begin, target, width, base):
+    """target = source @ weights, plus the slice at `base` unless it is -1; one image, four inputs at a time."""
+    y = x[target : target + width]
     for o in range(width):
         y[o] = f32(0) if base < 0 else x[base + o]
     whole = size // 4 * 4
@@ -51,12 +52,12 @@ def linear(x, source, size, weights, begin, place, width, base):
 
 
 @fast
-def linear_lanes(x, source, size, weights, begin, place, width, base, lanes, first, last):
-    """The same for some lanes, WIDE at a time."""
+def linear_lanes(x, source, size, weights, begin, target, width, base, lanes, first, last):
+    """`linear` on lanes, SIMD_WIDTH or twice as many at a time."""
     lane = first
     while lane < last:
-        two = lane + 2 * WIDE <= last
-        a, y = source * lanes + lane, place * lanes + lane
+        two = lane + 2 * SIMD_WIDTH <= last
+        a, y = source * lanes + lane, target * lanes + lane
         o = 0
         while o < width:
             z = (base + o) * lanes + lane if base >= 0 else -1
@@ -70,43 +71,43 @@ def linear_lanes(x, source, size, weights, begin, place, width, base, lanes, fir
             else:
                 product_of_one(x, weights, a, size, w, 1, z, at, lanes)
             o += 4 if o + 4 <= width else 1
-        lane += 2 * WIDE if two else WIDE
+        lane += 2 * SIMD_WIDTH if two else SIMD_WIDTH
 
 
 @fast
-def attend(x, query, size, keys, right, values, wide, seen, out, scores, lanes, lane):
-    """softmax(q k^T / sqrt(d)) v over the first `seen` pixels, one lane; zeros where there are none."""
-    for o in range(wide):
+def attend(x, query, size, keys, right, values, value_size, count, out, scores, lanes, lane):
+    """softmax(q k^T / sqrt(d)) v over the first `count` pixels, for one lane; zeros if count is 0."""
+    for o in range(value_size):
         x[(out + o) * lanes + lane] = f32(0)
-    if seen == 0:
+    if count == 0:
         return
-    scale, most, total = f32(1.0 / math.sqrt(size)), f32(-math.inf), f32(0)
-    for p in range(seen):
+    scale, highest, total = f32(1.0 / math.sqrt(size)), f32(-math.inf), f32(0)
+    for p in range(count):
         score = f32(0)
         for d in range(size):
             key = (keys + p * right + d) * lanes + lane
             score += x[(query + d) * lanes + lane] * x[key]
         scores[p] = score * scale
-        most = max(most, scores[p])
-    for p in range(seen):
-        scores[p] = exp(scores[p] - most)
+        highest = max(highest, scores[p])
+    for p in range(count):
+        scores[p] = exp(scores[p] - highest)
         total += scores[p]
-    for p in range(seen):
+    for p in range(count):
         share, value = scores[p] / total, (values + p * right) * lanes + lane
-        for o in range(wide):
+        for o in range(value_size):
             x[(out + o) * lanes + lane] += share * x[value + o * lanes]
 
 
 @fast
 def run(x, table, weights, scores, row, column, width, lanes, first, last):
-    """All operations of one group at one pixel."""
-    whole = first == 0 and last == lanes  # then the numbers of a part are one unbroken stretch
+    """Run a table of operations at one pixel."""
+    whole = first == 0 and last == lanes  # all lanes: the numbers of a slice are contiguous
     for index in range(table.shape[0]):
         op, code = table[index], table[index, 0]
         if row % op[1] != op[2] or column % op[1] != op[3]:
             continue
-        a, out, size = where(op, A, row, column), where(op, OUT, row, column), op[A + 1]
-        b = -1 if op[B] < 0 else where(op, B, row, column)
+        a, out, size = address(op, A, row, column), address(op, OUT, row, column), op[A + 1]
+        b = -1 if op[B] < 0 else address(op, B, row, column)
         if code == LINEAR:
             if lanes == 1:
                 linear(x, a, size, weights, op[4], out, op[OUT + 1], b)
@@ -114,15 +115,18 @@ def run(x, table, weights, scores, row, column, width, lanes, first, last):
                 linear_lanes(x, a, size, weights, op[4], out, op[OUT + 1], b, lanes, first, last)
             continue
         if code == ATTEND:
-            seen, right = row * width + column, op[B + 2]  # parts of keys begin at the first pixel
+            earlier, right = row * width + column, op[B + 2]  # keys and values start at pixel 0
             for lane in range(first, last):
-                attend(x, a, size, op[B], right, op[C], op[C + 1], seen, out, scores, lanes, lane)
+                values, value_size = op[C], op[C + 1]
+                attend(
+                    x, a, size, op[B], right, values, value_size, earlier, out, scores, lanes, lane
+                )
             continue
         half, quarter = size // 2, size // 4
         count = half if code in (TANH_GATE, GATE) else quarter if code == LSTM else size
-        rounds, n = (1, count * lanes) if whole else (count, last - first)
-        for turn in range(rounds):
-            at = turn * lanes + first
+        repeats, n = (1, count * lanes) if whole else (count, last - first)
+        for repeat in range(repeats):
+            at = repeat * lanes + first
             y, i = out * lanes + at, a * lanes + at
             j, h = b * lanes + at, (a + half) * lanes + at
             if code == RELU:
@@ -143,7 +147,7 @@ def run(x, table, weights, scores, row, column, width, lanes, first, last):
                 for q in range(n):
                     x[y + q] = x[j + q] + x[i + q] * sigmoid(x[h + q])
             elif code == LSTM:
-                step, z = quarter * lanes, where(op, C, row, column) * lanes + at
+                step, z = quarter * lanes, address(op, C, row, column) * lanes + at
                 for q in range(n):
                     new = sigmoid(x[i + 2 * step + q]) * tanh(x[i + 3 * step + q])
                     new += sigmoid(x[i + step + q]) * x[j + q]
@@ -155,33 +159,33 @@ def run(x, table, weights, scores, row, column, width, lanes, first, last):
 
 
 @fast
-def stages_of(x, table, stages, weights, scores, row, width, lanes, first, last):
-    """What happens when a row begins."""
+def run_stages(x, table, stages, weights, scores, row, width, lanes, first, last):
+    """Run the stages of a new image row."""
     for stage in range(stages.shape[0]):
         begin, end, scan, after = stages[stage]
         if row < after:
             continue
         if scan:
             for column in range(width - 1, -1, -1):
-                some = table[begin:end]
-                run(x, some, weights, scores, row, column, width, lanes, first, last)
+                operations = table[begin:end]
+                run(x, operations, weights, scores, row, column, width, lanes, first, last)
             continue
         for k in range(begin, end):
             for column in range(width):
-                one = table[k : k + 1]
-                run(x, one, weights, scores, row, column, width, lanes, first, last)
+                operation = table[k : k + 1]
+                run(x, operation, weights, scores, row, column, width, lanes, first, last)
 
 
 @fast
 def start_row(workspace, table, stages, weights, scores, row, width, lanes):
-    """The stages for every image of the batch."""
+    """Run the stages of a new image row; workspace (images, numbers * lanes)."""
     for image in range(workspace.shape[0]):
-        stages_of(workspace[image], table, stages, weights, scores, row, width, lanes, 0, lanes)
+        run_stages(workspace[image], table, stages, weights, scores, row, width, lanes, 0, lanes)
 
 
 @fast
 def run_pixel(workspace, table, weights, scores, row, column, width, lanes):
-    """One group at one pixel, for every image of the batch: arena (images, numbers * lanes)."""
+    """Run a table of operations at one pixel; workspace (images, numbers * lanes)."""
     for image in range(workspace.shape[0]):
         run(workspace[image], table, weights, scores, row, column, width, lanes, 0, lanes)
 
@@ -189,13 +193,13 @@ def run_pixel(workspace, table, weights, scores, row, column, width, lanes):
 @fast
 def draw(logits, noise):
     """Inverse CDF, as `arlm.sampling.noise.draw`."""
-    most, total = float(logits.max()), 0.0
+    highest, total = float(logits.max()), 0.0
     for v in range(logits.shape[0]):
-        total += math.exp(float(logits[v]) - most)
-    threshold, so_far, last = noise * total * (1 - 2.0**-50), 0.0, 0
+        total += math.exp(float(logits[v]) - highest)
+    threshold, cumulative, last = noise * total * (1 - 2.0**-50), 0.0, 0
     for v in range(logits.shape[0]):
-        so_far += math.exp(float(logits[v]) - most)
-        if so_far > threshold:
+        cumulative += math.exp(float(logits[v]) - highest)
+        if cumulative > threshold:
             return v
         if logits[v] > -math.inf:
             last = v
@@ -218,25 +222,27 @@ def sample_row(
     tokens,
     logits,
 ):
-    """A row of pixels, drawn one after the other, for some lanes of each image.
+    """Draw a row of pixels one after the other.
 
-    The last of `tables` is that of the stages; row 0 has had its own.
+    The last of `tables` holds the stages, which are skipped in row 0: there they have run already. `part` is
+    (lanes, first, last).
     """
     width, channels, groups, base, right, out = sizes
     lanes, first, last = part
     for image in range(workspace.shape[0]):
         x = workspace[image]
         if row:
-            some = tables[-1]
-            stages_of(x, some, stages, weights, scores, row, width, lanes, first, last)
+            run_stages(x, tables[-1], stages, weights, scores, row, width, lanes, first, last)
         for column in range(width):
             for channel in range(channels):
                 if channel < groups:
-                    some = tables[channel, : counts[channel]]
-                    run(x, some, weights, scores, row, column, width, lanes, first, last)
+                    operations = tables[channel, : counts[channel]]
+                    run(x, operations, weights, scores, row, column, width, lanes, first, last)
                 t = column * channels + channel
                 slot = base + column * right + channel
-                for lane in range(first, min(last, tokens.shape[0])):  # lanes beyond are empty
+                for lane in range(
+                    first, min(last, tokens.shape[0])
+                ):  # the lanes after that are padding
                     n = image * lanes + lane
                     for v in range(values.shape[0]):
                         logits[n, t, v] = x[(out + v) * lanes + lane]

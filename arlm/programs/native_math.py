@@ -1,4 +1,4 @@
-"""What the machine code of `arlm.programs.native_code` is made of: products of lanes, and exp in vectors."""
+"""Arithmetic of `arlm.programs.native_code`: matrix products on SIMD lanes, and exp that can be vectorised."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-WIDE = 16  # lanes that one instruction serves
+SIMD_WIDTH = 16  # lanes that one instruction processes
 fast = njit(fastmath={"contract", "reassoc", "nsz", "arcp"}, nogil=True, cache=True)
 
 f32 = np.float32
 LOG2_E, LN2_HIGH, LN2_LOW = f32(1.44269504), f32(0.693359375), f32(-2.12194440e-4)
-S2, S3, S4, S5, S6, S7 = (f32(1 / c) for c in (2, 6, 24, 120, 720, 5040))  # of its series
+# Coefficients 1 / k! of the Taylor series of exp.
+S2, S3, S4, S5, S6, S7 = (f32(1 / c) for c in (2, 6, 24, 120, 720, 5040))
 LOWEST, HIGHEST, HALF, ONE, TWO = f32(-87.0), f32(88.0), f32(0.5), f32(1.0), f32(2.0)
 
 
 @intrinsic
 def power_of_two(typing, n):
-    """2 ** n for a whole float32 n from -126 to 127, by its bits."""
+    """2 ** n for an integral float32 n in [-126, 127]: n + 127 becomes the exponent bits of the result."""
 
     def generate(context, builder, signature, arguments):
-        whole = builder.fptosi(arguments[0], ir.IntType(32))
-        biased = builder.add(whole, ir.IntType(32)(127))
+        integer = builder.fptosi(arguments[0], ir.IntType(32))
+        biased = builder.add(integer, ir.IntType(32)(127))
         return builder.bitcast(builder.shl(biased, ir.IntType(32)(23)), ir.FloatType())
 
     return types.float32(types.float32), generate
@@ -30,7 +31,7 @@ def power_of_two(typing, n):
 
 @fast
 def exp(x):
-    """e ** x to about 2e-7, from sums and products alone, so that a loop over it runs in vectors."""
+    """e ** x with relative error about 2e-7, from sums and products only, so that loops over it are vectorised."""
     x = min(max(x, LOWEST), HIGHEST)
     n = np.floor(x * LOG2_E + HALF)
     r = x - n * LN2_HIGH - n * LN2_LOW
@@ -57,14 +58,16 @@ def elu(x):
 
 
 def lanes_product(count, blocks):
-    """A function that adds up products for `count` outputs at a time, kept in registers.
+    """Build the function that computes `count` outputs of a linear map for blocks * SIMD_WIDTH lanes.
 
-    x[place + r * lanes + l] = x[base + r * lanes + l] + sum_k x[source + k * lanes + l] * w[k * width + r],
-    for r below `count`, l below blocks * WIDE, and w from weights[begin] on; without the first term if
-    `base` is below 0. Written as the compiler's own instructions, since it cannot know that x does not
-    overlap itself. Two blocks halve the reading of weights, which large networks wait for.
+    x[target + r * lanes + l] = x[base + r * lanes + l] + sum_k x[source + k * lanes + l] * w[k * width + r]
+
+    for r < count and l < blocks * SIMD_WIDTH, where w starts at weights[begin]; if base < 0, the first term
+    is left out. It is written in LLVM's instructions to keep the sums in registers: the compiler would not,
+    because it cannot know that source and target do not overlap. Two blocks halve the loads of weights,
+    which limit the speed of large networks.
     """
-    whole, vector = ir.IntType(64), ir.VectorType(ir.FloatType(), WIDE)
+    int64, vector = ir.IntType(64), ir.VectorType(ir.FloatType(), SIMD_WIDTH)
     flags = ("contract", "reassoc", "nsz")
 
     def generate(context, builder, signature, arguments):
@@ -72,27 +75,27 @@ def lanes_product(count, blocks):
             context.make_array(kind)(context, builder, value).data
             for kind, value in zip(signature.args[:2], arguments[:2], strict=True)
         )
-        source, size, begin, width, base, place, lanes = arguments[2:]
+        source, size, begin, width, base, target, lanes = arguments[2:]
 
         def lane_vector(first, r, block):
-            offset = builder.add(first, builder.mul(lanes, whole(r)))
-            offset = builder.add(offset, whole(block * WIDE))
+            offset = builder.add(first, builder.mul(lanes, int64(r)))
+            offset = builder.add(offset, int64(block * SIMD_WIDTH))
             return builder.bitcast(builder.gep(x, [offset]), vector.as_pointer())
 
         entry, new = builder.block, builder.append_basic_block
         from_base, loop, body, done = new("from_base"), new("loop"), new("body"), new("done")
-        builder.cbranch(builder.icmp_signed("<", base, whole(0)), loop, from_base)
+        builder.cbranch(builder.icmp_signed("<", base, int64(0)), loop, from_base)
         builder.position_at_end(from_base)
-        cells = [(r, block) for r in range(count) for block in range(blocks)]
-        begun = [builder.load(lane_vector(base, *cell), align=4) for cell in cells]
+        outputs = [(r, block) for r in range(count) for block in range(blocks)]
+        initial = [builder.load(lane_vector(base, *output), align=4) for output in outputs]
         builder.branch(loop)
 
         builder.position_at_end(loop)
-        k, sums = builder.phi(whole), [builder.phi(vector) for _ in cells]
-        k.add_incoming(whole(0), entry)
-        k.add_incoming(whole(0), from_base)
-        for total, start in zip(sums, begun, strict=True):
-            total.add_incoming(ir.Constant(vector, [0.0] * WIDE), entry)
+        k, sums = builder.phi(int64), [builder.phi(vector) for _ in outputs]
+        k.add_incoming(int64(0), entry)
+        k.add_incoming(int64(0), from_base)
+        for total, start in zip(sums, initial, strict=True):
+            total.add_incoming(ir.Constant(vector, [0.0] * SIMD_WIDTH), entry)
             total.add_incoming(start, from_base)
         builder.cbranch(builder.icmp_signed("<", k, size), body, done)
 
@@ -103,25 +106,25 @@ def lanes_product(count, blocks):
         ]
         first = builder.add(begin, builder.mul(k, width))
         undefined = ir.Constant(vector, ir.Undefined)
-        same = ir.Constant(ir.VectorType(ir.IntType(32), WIDE), [0] * WIDE)
+        zeros = ir.Constant(ir.VectorType(ir.IntType(32), SIMD_WIDTH), [0] * SIMD_WIDTH)
         for r in range(count):
-            weight = builder.load(builder.gep(weights, [builder.add(first, whole(r))]))
+            weight = builder.load(builder.gep(weights, [builder.add(first, int64(r))]))
             single = builder.insert_element(undefined, weight, ir.IntType(32)(0))
-            spread = builder.shuffle_vector(single, undefined, same)
+            broadcast = builder.shuffle_vector(single, undefined, zeros)
             for n in range(blocks):
-                product = builder.fmul(values[n], spread, flags=flags)
+                product = builder.fmul(values[n], broadcast, flags=flags)
                 total = sums[r * blocks + n]
                 total.add_incoming(builder.fadd(total, product, flags=flags), body)
-        k.add_incoming(builder.add(k, whole(1)), body)
+        k.add_incoming(builder.add(k, int64(1)), body)
         builder.branch(loop)
 
         builder.position_at_end(done)
-        for total, cell in zip(sums, cells, strict=True):
-            builder.store(total, lane_vector(place, *cell), align=4)
+        for total, output in zip(sums, outputs, strict=True):
+            builder.store(total, lane_vector(target, *output), align=4)
         return context.get_dummy_value()
 
     @intrinsic
-    def product(typing, x, weights, source, size, begin, width, base, place, lanes):
+    def product(typing, x, weights, source, size, begin, width, base, target, lanes):
         return types.void(x, weights, *[types.int64] * 7), generate
 
     return product

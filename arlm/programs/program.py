@@ -3,7 +3,7 @@
 The workspace of one image is a flat row of N numbers. A feature buffer holds the features of all columns
 for a few image rows, with zeros as padding, so that the window of a convolution is one contiguous slice:
 
-    feature buffer, 2 rows of 4 columns, padded by 1 on both sides; each cell is `features` numbers
+    feature buffer, 2 rows of 4 columns, padded by 1 on both sides; each entry is `features` numbers
 
         0  a0 a1 a2 a3  0      row above
         0  b0 b1 b2 b3  0      newest row, `window(3)` at column 2 is the slice [b0 b1 b2]
@@ -25,7 +25,7 @@ from torch import Tensor
 
 
 class Opcode(IntEnum):
-    """What an operation does with its slices a, b, c and out."""
+    """The computation of an operation on its slices a, b, c and out."""
 
     LINEAR = 0  # out = a @ weight, plus b if given
     RELU = 1  # out = max(a, 0)
@@ -36,12 +36,12 @@ class Opcode(IntEnum):
     LSTM = 6  # a = [o, f, i, g], b = cell before, c = cell after, out = hidden
     ADD = 7  # out = a + b
     COPY = 8  # out = a
-    ATTEND = 9  # query a, keys b and values c of all pixels before this one
+    ATTEND = 9  # out = attention with query a, keys b and values c over all earlier pixels
 
 
 @dataclass(frozen=True)
 class Slice:
-    """`size` adjacent numbers of the workspace, at pixel (i, j): base + i * down + j // step * right."""
+    """`size` adjacent numbers of the workspace; at pixel (i, j) they start at base + i * down + j // step * right."""
 
     base: int
     size: int
@@ -84,7 +84,7 @@ T = TypeVar("T", Slice, Tensor)
 class FeatureBuffer:
     """Features of all columns of a few image rows, the newest row last, padded with zeros on both sides.
 
-    `count` buffers of one size lie next to each other, so that one batched product serves all of them.
+    `count` buffers of the same size are adjacent, so that one batched product processes all of them.
     """
 
     base: int
@@ -142,9 +142,9 @@ class Operation:
 
 
 class Stage(NamedTuple):
-    """Operations that run when an image row begins, each over all columns, or all in a scan."""
+    """Operations that run when an image row begins: one operation after the other, each over all columns, or a scan."""
 
-    scan: bool  # all operations at the last column, then all at the one before it, ...
+    scan: bool  # from right to left: all operations at the last column, then at the one before, ...
     after: int  # the first image row that the stage runs for
     operations: list[Operation]
 
@@ -153,7 +153,7 @@ class Program:
     """The operations at a pixel, for each channel group, and the stages that run when an image row begins.
 
     `program.group = g` records the next operations for channel group g; `program.row_stage()` records them for
-    the beginning of an image row, where the newest row of a feature buffer is still the row above.
+    the beginning of an image row, when the newest row of a feature buffer is still the row above.
 
     Args:
         height, width, channels: of the image.
@@ -163,13 +163,13 @@ class Program:
     image: FeatureBuffer  # intensities, written by the sampler
     out: Slice  # logits of the next token, or the parameters of all channels of the pixel
     before_row: Callable[[Tensor, int], object] | None = (
-        None  # (workspace, row): before the row stages
+        None  # called with (workspace, row) before the row stages
     )
 
     def __init__(self, height: int, width: int, channels: int, groups: int) -> None:
         self.height, self.width, self.channels, self.groups = height, width, channels, groups
         self.size = 0
-        self.ones: list[int] = []
+        self.ones: list[int] = []  # positions of the constant 1 in front of scratch slices
         self.constants: list[tuple[Slice, Callable[[Tensor | None], Tensor]]] = []
         self.initialisers: list[Callable[[Tensor], object]] = []  # fill the workspace at the start
         self.operations: list[list[Operation]] = [[] for _ in range(groups)]
@@ -213,21 +213,21 @@ class Program:
 
     def history(self, features: int, count: int) -> list[History]:
         """Allocate features of every pixel of the image, `count` times."""
-        found = []
+        histories = []
         for _ in range(count):
             before = Slice(self.size, features, features, self.width * features)
-            found.append(History(before, replace(before, base=self.size + features)))
+            histories.append(History(before, replace(before, base=self.size + features)))
             self.size += (1 + self.height * self.width) * features
-        return found
+        return histories
 
     def scratch(self, features: int) -> Slice:
-        """Allocate features of the current pixel, after a 1 that multiplies the bias in `linear`."""
+        """Allocate features of the current pixel, preceded by a 1, which multiplies the bias in `linear`."""
         self.ones.append(self.size)
         self.size += 1 + features
         return Slice(self.size - features, features)
 
     def constant(self, value: Callable[[Tensor | None], Tensor], features: int) -> Slice:
-        """Allocate what is the same for the whole image: `value(context)`, (B, features)."""
+        """Allocate features that are constant over the image: `value(context)`, (B, features)."""
         self.size += features
         allocated = Slice(self.size - features, features)
         self.constants.append((allocated, value))
@@ -251,7 +251,7 @@ class Program:
         return whole.chunk(self.groups, dim=1)[self.group]
 
     def up_to_group(self, scratch: Slice) -> Slice:
-        """The channel groups of a scratch slice up to the current one, with the 1 in front."""
+        """The channel groups of a scratch slice up to the current one, and the 1 in front of them."""
         return scratch.part(-1, 1 + scratch.size // self.groups * (self.group + 1))
 
     def linear(self, source: Slice, weight: Tensor, out: Slice, base: Slice | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Plays a tape with torch: every view is made once, and every result has its place."""
+"""Runs a program with torch calls on views of the workspace."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from arlm.programs.program import Opcode, Operation, Program
 
 
 class TorchBackend:
-    """Plays a tape on one arena (B, size).
+    """Runs a program on a workspace (B, size).
 
-    What is left for each pixel is a list of calls that are bound to their arguments already; a call
-    costs about a microsecond, and a small network is all calls.
+    Views and calls are prepared once, so that a pixel costs only a list of calls with bound arguments: a
+    call takes about a microsecond, and a small network spends nearly all of its time in calls.
     """
 
     def __init__(self, program: Program, workspace: Tensor) -> None:
@@ -27,15 +27,15 @@ class TorchBackend:
         flat += [op for stage in program.stages for op in stage.operations]
         parts = [p for op in flat for p in (op.a, op.b, op.c, op.out) if p]
         self.period = math.lcm(*(op.phase[0] for op in flat))
-        self.alike = not any(p.down for p in parts)  # rows of one phase have the same calls
+        self.reusable = not any(p.down for p in parts)  # the same calls serve all rows of a phase
         self.rows: dict[int, list[list[list[Callable]]]] = {}
         self.stages: dict[tuple[int, int], list[list[Callable]]] = {}
 
     def run(self, row: int, column: int, group: int) -> None:
         """Compute one group of features at pixel (row, column)."""
-        key = row % self.period if self.alike else row
+        key = row % self.period if self.reusable else row
         if key not in self.rows:
-            if not self.alike:
+            if not self.reusable:
                 self.rows.clear()
             self.rows[key] = [
                 self._calls(operations, row) for operations in self.program.operations
@@ -44,20 +44,20 @@ class TorchBackend:
             call()
 
     def start_row(self, row: int) -> None:
-        """What the rows above say to a new row: its stages, each operation at all columns at once."""
+        """Run the stages of a new image row, which compute everything that depends on finished rows only."""
         key = row % self.period
         for index, stage in enumerate(self.program.stages):
             if row < stage.after:
                 continue
             if (index, key) not in self.stages:
-                calls = self._calls if stage.scan else self._wide_calls
+                calls = self._calls if stage.scan else self._row_calls
                 self.stages[index, key] = calls(stage.operations, row)
             for column in reversed(self.stages[index, key]):
                 for call in column:
                     call()
 
-    def _wide_calls(self, operations: list[Operation], row: int) -> list[list[Callable]]:
-        """What to call for all columns of a row."""
+    def _row_calls(self, operations: list[Operation], row: int) -> list[list[Callable]]:
+        """Calls that compute operations at all columns of a row at once, in a single list."""
         calls: list[Callable] = []
         for op in operations:
             n, y, x = op.phase
@@ -68,13 +68,13 @@ class TorchBackend:
             views: list[Any] = [p and p.row_view(self.workspace, row, columns) for p in parts]
             a, b, c, out = views
             if op.weight is not None:
-                calls.append(partial(wide_linear, a, op.weight, b, out))
+                calls.append(partial(row_linear, a, op.weight, b, out))
             else:
                 calls += CALLS[op.code](op, a, b, c, out)
         return [calls]
 
     def _calls(self, operations: list[Operation], row: int) -> list[list[Callable]]:
-        """What to call at each column of a row."""
+        """For each column of a row, the calls that compute operations at its pixel."""
         width = self.program.width
         calls: list[list[Callable]] = [[] for _ in range(width)]
         for op in operations:
@@ -95,20 +95,22 @@ class TorchBackend:
                 calls[j] += CALLS[op.code](op, a[j], b[j], c[j], out[j])
         return calls
 
-    def _attend(self, op: Operation, seen: int, query: Tensor, out: Tensor) -> Callable:
-        """softmax(q k^T / sqrt(d)) v over the `seen` pixels before this one."""
+    def _attend(self, op: Operation, earlier: int, query: Tensor, out: Tensor) -> Callable:
+        """softmax(q k^T / sqrt(d)) v over the first `earlier` pixels."""
         assert op.b is not None
         assert op.c is not None
         batch, total = self.workspace.shape
         keys, values = (
-            self.workspace.as_strided((batch, seen, part.size), (total, part.right, 1), part.base)
+            self.workspace.as_strided(
+                (batch, earlier, part.size), (total, part.right, 1), part.base
+            )
             for part in (op.b, op.c)
         )
         return partial(attend, query, keys, values, out)
 
 
 def attend(query: Tensor, keys: Tensor, values: Tensor, out: Tensor) -> None:
-    """One query (B, d) over keys (B, n, d) and values (B, n, e); zeros where there is nothing to see."""
+    """One query (B, d) over keys (B, n, d) and values (B, n, e); zeros if n is 0."""
     if not keys.shape[1]:
         out.zero_()
         return
@@ -117,8 +119,8 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, out: Tensor) -> None:
     out.copy_(torch.bmm(weights.unsqueeze(1), values).squeeze(1))
 
 
-def wide_linear(a: Tensor, weight: Tensor, b: Tensor | None, out: Tensor) -> None:
-    """out = a @ weight, plus b, over columns: (columns, B, in) to (columns, B, out)."""
+def row_linear(a: Tensor, weight: Tensor, b: Tensor | None, out: Tensor) -> None:
+    """out = a @ weight, plus b, at several columns: (columns, B, in) -> (columns, B, out)."""
     y = a @ weight
     out.copy_(y if b is None else y.add_(b))
 
@@ -130,8 +132,8 @@ def _linear(op: Operation, a: Tensor, b: Tensor | None, c: None, out: Tensor) ->
 
 
 def _relu(op: Operation, a: Tensor, b: None, c: None, out: Tensor) -> list[Callable]:
-    same = op.a == op.out
-    return [partial(torch.relu_, out) if same else partial(torch.clamp, a, min=0, out=out)]
+    in_place = op.a == op.out
+    return [partial(torch.relu_, out) if in_place else partial(torch.clamp, a, min=0, out=out)]
 
 
 def _elu(op: Operation, a: Tensor, b: None, c: None, out: Tensor) -> list[Callable]:
