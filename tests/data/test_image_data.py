@@ -10,7 +10,7 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
-from test_data import check_splits
+from test_data_modules import check_splits
 
 from arlm.data.dataset import Rows
 from arlm.domains import ImageDomain
