@@ -56,7 +56,9 @@ STANDALONE: dict[str, tuple[str, list[str]]] = {
     "sampler/top_k": ("images/digits_pixelcnn", []),
     "sampler/top_p": ("images/digits_pixelcnn", []),
 }
-ELSEWHERE = {CONFIGS / "model/llama.yaml"}  # tests/models/test_published_layouts.py, without its 27 GB
+ELSEWHERE = {
+    CONFIGS / "model/llama.yaml"
+}  # tests/models/test_published_layouts.py, without its 27 GB
 TIME = r"(\d s|\d min|hours?|days|weeks) on (one of )?2 cores"
 RESULT = r"\d\.\d+ bits/(byte|dim)"
 

@@ -14,22 +14,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 from conftest import ROOT, Result, run_arlm
 from PIL import Image
 
 from arlm.checkpoints import load
-from arlm.core import Spec, token_log_prob
-from arlm.domains import TranslationDomain
-from arlm.errors import UserError
 from arlm.evaluation.bleu import score_translations
 from arlm.inference.translator import Translator
-from arlm.models.lstm_seq2seq import LSTMSeq2Seq
-from arlm.models.rnn import LSTMLanguageModel
-from arlm.models.transformer_seq2seq import TransformerSeq2Seq
 from arlm.sampling.processors import parse_processors
-from arlm.tokenizers import CharacterTokenizer
-from arlm.training.smoothing import smoothed_log_prob, smoothed_score
 
 LINES = ["Fri, the 3rd of March 2017", "12 MAY in 1944", "on Sunday, '04, AUGUST 21"]
 
@@ -47,24 +38,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# Labels
-
-
-def test_smoothing_is_in_the_gradient_and_not_in_the_value() -> None:
-    torch.manual_seed(0)
-    logits = torch.randn(4, 5, 7, dtype=torch.float64, requires_grad=True)
-    tokens = torch.randint(7, (4, 5))
-    weights = torch.rand(4, 5, dtype=torch.float64)
-    value = smoothed_log_prob(logits, tokens, 0.1)
-    assert torch.allclose(value, token_log_prob(logits, tokens))
-    (ours,) = torch.autograd.grad((value * weights).sum(), logits)
-    smoothed = F.cross_entropy(
-        logits.flatten(0, 1), tokens.flatten(), reduction="none", label_smoothing=0.1
-    )
-    (theirs,) = torch.autograd.grad(-(smoothed * weights.flatten()).sum(), logits)
-    assert torch.allclose(ours, theirs)
-
-
 def test_smoothing_is_for_training_only(run: Path) -> None:
     """The same run with and without: the first logged loss is that of the same weights, to the digit."""
     losses = []
@@ -80,13 +53,6 @@ def test_smoothing_is_for_training_only(run: Path) -> None:
         losses.append([float(row.split(",")[at]) for row in metrics[1:] if row.split(",")[at]])
     assert losses[0][0] == losses[1][0]
     assert losses[0][1] != losses[1][1]
-
-
-def test_smoothing_is_refused_where_it_would_be_ignored() -> None:
-    with pytest.raises(UserError, match=r"model.label_smoothing: LSTMLanguageModel"):
-        smoothed_score(LSTMLanguageModel(Spec(5, (4,)), width=4), 0.1)
-    with pytest.raises(UserError, match=r"model.label_smoothing: 1.0"):
-        smoothed_score(LSTMLanguageModel(Spec(5, (4,)), width=4), 1.0)
 
 
 def test_a_killed_run_resumes_to_the_same_bits(run: Path) -> None:
@@ -128,51 +94,6 @@ def test_tensorboard_gets_attention(run: Path) -> None:
     assert "samples/text_summary" in board.Tags()["tensors"]
 
 
-# Networks
-
-
-PAIRS = Spec(6, (8,), eos_id=5, context=Spec(9, (7,), pad_id=8))
-
-
-@pytest.mark.parametrize("kind", ["additive", "dot", "general"])
-def test_feeding_and_parallel_forms_read_alike(kind: str) -> None:
-    """One step of the decoder is the same function whether it runs alone or with all others."""
-    torch.manual_seed(0)
-    net = LSTMSeq2Seq(PAIRS, kind, width=6, embedding=4, depth=2).eval()
-    tokens, context = torch.randint(6, (3, 8)), torch.randint(8, (3, 7))
-    with torch.no_grad():
-        whole = net(tokens, context)
-        _, state = net.start(3, 8, context)
-        stepped = torch.cat([net.advance(t, state)[0] for t in tokens[:, :1].split(1, 1)], 1)
-    assert torch.allclose(stepped[:, 0], whole[:, 1], atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"attention": "none", "feeding": True}, "model.net.feeding: true"),
-        ({"attention": "dot", "width": 6, "encoder_width": 5}, "model.net.encoder_width"),
-        ({"shared": True}, "model.net.shared: source and target have a tokenizer each"),
-        ({"width": 0}, "model.net.width: 0"),
-    ],
-)
-def test_arguments_that_do_not_fit(arguments: dict, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        LSTMSeq2Seq(PAIRS, **arguments)
-
-
-def test_data_without_sources_is_refused() -> None:
-    for kind in (LSTMSeq2Seq, TransformerSeq2Seq):
-        with pytest.raises(UserError, match="no source sentences"):
-            kind(Spec(5, (4,)))
-    net = LSTMSeq2Seq(PAIRS, width=4, embedding=4)
-    with pytest.raises(UserError, match="a source sentence is empty"):
-        net(torch.zeros(1, 8, dtype=torch.long), torch.full((1, 7), 8))
-
-
-# Translator
-
-
 def test_a_translation_does_not_depend_on_its_neighbours(run: Path) -> None:
     loaded = load(run / "runs/dates_attention")
     for search in (
@@ -195,33 +116,6 @@ def test_a_translation_does_not_depend_on_its_neighbours(run: Path) -> None:
             assert len({t.text for each in together for t in each}) > 6  # each line its own draw
 
 
-@pytest.mark.parametrize(
-    "search", [{"beam": 3, "n_best": 2}, {"beam": 1}, {"processors": (), "n_best": 2}], ids=str
-)
-def test_the_longest_translation_is_that_of_its_own_source(search: dict) -> None:
-    """Rows that do not end by themselves, in one batch and each alone."""
-    torch.manual_seed(0)
-    domain = TranslationDomain(CharacterTokenizer("abcdef"))
-    net = LSTMSeq2Seq(domain.spec(64), "general", width=8, embedding=6).double().eval()
-    net.head.bias.data[domain.eos_id] = -1e9
-    translator = Translator(net, domain, **search)
-    sources = [translator.encode("abcdef" * n, "line") for n in (1, 5, 3, 8)]
-    together = translator(sources)
-    assert [len(each[0].tokens) for each in together] == [32, 64, 56, 64]
-    for i, source in enumerate(sources):
-        (alone,) = translator([source], first=i)
-        assert [t.text for t in alone] == [t.text for t in together[i]]
-        assert [t.score for t in alone] == pytest.approx([t.score for t in together[i]])
-
-
-def test_a_source_that_is_too_long_is_refused() -> None:
-    for kind in ({"positions": "sinusoidal"}, {"positions": "learned"}):
-        net = TransformerSeq2Seq(PAIRS, width=8, heads=2, depth=1, **kind)
-        with pytest.raises(UserError, match=r"context: a source of 9 tokens .* holds 8"):
-            net(torch.zeros(1, 8, dtype=torch.long), torch.zeros(1, 9, dtype=torch.long))
-        assert net(torch.zeros(1, 8).long(), torch.zeros(1, 8).long()).shape == (1, 8, 6)
-
-
 def test_the_greedy_processor_equals_a_beam_of_1(run: Path) -> None:
     loaded = load(run / "runs/dates_attention")
     sources = [Translator(*loaded[:2]).encode(line, "line") for line in LINES]
@@ -241,9 +135,6 @@ def test_scores_of_translations() -> None:
     assert lower.exact == 0
     assert "case:mixed" in same.signature
     assert "tok:13a" in same.signature
-
-
-# The command line
 
 
 def translate(

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
 
 from arlm.core import Spec
 from arlm.errors import UserError
-from arlm.layers.attention import causal_mask
 from arlm.layers.fused_lstm import lstm
-from arlm.layers.head import score
-from arlm.layers.positional_encoding import alibi_slopes
 from arlm.models.neural_ngram import NeuralNGram
 from arlm.models.rnn import GRULanguageModel, LSTMLanguageModel, RNNLanguageModel
 from arlm.models.transformer import TransformerLanguageModel
-from arlm.training.optimizers import Muon, orthogonal, parameter_groups
-from arlm.training.schedules import HoldThenDecay
 
 SPEC = Spec(11, (9,))
 TOKENS = torch.randint(11, (3, 9), generator=torch.Generator().manual_seed(0))
@@ -136,21 +130,6 @@ def test_bad_options_are_refused(kind, arguments, message) -> None:
         kind(SPEC, **arguments)
 
 
-def test_alibi_and_bands() -> None:
-    assert torch.allclose(alibi_slopes(8), torch.tensor([2.0**-i for i in range(1, 9)]))
-    assert torch.allclose(alibi_slopes(6)[4:], torch.tensor([2.0**-1, 2.0**-3]))
-    at = torch.arange(4)
-    bias = causal_mask(at, at, torch.tensor([0.5]), sliding_window=2)[0]
-    inf = float("inf")
-    rows = [
-        [0, -inf, -inf, -inf],
-        [-0.5, 0, -inf, -inf],
-        [-inf, -0.5, 0, -inf],
-        [-inf, -inf, -0.5, 0],
-    ]
-    assert torch.equal(bias, torch.tensor(rows))
-
-
 def test_a_banded_block_sees_its_band_only() -> None:
     torch.manual_seed(0)
     net = (
@@ -167,85 +146,6 @@ def test_alibi_reads_rows_longer_than_those_of_training() -> None:
     net = TransformerLanguageModel(SPEC, width=8, heads=2, positions="alibi")
     assert net.max_length is None
     assert net(TOKENS.repeat(1, 3)).shape == (3, 27, 11)
-
-
-def test_parameter_groups_decay_matrices_alone() -> None:
-    net = TransformerLanguageModel(SPEC, width=8, heads=2, depth=1, positions="learned")
-    groups = {group["kind"]: group for group in parameter_groups(net)}
-    assert groups["embedding"]["params"] == [net.embed.weight]
-    assert groups["head"]["params"] == [net.head.weight]
-    assert {p.ndim for p in groups["vector"]["params"]} == {1}
-    assert groups["embedding"]["weight_decay"] == groups["vector"]["weight_decay"] == 0
-    assert "weight_decay" not in groups["matrix"]
-    count = sum(len(group["params"]) for group in groups.values())
-    assert count == len(list(net.parameters()))
-    tied = TransformerLanguageModel(SPEC, width=8, heads=2, tied=True)
-    assert "head" not in {group["kind"] for group in parameter_groups(tied)}
-
-
-@pytest.mark.parametrize("shape", [(8, 8), (24, 8), (8, 24)])
-def test_orthogonal(shape: tuple[int, int]) -> None:
-    matrices = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
-    values = torch.linalg.svdvals(orthogonal(matrices).float())
-    assert 0.6 < values.min() < values.max() < 1.3
-    u, _, v = torch.linalg.svd(matrices, full_matrices=False)
-    alike = torch.nn.functional.cosine_similarity(
-        orthogonal(matrices).float().flatten(1), (u @ v).flatten(1)
-    )
-    assert alike.min() > 0.97
-
-
-def test_muon_turns_matrices_and_leaves_the_rest_to_adamw() -> None:
-    torch.manual_seed(0)
-    net = TransformerLanguageModel(SPEC, width=8, heads=2, depth=1)
-    twin = TransformerLanguageModel(SPEC, width=8, heads=2, depth=1)
-    twin.load_state_dict(net.state_dict())
-    muon = Muon(parameter_groups(net), lr=0.1, adam_lr=0.01, weight_decay=0.0)
-    adam = torch.optim.AdamW(
-        parameter_groups(twin), lr=0.01, betas=(0.9, 0.95), weight_decay=0.0, fused=True
-    )
-    before = net.blocks[0].mlp.out.weight.detach().clone()
-    for one, optimizer in ((net, muon), (twin, adam)):
-        (-one.log_prob(TOKENS).mean()).backward()
-        optimizer.step()
-    moved = net.blocks[0].mlp.out.weight - before
-    values = torch.linalg.svdvals(moved) / (0.1 * 0.2 * 32**0.5)
-    assert 0.4 < values.min() < values.max() < 1.3
-    for name in ("embed.weight", "head.weight", "blocks.0.mlp.out.bias"):
-        assert torch.equal(net.get_parameter(name), twin.get_parameter(name)), name
-    saved = muon.state_dict()
-    again = Muon(parameter_groups(net))
-    again.load_state_dict(saved)
-    assert again.param_groups[0]["lr"] == 0.1
-
-
-def test_hold_then_decay() -> None:
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-    schedule = HoldThenDecay(optimizer, total_steps=50, epochs=5, hold=2, factor=0.5)
-    rates = []
-    for _ in range(50):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        schedule.step()
-    assert rates[::10] == [1, 1, 0.5, 0.25, 0.125]
-    assert rates[19] == 1
-    with pytest.raises(UserError, match=r"model.scheduler.hold: 6"):
-        HoldThenDecay(optimizer, 50, epochs=5, hold=6, factor=0.5)
-
-
-def test_the_layer_for_wide_lstms_is_torchs() -> None:
-    torch.manual_seed(0)
-    theirs = torch.nn.LSTM(3, 5, batch_first=True, dtype=torch.float64)
-    weights = [parameter.detach().clone() for parameter in theirs._parameters.values()]
-    x, hidden, cell = (torch.randn(*shape).double() for shape in ((2, 4, 3), (2, 5), (2, 5)))
-    outputs, (last, memory) = theirs(x, (hidden[None], cell[None]))
-    found = lstm(x, hidden, cell, weights, torch.float64)
-    for actual, expected in zip(found, (outputs, last[0], memory[0]), strict=True):
-        assert torch.allclose(actual, expected, atol=1e-12)
-    everything = [part.requires_grad_() for part in (x, hidden, cell, *weights)]
-    assert torch.autograd.gradcheck(
-        lambda x, h, c, *w: lstm(x, h, c, w, torch.float64), tuple(everything)
-    )
 
 
 @pytest.mark.parametrize("weight_drop", [0.0, 0.5])
@@ -281,14 +181,3 @@ def test_wide_lstms_train_alike_by_either_layer(
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         net.log_prob(tokens)
     assert len(calls) == 4, "without gradients, torch's layer is faster"
-
-
-@pytest.mark.parametrize("size", [1000, 1024, 1025, 1039])
-def test_a_rounded_up_head_scores_alike(size: int) -> None:
-    torch.manual_seed(0)
-    for bias in (True, False):
-        head, x = torch.nn.Linear(8, size, bias=bias), torch.randn(3, 5, 8)
-        with torch.no_grad():
-            ours = score(head, x)
-        assert ours.shape == (3, 5, size)
-        assert torch.allclose(ours, head(x), atol=1e-6)

@@ -401,22 +401,6 @@ def test_matrices_decay_and_vectors_do_not() -> None:
     assert sum(len(g["params"]) for g in groups) == len(list(module.net.parameters()))
 
 
-def test_warmup_then_cosine() -> None:
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
-    schedule = WarmupCosine(optimizer, total_steps=110, warmup=10, final=0.1)
-    rates = []
-    for _ in range(111):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        schedule.step()
-    assert rates[0] == pytest.approx(2 / 11)
-    assert max(rates) == rates[10] == pytest.approx(2.0)
-    assert rates[60] == pytest.approx(1.1)
-    assert rates[110] == pytest.approx(0.2)
-    with pytest.raises(UserError, match="final: 2"):
-        WarmupCosine(optimizer, 10, final=2)
-
-
 def test_a_network_that_cannot_use_a_context_refuses_it() -> None:
     with pytest.raises(UserError, match="cannot condition on the context"):
         LSTMLanguageModel(Spec(5, (8,), context=Spec(10, (1,))))
