@@ -1,4 +1,4 @@
-"""arlm: text, translation and images as sequences of discrete tokens, one chain rule, one interface.
+"""arlm: autoregressive models of text, translations and images as sequences of discrete tokens.
 
     import arlm
     net, domain, *_ = arlm.load("runs/docs_transformer")

@@ -56,7 +56,7 @@ def main() -> int:
             importlib.import_module("arlm.cli.trainer").main()
     except UserError as error:
         return fail(str(error))
-    except BrokenPipeError:  # whoever read our output, such as `head`, has enough
+    except BrokenPipeError:  # the reader of the output, such as `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
@@ -65,7 +65,7 @@ def main() -> int:
 
 
 def fail(message: str) -> int:
-    """Tell bad input in one line."""
+    """Print an error in one line; returns the exit code for bad input."""
     print("arlm: error:", " ".join(message.split()), file=sys.stderr)
     return 2
 

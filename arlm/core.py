@@ -21,16 +21,16 @@ from arlm.states import Prefix, State
 
 @dataclass(frozen=True)
 class Spec:
-    """Everything that a network may know of its data.
+    """Everything that a network may know about its data.
 
     Args:
         vocab_size: number of distinct tokens, V.
         shape: `(T,)` for text; `(H, W, C)` for an image, flattened "h w c -> (h w c)".
         pad_id: token that pads short rows, if there is one.
         eos_id: token that ends a row, if there is one.
-        context: spec of what is conditioned on, if anything is.
+        context: spec of the context that rows are conditioned on, if there is one.
         unit: what tokens are measured in, for the names of metrics: "byte", "word" or "dim".
-        joint: whether the context's tokens are numbered as these are.
+        joint: whether the context has the same vocabulary.
     """
 
     vocab_size: int
@@ -48,18 +48,18 @@ class Spec:
 
 
 class Batch(NamedTuple):
-    """Rows of tokens, which of them are scored, and how many units each one stands for."""
+    """Rows of tokens, which of them are scored, and how many units each one represents."""
 
     tokens: Tensor  # (B, T) int64
     scored: Tensor  # (B, T) bool: counts in loss and metrics
-    units: Tensor  # (B, T) float: bytes, words or dims that the token stands for
+    units: Tensor  # (B, T) float: bytes, words or dims that the token represents
     context: Tensor | None = None  # (B, S) int64
     # (B,) bool: the row starts a document; other rows continue those of the batch before
     starts_document: Tensor | None = None
 
 
 class Scores(NamedTuple):
-    """What training needs of one pass: log-probabilities, and penalties to add to the loss."""
+    """Log-probabilities of one pass, and penalties that training adds to the loss."""
 
     log_prob: Tensor  # (B, T) nats
     auxiliary: Tensor | None = None  # (B, T), added to the loss where tokens are scored

@@ -1,14 +1,14 @@
-"""The one exception of arlm that is the user's to mend."""
+"""The exception for bad input, which the user can correct."""
 
 
 class UserError(ValueError):
-    """Bad input, told in one line that names the field, the value and the mend.
+    """Bad input; the message names the field, the value and the correction in one line.
 
     The command line prints it without a traceback and exits with code 2.
     """
 
 
 def require(holds: bool, field: str, value: object, mend: str) -> None:
-    """Refuse a value that is out of range."""
+    """Raise a UserError for a value that is out of range, unless `holds`."""
     if not holds:
         raise UserError(f"{field}: {value} is out of range; {mend}")

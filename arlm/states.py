@@ -1,4 +1,4 @@
-"""States of incremental decoding: batch-first values that are passed in and returned, never hidden in a network."""
+"""States of incremental decoding: batch-first values that are passed in and returned, not stored in a network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class State:
     """What incremental decoding carries from token to token: tensors whose first axis is the batch.
 
     `state[rows]` selects or reorders rows, as beam search does. Fields named in `shared` are the same for all
-    rows (folded weights, say) and stay as they are.
+    rows (such as masked weights) and are not indexed.
     """
 
     shared: ClassVar[frozenset[str]] = frozenset()
@@ -60,7 +60,7 @@ class Prefix(State):
 
 
 class ChunkState(NamedTuple):
-    """Where stateful scoring stopped in each row: the last token, not yet taken in, and the state before it."""
+    """The state between two chunks: the last token of each row, and the decoding state before that token."""
 
     last: Tensor  # (B, 1) int64
     state: State

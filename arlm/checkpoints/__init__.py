@@ -1,4 +1,4 @@
-"""Checkpoints that describe themselves: `load` rebuilds the network and the domain from the file alone."""
+"""Self-describing checkpoints: `load` rebuilds the network and the domain from the file alone."""
 
 from arlm.checkpoints.classes import build
 from arlm.checkpoints.describe import describe, record

@@ -1,4 +1,4 @@
-"""Build objects from the class paths in a checkpoint, from trusted packages only, never through a function."""
+"""Build objects from the class paths in a checkpoint, from classes of trusted packages only."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 def build(description: Any, base: type[T], *arguments: Any, trusted: Sequence[str] = ()) -> T:
-    """The object that `describe` described, if it is of a class that is expected.
+    """Build the object of a description that `describe` returned.
 
     Args:
         description: {"class_path": ..., "init_args": {...}}, with plain values or described tokenizers.
@@ -33,7 +33,8 @@ def build(description: Any, base: type[T], *arguments: Any, trusted: Sequence[st
         trusted: packages that may be imported beside arlm's own, such as "mypackage".
 
     Raises:
-        UserError: anything else.
+        UserError: the description is invalid, or its class is not trusted, not a subclass of `base`, or cannot
+            be built.
     """
     kind = find_class(description, base, trusted)
     init_args = {
@@ -53,13 +54,13 @@ def build(description: Any, base: type[T], *arguments: Any, trusted: Sequence[st
 
 
 def find_class(description: Any, base: type[T], trusted: Sequence[str] = ()) -> type[T]:
-    """The class that a description names."""
+    """The class that a description names; raises a UserError as `build`."""
     described = description if isinstance(description, dict) else {}
     path, init_args = described.get("class_path"), described.get("init_args")
-    sound = isinstance(path, str) and CLASS_PATH.fullmatch(path) and isinstance(init_args, dict)
-    if not sound or not all(isinstance(name, str) for name in init_args or ()):
+    valid = isinstance(path, str) and CLASS_PATH.fullmatch(path) and isinstance(init_args, dict)
+    if not valid or not all(isinstance(name, str) for name in init_args or ()):
         raise UserError(
-            f"checkpoint: it describes no {base.__name__} but {str(description)[:80]!r}; {OLDER}"
+            f"checkpoint: it does not describe a {base.__name__}: {str(description)[:80]!r}; {OLDER}"
         )
     assert isinstance(path, str)
     module_name, _, name = path.rpartition(".")
@@ -73,7 +74,7 @@ def find_class(description: Any, base: type[T], trusted: Sequence[str] = ()) -> 
         import_own(package)
     try:
         kind = vars(importlib.import_module(module_name)).get(name)
-    except Exception as error:  # whatever an import may raise
+    except Exception as error:  # an import can raise anything
         raise UserError(f"checkpoint: {path} is missing ({error}); {OLDER}") from None
     if not isinstance(kind, type) or not issubclass(kind, base) or inspect.isabstract(kind):
         raise UserError(f"checkpoint: {path} is not a {base.__name__} that can be built; {OLDER}")

@@ -42,7 +42,7 @@ def _plain(value: Any) -> Any:
 
 
 def _arguments(kind: type) -> list[str]:
-    """Names of a constructor's arguments, including those that it passes to its base by `**`."""
+    """Names of a constructor's arguments, including those that it passes to its base class by `**`."""
     names: list[str] = []
     for base in kind.__mro__:
         if "__init__" in vars(base):
@@ -64,7 +64,7 @@ def record(
 
     Args:
         net: the network.
-        weights: Lightning's state dict, of which the network's weights get a SHA-256 checksum each.
+        weights: Lightning's state dict; each of the network's weights in it gets a SHA-256 checksum.
         data: the network's `TokenDataModule`, if there is one.
         config: the run's resolved configuration.
     """

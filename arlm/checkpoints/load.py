@@ -25,7 +25,7 @@ DAMAGED = "use another file, such as last.ckpt of the same run"
 
 
 class Loaded(NamedTuple):
-    """What a checkpoint contains."""
+    """The contents of a checkpoint."""
 
     net: Autoregressor
     domain: Domain
@@ -44,7 +44,7 @@ def load(path: str | Path, trusted: Sequence[str] = ()) -> Loaded:
         the network in eval mode on the CPU, the domain, the data's description, the run's configuration.
 
     Raises:
-        UserError: the file is missing, damaged or not arlm's, or names a class that is not trusted.
+        UserError: the file is missing, damaged or not written by arlm, or names a class that is not trusted.
     """
     contents = read(path)
     entry = contents["arlm"]
@@ -63,10 +63,10 @@ def load(path: str | Path, trusted: Sequence[str] = ()) -> Loaded:
             f"checkpoint: the weights in '{path}' do not fit the network that it names ({reason}); "
             f"{OLDER}"
         ) from None
-    wrong = [name for name, weight in weights.items() if not bool(weight.isfinite().all())]
-    if wrong:
+    not_finite = [name for name, weight in weights.items() if not bool(weight.isfinite().all())]
+    if not_finite:
         raise UserError(
-            f"checkpoint: '{path}' holds nan or inf in {wrong[0]}: its training diverged; "
+            f"checkpoint: '{path}' holds nan or inf in {not_finite[0]}: its training diverged; "
             "train with a lower learning rate"
         )
     found = build(domain, Domain, trusted=trusted)  # type: ignore[type-abstract]
@@ -74,7 +74,7 @@ def load(path: str | Path, trusted: Sequence[str] = ()) -> Loaded:
 
 
 def find(path: str | Path) -> Path:
-    """The checkpoint that a file or a run's folder means: its newest best.ckpt, else last.ckpt."""
+    """The path of a checkpoint: the file itself, or the newest best.ckpt, else last.ckpt, in a run's folder."""
     path = Path(path)
     if path.is_dir():
         for name in ("best.ckpt", "last.ckpt"):
@@ -88,11 +88,11 @@ def find(path: str | Path) -> Path:
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """The contents of a checkpoint, with its description verified, as tensors and plain values only."""
+    """Read a checkpoint as tensors and plain values only, and verify its description."""
     path = find(path)
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception:  # whatever a damaged archive may raise
+    except Exception:  # a damaged archive can raise anything
         raise UserError(f"checkpoint: '{path}' is truncated or no checkpoint; {DAMAGED}") from None
     entry = contents.get("arlm") if isinstance(contents, dict) else None
     if not isinstance(entry, dict):
@@ -103,20 +103,20 @@ def read(path: str | Path) -> dict[str, Any]:
             f"{FORMAT}; {OLDER}"
         )
     texts = {name: value for name, value in entry.items() if name != "format"}
-    sound = all(isinstance(part, str) for item in texts.items() for part in item)
-    sound = sound and {"network", "spec", "config", "weights", "checksum"} <= set(texts)
-    if not sound or entry_checksum(entry) != entry["checksum"]:
+    valid = all(isinstance(part, str) for item in texts.items() for part in item)
+    valid = valid and {"network", "spec", "config", "weights", "checksum"} <= set(texts)
+    if not valid or entry_checksum(entry) != entry["checksum"]:
         raise UserError(f"checkpoint: the description in '{path}' is damaged; {DAMAGED}")
     return contents
 
 
 def verify_archive(path: str | Path) -> None:
-    """Refuse a checkpoint of which any byte is damaged, the optimizer's state included."""
+    """Raise a UserError if any byte of a checkpoint is damaged, including the optimizer's state."""
     path = find(path)
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
-    except Exception:  # whatever a damaged archive may raise
+    except Exception:  # a damaged archive can raise anything
         damaged = "its directory"
     if damaged is not None:
         raise UserError(f"checkpoint: '{path}' is damaged in {damaged}; {DAMAGED}")
@@ -129,12 +129,12 @@ def _parsed(path: str | Path, entry: dict[str, str], name: str) -> dict[str, Any
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise UserError(f"checkpoint: the {name} in '{path}' is no description; {OLDER}")
+        raise UserError(f"checkpoint: the {name} in '{path}' is not a valid description; {OLDER}")
     return value
 
 
 def _verified(path: str | Path, contents: dict[str, Any]) -> dict[str, Tensor]:
-    """The network's weights by their name in the network; each has to have its checksum."""
+    """The network's weights by their name in the network, after a check of their checksums."""
     state, expected = contents.get("state_dict"), _parsed(path, contents["arlm"], "weights")
     tensors = isinstance(state, dict) and all(
         isinstance(name, str) and isinstance(value, Tensor) and value.layout is torch.strided
@@ -160,10 +160,10 @@ def spec_from(plain: Any) -> Spec:
         "unit": (str,),
         "joint": (bool,),
     }
-    sound = isinstance(plain, dict) and set(plain) == set(kinds)
-    sound = sound and all(isinstance(plain[name], kinds[name]) for name in kinds)
-    sizes = [plain["vocab_size"], *plain["shape"]] if sound else [0]
+    valid = isinstance(plain, dict) and set(plain) == set(kinds)
+    valid = valid and all(isinstance(plain[name], kinds[name]) for name in kinds)
+    sizes = [plain["vocab_size"], *plain["shape"]] if valid else [0]
     if not all(type(size) is int and 1 <= size < 2**31 for size in sizes) or len(sizes) > 4:
-        raise UserError(f"checkpoint: its spec is no spec: {str(plain)[:80]!r}; {OLDER}")
+        raise UserError(f"checkpoint: its spec is invalid: {str(plain)[:80]!r}; {OLDER}")
     context = None if plain["context"] is None else spec_from(plain["context"])
     return Spec(**plain | {"shape": tuple(plain["shape"]), "context": context})

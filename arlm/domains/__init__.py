@@ -1,4 +1,4 @@
-"""Domains: what a token is. Text, translations and images to tokens and back, and what each is worth."""
+"""Domains: convert text, translations and images to tokens and back, and count the units of each token."""
 
 from arlm.domains.base import Domain
 from arlm.domains.image import ImageDomain

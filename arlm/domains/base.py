@@ -9,16 +9,14 @@ from torch import Tensor
 
 
 class Domain(ABC):
-    """Native objects <-> tokens, and how many units each token stands for.
+    """Native objects <-> tokens, and how many units each token represents.
 
     A domain keeps each constructor argument as an attribute of the same name: plain values, or a tokenizer, so
     that a checkpoint can describe it.
     """
 
     unit: ClassVar[str]  # singular: "byte", "dim"
-    view: ClassVar[
-        str
-    ]  # class path of the `arlm.reports.view.View` that shows its objects to people
+    view: ClassVar[str]  # class path of the `arlm.reports.view.View` that displays its objects
     vocab_size: int
 
     @abstractmethod
@@ -31,4 +29,4 @@ class Domain(ABC):
 
     @abstractmethod
     def units(self, tokens: Tensor) -> Tensor:
-        """How many `unit`s each token stands for, float, of the shape of `tokens`."""
+        """How many `unit`s each token represents: float, in the shape of `tokens`."""

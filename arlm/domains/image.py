@@ -1,4 +1,4 @@
-"""Images as tokens: one token a channel of a pixel, in raster order "h w c -> (h w c)"."""
+"""Images as tokens: one token for each channel of a pixel, in raster order "h w c -> (h w c)"."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNRASTER = "... (h w c) -> ... h w c"
 
 
 class ImageDomain(Domain):
-    """uint8 images (..., H, W, C) <-> tokens (..., H * W * C) of `levels` equal steps of brightness.
+    """uint8 images (..., H, W, C) <-> tokens (..., H * W * C) with `levels` equal steps of brightness.
 
     With 256 levels the round trip is exact; with fewer, `encode(decode(tokens)) == tokens`.
 
@@ -48,7 +48,7 @@ class ImageDomain(Domain):
         return Spec(self.levels, shape, unit=self.unit)
 
     def read(self, path: Path, field: str) -> Tensor:
-        """An image file of this very size as tokens (T,); `field` is named in errors."""
+        """Read an image file of this domain's size as tokens (T,); errors name `field`."""
         native = read_image(path, self.channels, field)
         if native.shape[:2] != (self.height, self.width):
             height, width, _ = native.shape
@@ -78,14 +78,14 @@ class ImageDomain(Domain):
 
 
 def check_levels(levels: int) -> int:
-    """Refuse a number of levels that does not part the 256 values of a byte evenly."""
+    """Raise a UserError unless `levels` divides the 256 values of a byte evenly."""
     fits = 2 <= levels <= 256 and 256 % levels == 0
     require(fits, "data.levels", levels, "choose a power of two, 2 to 256")
     return levels
 
 
 def read_image(path: Path, channels: int, field: str) -> Tensor:
-    """An 8-bit image file without transparency, uint8 (H, W, channels); `field` is named in errors."""
+    """Read an 8-bit image file without transparency as uint8 (H, W, channels); errors name `field`."""
     try:
         with Image.open(path) as image:
             image.load()

@@ -16,12 +16,12 @@ from arlm.tokenizers import Tokenizer
 class TranslationDomain(Domain):
     """A sentence and its translation <-> tokens.
 
-    Each side has one token more than its tokenizer, the last of the vocabulary, which no text contains: the
-    target's ends a row and pads it after its end; the source's only pads.
+    Each side adds one special token at the end of its tokenizer's vocabulary. In the target it marks the end of
+    a row and pads the rest; in the source it is padding only.
 
     Args:
         source: tokenizer of the source.
-        target: tokenizer of the target; None if both sides share one, and with it their numbering.
+        target: tokenizer of the target; None if both sides share one tokenizer, and so one vocabulary.
         lowercase: convert both sides to lower case before they are encoded.
     """
 

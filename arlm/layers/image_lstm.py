@@ -89,9 +89,7 @@ class DiagonalLayer(nn.Module):
         super().__init__()
         self.height, self.columns, self.channels = spec.shape
         self.input = MaskedConv2d("B", 2 * width, 4 * width, 1, self.channels)
-        self.mirror = nn.Linear(
-            2 * width, 4 * width
-        )  # needs no mask, because it is shifted down by a row
+        self.mirror = nn.Linear(2 * width, 4 * width)  # unmasked, since it is shifted down
         self.state = nn.Parameter(torch.empty(2, 2, width, 4 * width))  # direction; tap left, above
         nn.init.uniform_(self.state, -((2 * width) ** -0.5), (2 * width) ** -0.5)
         self.initial = initial_state(width, 2)

@@ -1,4 +1,4 @@
-"""LSTM sequence to sequence: without attention, with Bahdanau's, with Luong's.
+"""LSTM sequence to sequence, without attention, or with that of Bahdanau or Luong.
 
 References:
     | Sequence to Sequence Learning with Neural Networks (Sutskever et al., 2014), without attention
@@ -38,34 +38,34 @@ Memory = tuple[Tensor, Tensor]  # hidden state and cell of a layer, (B, width) e
 
 @dataclass(frozen=True)
 class Seq2SeqState(SourceState):
-    """What the decoder remembers, and what it may attend to.
+    """The decoder's state; `sources` are what it attends to.
 
-    The sources are keys (N, S, width), formed once, memory (N, S, encoder's features) and bias (N, S),
-    -inf at padding; S is 0 without attention.
+    These are keys (N, S, width), the encoder's outputs (N, S, encoder's features), and the bias (N, S), -inf at
+    padding. Without attention they are one tensor (N, 0, 1).
     """
 
     layers: tuple[Memory, ...]
-    fed: Tensor  # (B, width or 0): the last readout, where it is fed back
+    fed: Tensor  # (B, width) with input feeding, the last readout; else (B, 0)
 
 
 class LSTMSeq2Seq(Autoregressor):
-    """An LSTM reads the source, another writes the target from what the first one remembers.
+    """An LSTM encodes the source; another LSTM decodes the target, starting from the encoder's final states.
 
-    - none: the decoder begins with the encoder's last states, and nothing else passes.
+    - none: the decoder depends on the source through its initial states only.
     - dot, general: the decoder runs first, then all its states attend at once, c_t = attend(s_t);
-      readout_t = tanh(W [s_t; c_t]). With `feeding` it runs step by step, readout_{t-1} being an input.
+      readout_t = tanh(W [s_t; c_t]). With `feeding` it runs step by step, with readout_{t-1} as an input.
     - additive: s_t = LSTM([y_{t-1}; c_t], s_{t-1}) with c_t = attend(s_{t-1}), step by step;
-      readout_t = tanh(W [s_t; c_t; y_{t-1}]), in place of the paper's maxout.
+      readout_t = tanh(W [s_t; c_t; y_{t-1}]), instead of the paper's maxout.
 
     Args:
-        spec: what the data is; its context is the source sentences.
-        attention: which score, if any.
-        width: of the decoder's states.
-        depth: layers of encoder and decoder.
+        spec: of the data; its context is the source sentences.
+        attention: the attention score, or "none".
+        width: hidden features of the decoder.
+        depth: layers of the encoder, and of the decoder.
         embedding: size of both embeddings.
-        encoder_width: of each direction; by default both together are `width`.
-        bidirectional: whether the encoder reads both ways.
-        reverse: the encoder reads from the last token to the first (Sutskever).
+        encoder_width: hidden features of each direction of the encoder; by default both together have `width`.
+        bidirectional: whether the encoder has a backward direction.
+        reverse: the encoder reads the source from the last token to the first (Sutskever).
         feeding: the last readout is an input of the decoder (Luong's input feeding).
         dropout: probability of zeroing a feature of embeddings, between layers, of the encoder's outputs
             and of the readout, in [0, 1).
@@ -100,7 +100,7 @@ class LSTMSeq2Seq(Autoregressor):
         check_sizes(encoder_width=each)
         if feeding and attention not in ("dot", "general"):
             raise UserError(
-                f"model.net.feeding: true is of no use with attention {attention}; "
+                f"model.net.feeding: true has no effect with attention {attention}; "
                 "choose dot or general, or feeding false"
             )
         self.attention, self.width, self.depth, self.embedding = attention, width, depth, embedding
@@ -114,7 +114,7 @@ class LSTMSeq2Seq(Autoregressor):
         self.start_vector = nn.Parameter(torch.zeros(embedding).normal_(std=0.1))
         self.encoder = LSTMEncoder(embedding, each, depth, bidirectional, dropout)
         memory = ways * each
-        # Sutskever's decoder goes on from the encoder's states as they are, where the sizes agree.
+        # Sutskever's decoder starts from the encoder's states themselves, if the sizes agree.
         direct = attention == "none" and memory == width
         self.bridge = None if direct else nn.ModuleList(nn.Linear(memory, width) for _ in range(2))
         self.attend = None if attention == "none" else SourceAttention(attention, width, memory)
@@ -145,8 +145,8 @@ class LSTMSeq2Seq(Autoregressor):
     def start(
         self, batch: int, length: int, context: Tensor | None = None
     ) -> tuple[Tensor, Seq2SeqState]:
-        begin = self.start_vector.expand(batch, 1, -1)
-        readout, _, state = self._decode(begin, self._encode(context))
+        first = self.start_vector.expand(batch, 1, -1)
+        readout, _, state = self._decode(first, self._encode(context))
         return self._score(readout)[:, 0], state
 
     def advance(self, tokens: Tensor, state: Seq2SeqState) -> tuple[Tensor, Seq2SeqState]:
@@ -154,15 +154,15 @@ class LSTMSeq2Seq(Autoregressor):
         return self._score(readout), state
 
     def _inputs(self, tokens: Tensor) -> Tensor:
-        """What the decoder reads: the start, then every token but the last, (B, T, embedding)."""
-        begin = self.start_vector.expand(len(tokens), 1, -1)
-        return torch.cat([begin, self.drop(self.embed(tokens))[:, :-1]], dim=1)
+        """The decoder's inputs: the start vector, then all tokens but the last, (B, T, embedding)."""
+        first = self.start_vector.expand(len(tokens), 1, -1)
+        return torch.cat([first, self.drop(self.embed(tokens))[:, :-1]], dim=1)
 
     def _score(self, readout: Tensor) -> Tensor:
         return score(self.head, self.project(self.drop(readout)))
 
     def _encode(self, context: Tensor | None) -> Seq2SeqState:
-        """Read the sources (B, S)."""
+        """Encode the sources (B, S) into the decoder's initial state."""
         context, lengths = read_sources(self.spec, context)
         rows = reversed_rows(context, lengths) if self.reverse else context
         memory, hidden, cell = self.encoder(self.drop(self.embed_source(rows)), lengths)
@@ -173,8 +173,8 @@ class LSTMSeq2Seq(Autoregressor):
         of = torch.arange(batch, device=memory.device)
         fed = memory.new_zeros(batch, self.width if self.feeding else 0)
         if self.attend is None:
-            nothing = memory.new_zeros(batch, 0, 1)
-            return Seq2SeqState((nothing,), of, layers, fed)
+            empty = memory.new_zeros(batch, 0, 1)
+            return Seq2SeqState((empty,), of, layers, fed)
         memory = self.drop(memory)
         sources = self.attend.keys(memory), memory, padding_bias(lengths, context.shape[1])
         return Seq2SeqState(sources, of, layers, fed)
@@ -195,7 +195,7 @@ class LSTMSeq2Seq(Autoregressor):
         return torch.cat(readouts, dim=1), torch.cat(weights, dim=1), state
 
     def _run(self, x: Tensor, state: Seq2SeqState) -> tuple[Tensor, tuple[Memory, ...]]:
-        """All layers over (B, T, size): the last one's states (B, T, width), and what all remember."""
+        """Run all layers over (B, T, size): the last one's outputs (B, T, width), and the final states of all."""
         after = []
         for index, (layer, before) in enumerate(zip(self.layers, state.layers, strict=True)):
             x, last = layer(
@@ -228,7 +228,7 @@ class LSTMSeq2Seq(Autoregressor):
         return readout, weights, replace(state, layers=layers)
 
     def _attend(self, queries: Tensor, state: Seq2SeqState) -> tuple[Tensor, Tensor]:
-        """What queries (B, T, width) read, (B, T, encoder's features), and the weights (B, T, S)."""
+        """Attend with queries (B, T, width): contexts (B, T, encoder's features), and weights (B, T, S)."""
         assert self.attend is not None
         read, weights = self.attend(by_sentence(queries, state.sentences), *state.sources)
         return read.view(*queries.shape[:2], -1), weights.view(*queries.shape[:2], -1)

@@ -27,16 +27,16 @@ class Recent(State):
 
 
 class NeuralNGram(StatefulAutoregressor):
-    """logits = b + W z + U tanh(d + H z), where z is the last n - 1 embedded tokens side by side.
+    """logits = b + W z + U tanh(d + H z), where z is the concatenation of the last n - 1 embedded tokens.
 
-    Learned vectors stand for the tokens before the first. Rows may be of any length.
+    Learned vectors replace the tokens before the first one. Rows may be of any length.
 
     Args:
-        spec: what the data is; any shape, read in raster order.
-        order: n, tokens in an n-gram: those before, and the one that is scored.
+        spec: of the data; any shape, in raster order.
+        order: n, tokens in an n-gram: n - 1 inputs, and the token that is scored.
         embedding: features of a token.
         width: of the hidden layer.
-        direct: whether z reaches the logits directly too, by W.
+        direct: whether there is a direct connection W from z to the logits.
         dropout: probability of zeroing a feature of z and of the hidden layer, in [0, 1).
 
     Shapes: tokens (B, T) -> logits (B, T, V).
@@ -82,7 +82,7 @@ class NeuralNGram(StatefulAutoregressor):
         return self.start_vectors.expand(batch, -1, -1)
 
     def _read(self, recent: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, S + 1, V) before, between and after tokens (B, S), and the new last n - 1 vectors."""
+        """Logits (B, S + 1, V) of tokens (B, S) and of the token after them, and the last n - 1 vectors."""
         before = self.order - 1
         vectors = torch.cat([recent, self.embed(tokens)], dim=1)
         windows = vectors.unfold(1, before, 1).mT.flatten(2)  # (B, S + 1, (n - 1) embedding)

@@ -33,37 +33,37 @@ from arlm.states import ChunkState, State
 
 @dataclass(frozen=True)
 class RecurrentState(State):
-    """What each layer remembers after the last token."""
+    """The state of each layer after the last token."""
 
     layers: tuple[tuple[Tensor, ...], ...]  # (hidden,), or (hidden, cell) for LSTM: (B, width) each
 
 
 class RecurrentLanguageModel(StatefulAutoregressor):
-    """h_t = cell(embed(x_{t-1}), h_{t-1}), in layers; logits_t = W h_t + b; x_{-1} is a learned start.
+    """h_t = cell(embed(x_{t-1}), h_{t-1}), in layers; logits_t = W h_t + b; embed(x_{-1}) is a learned start vector.
 
-    Rows may be of any length: the state carries all of the past. Without the options after `tied`,
-    dropout is Zaremba's: on the inputs, between the layers and before the head, never on the recurrence.
+    Rows may have any length. Without the options after `tied`, dropout is applied as by Zaremba et al.: to the
+    inputs, between the layers and before the head, but not to the recurrence.
 
     Args:
-        spec: what the data is; any shape, read in raster order.
-        width: of the hidden state.
+        spec: of the data; any shape, in raster order.
+        width: features of the hidden state.
         depth: stacked layers.
         embedding: size of the embedding; by default `width`.
         dropout: probability of zeroing a feature before the head, in [0, 1); AWD-LSTM's `dropout`.
         tied: the head's weights are the embedding's; the last layer then has the embedding's size.
-        input_dropout: the same for the embedded tokens, by default `dropout`; AWD-LSTM's `dropouti`.
-        hidden_dropout: between the layers, by default `dropout`; AWD-LSTM's `dropouth`.
-        embedding_dropout: probability of leaving out a token of the vocabulary; `dropoute`.
+        input_dropout: probability for features of the embedded tokens, by default `dropout`; AWD-LSTM's `dropouti`.
+        hidden_dropout: probability for features between the layers, by default `dropout`; AWD-LSTM's `dropouth`.
+        embedding_dropout: probability of zeroing the embedding of a token of the vocabulary; `dropoute`.
         variational: one dropout mask for all the tokens of a row (Gal, Ghahramani, 2016).
         weight_drop: probability of zeroing a recurrent weight (DropConnect); `wdrop`.
-        activation_penalty: times mean h^2 of the last layer after dropout, a penalty in `score`; `alpha`.
-        slowness_penalty: times mean (h_t - h_{t-1})^2 of the last layer, a penalty in `score`; `beta`.
+        activation_penalty: factor of the penalty mean h^2 of the last layer after dropout, in `score`; `alpha`.
+        slowness_penalty: factor of the penalty mean (h_t - h_{t-1})^2 of the last layer, in `score`; `beta`.
 
     Shapes: tokens (B, T) -> logits (B, T, V).
     """
 
     cell: ClassVar[Callable[..., nn.RNNBase]]
-    run: ClassVar[Callable[..., Any]]  # the cell's function of its weights
+    run: ClassVar[Callable[..., Any]]  # functional form of the cell, with weights as arguments
     layers: Any
 
     def __init__(
@@ -85,15 +85,15 @@ class RecurrentLanguageModel(StatefulAutoregressor):
         super().__init__(spec)
         size = width if embedding is None else embedding
         check_sizes(width=width, depth=depth, embedding=size, dropout=dropout)
-        chances = {
+        probabilities = {
             "input_dropout": input_dropout,
             "hidden_dropout": hidden_dropout,
             "embedding_dropout": embedding_dropout,
             "weight_drop": weight_drop,
         }
-        for name, chance in chances.items():
-            fits = chance is None or 0 <= chance < 1
-            require(fits, f"model.net.{name}", chance, "choose from 0 up to below 1")
+        for name, probability in probabilities.items():
+            fits = probability is None or 0 <= probability < 1
+            require(fits, f"model.net.{name}", probability, "choose from 0 up to below 1")
         self.width, self.depth, self.embedding, self.tied = width, depth, embedding, tied
         self.dropout, self.input_dropout = dropout, input_dropout
         self.hidden_dropout, self.embedding_dropout = hidden_dropout, embedding_dropout
@@ -152,19 +152,19 @@ class RecurrentLanguageModel(StatefulAutoregressor):
         return vectors
 
     def _inputs(self, tokens: Tensor) -> Tensor:
-        """What the first layer reads at each token of whole rows, (B, T, embedding)."""
+        """Inputs of the first layer for whole rows: the start vector, then all tokens but the last, (B, T, embedding)."""
         return torch.cat([self._start(len(tokens)), self._embed(tokens)[:, :-1]], dim=1)
 
-    def _drop(self, x: Tensor, chance: float | None) -> Tensor:
-        chance = self.dropout if chance is None else chance
+    def _drop(self, x: Tensor, probability: float | None) -> Tensor:
+        probability = self.dropout if probability is None else probability
         if not self.variational:
-            return F.dropout(x, chance, self.training)
-        return x * F.dropout(x.new_ones(len(x), 1, x.shape[2]), chance, self.training)
+            return F.dropout(x, probability, self.training)
+        return x * F.dropout(x.new_ones(len(x), 1, x.shape[2]), probability, self.training)
 
     def _read(
         self, inputs: Tensor, state: RecurrentState | None
     ) -> tuple[Tensor, Tensor, RecurrentState]:
-        """Inputs (B, S, embedding) -> last layer's outputs (B, S, width), the same dropped, the state."""
+        """Inputs (B, S, embedding) -> last layer's outputs (B, S, width) before and after dropout, and the state."""
         x = self._drop(inputs, self.input_dropout)
         outputs, after = x, []
         for index, layer in enumerate(self.layers):
@@ -188,13 +188,13 @@ class RecurrentLanguageModel(StatefulAutoregressor):
         if isinstance(layer, nn.LSTM) and is_faster(x, layer.hidden_size):
             outputs, *memory = lstm(x, *hidden, weights, torch.get_autocast_dtype("cpu"))
             return outputs, tuple(memory)
-        several = [part[None] for part in hidden]
-        given: Any = tuple(several) if isinstance(layer, nn.LSTM) else several[0]
+        stacked = [part[None] for part in hidden]
+        initial: Any = tuple(stacked) if isinstance(layer, nn.LSTM) else stacked[0]
         if dropped:
-            # biases, layers, dropout, training, both ways, batch first
-            outputs, *memory = type(self).run(x, given, weights, True, 1, 0.0, True, False, True)
+            # biases, layers, dropout, training, bidirectional, batch first
+            outputs, *memory = type(self).run(x, initial, weights, True, 1, 0.0, True, False, True)
         else:
-            outputs, last = layer(x, given)
+            outputs, last = layer(x, initial)
             memory = list(last) if isinstance(last, tuple) else [last]
         return outputs, tuple(part[0] for part in memory)
 

@@ -36,7 +36,7 @@ from arlm.states import State
 
 @dataclass(frozen=True)
 class TransformerState(State):
-    """Keys and values of every block, and the number of positions that they hold."""
+    """Keys and values of every block, and the number of positions that are filled in each row."""
 
     caches: tuple[KVCache, ...]
     position: Tensor  # (B,) int64
@@ -72,31 +72,31 @@ class Block(nn.Module):
 
 
 class TransformerLanguageModel(Autoregressor):
-    """Position t reads [start, x_0, ..., x_{t-1}] and scores x_t; a class label adds to the start.
+    """Position t depends on [start, x_0, ..., x_{t-1}] and scores x_t; a class label is added to the start vector.
 
-    Over the pixels of an image it is ImageGPT (Chen et al., 2020). `configs/model/gpt2.yaml` and
-    `llama.yaml` have the published weights' layout.
+    On the pixels of an image, this is ImageGPT (Chen et al., 2020). `configs/model/gpt2.yaml` and
+    `llama.yaml` describe the published models' layouts.
 
     Args:
-        spec: what the data is; any shape, read in raster order. Rows hold at most `spec.length` tokens
-            (any number with ALiBi).
+        spec: of the data; any shape, in raster order. Rows have at most `spec.length` tokens (any number
+            with ALiBi).
         width: features of every position.
         depth: blocks.
         heads: attention heads; divides `width`.
-        positions: "rotary" turns queries and keys; "learned" adds a vector for each position; "alibi"
-            lowers scores by distance.
+        positions: "rotary" rotates queries and keys; "learned" adds a vector for each position; "alibi"
+            subtracts a multiple of the distance from attention scores.
         dropout: probability of zeroing a feature or an attention weight, in [0, 1).
         kv_heads: heads of keys and values, by default `heads`; divides it.
         norm: "layer" or "rms".
-        norm_first: pre-norm; else post-norm, without a last norm.
+        norm_first: pre-norm; otherwise post-norm, without a norm before the head.
         mlp: "gelu", "gelu_tanh" or "swiglu".
         mlp_width: hidden features of an MLP, by default 4 times `width`.
         bias: whether linear maps and LayerNorm have a bias.
-        qkv_bias: whether queries, keys and values have one, if that differs from `bias` (Qwen).
+        qkv_bias: whether the map to queries, keys and values has a bias; by default as `bias` (Qwen differs).
         tied: the head's weights are the embedding's, and it has no bias.
         sliding_window: positions that a query sees in windowed blocks, its own included; None for all.
         windowed_blocks: "all" (Mistral), or "alternate": every second block, from the second (GPT-3).
-        start_token: the token whose embedding the first position reads; by default a learned vector.
+        start_token: the token whose embedding is the input of position 0; by default a learned vector.
         rotary_base: longest wavelength of rotary positions over 2 pi.
         norm_eps: added to the variance in a norm.
 
@@ -106,7 +106,7 @@ class TransformerLanguageModel(Autoregressor):
     uses_context = True
     rotary: Tensor | None
     embed: nn.Embedding
-    blocks: Any  # nn.ModuleList does not tell what it holds
+    blocks: Any  # nn.ModuleList has no element type
 
     def __init__(
         self,
@@ -205,7 +205,7 @@ class TransformerLanguageModel(Autoregressor):
         rotary = None if self.rotary is None else self.rotary[:, :length]
         positions = torch.arange(length, device=x.device)
         slopes = None if self.alibi is None else self.alibi.slopes
-        # None is the plain causal mask, which the fused kernel knows.
+        # None is the plain causal mask, which is built into the fused kernel.
         masks: dict[int | None, Tensor | None] = {
             window: None
             if window is slopes is None
@@ -218,12 +218,12 @@ class TransformerLanguageModel(Autoregressor):
         return self.head(self.last_norm(x))
 
     def _window(self, index: int) -> int | None:
-        """The sliding window of a block, None where it sees all earlier positions."""
+        """The sliding window of a block, or None if it attends to all earlier positions."""
         windowed = self.windowed_blocks == "all" or index % 2 == 1
         return self.sliding_window if windowed else None
 
     def _begin(self, batch: int, context: Tensor | None) -> Tensor:
-        """What position 0 reads, (B, 1, width)."""
+        """Input of position 0, (B, 1, width)."""
         start: Any = self.start_vector
         if self.start_token is not None:
             start = self.embed.weight[self.start_token]
@@ -242,7 +242,7 @@ class TransformerLanguageModel(Autoregressor):
         return self._step(self.embed(tokens), state)
 
     def _step(self, x: Tensor, state: TransformerState) -> tuple[Tensor, TransformerState]:
-        """New positions (B, S, width) -> logits (B, S, V) and the state that holds them."""
+        """Inputs of new positions (B, S, width) -> logits (B, S, V), and the state with these positions."""
         batch, new, _ = x.shape
         positions = state.position[:, None] + torch.arange(new, device=x.device)  # (B, S)
         if self.position_vectors is not None:

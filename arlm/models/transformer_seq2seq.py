@@ -1,4 +1,4 @@
-"""Transformer encoder and decoder, the successor of attention between LSTMs.
+"""Transformer encoder and decoder for translation.
 
 References:
     | Attention Is All You Need (Vaswani et al., 2017), post-norm
@@ -38,9 +38,9 @@ from arlm.layers.positional_encoding import SinusoidalEncoding
 
 @dataclass(frozen=True)
 class TransformerSeq2SeqState(SourceState):
-    """Keys and values of every block: of the target, which grow, and of the sources, formed once.
+    """Keys and values of every decoder block: of the target, in `caches`, and of the sources, in `sources`.
 
-    The last of the sources is the bias (N, S), -inf at padding.
+    The last entry of `sources` is the bias (N, S), -inf at padding.
     """
 
     caches: tuple[KVCache, ...]
@@ -63,7 +63,7 @@ class Residual(nn.Module):
 
 
 class EncoderBlock(nn.Module):
-    """Attention of a source to itself, then an MLP."""
+    """Self-attention of the source, then an MLP."""
 
     def __init__(self, attention: MultiHeadAttention, mlp: MLP, residuals: list[Residual]) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class EncoderBlock(nn.Module):
 
 
 class DecoderBlock(nn.Module):
-    """Causal attention of a target to itself, attention to the source, then an MLP."""
+    """Causal self-attention of the target, cross-attention to the source, then an MLP."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class DecoderBlock(nn.Module):
         self.attention_residual, self.source_residual, self.mlp_residual = residuals
 
     def forward(self, x: Tensor, keys: KVCache, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """Args: x (B, T, width), the source's keys and bias. Returns x, weights (B, heads, T, S)."""
+        """Args: x (B, T, width), the source's keys and bias. Returns x and attention weights (B, heads, T, S)."""
         return self._rest(x, self.attention(self.attention_residual.before(x)), keys, bias)
 
     def extend(
@@ -110,19 +110,19 @@ class DecoderBlock(nn.Module):
 
 
 class TransformerSeq2Seq(Autoregressor):
-    """The encoder's blocks read the source at once; the decoder's position t reads [start, x_0 ... x_{t-1}].
+    """The encoder attends to the whole source; position t of the decoder depends on [start, x_0 ... x_{t-1}].
 
     Args:
-        spec: what the data is; its context is the source sentences. Rows hold at most `spec.length` tokens.
+        spec: of the data; its context is the source sentences. Rows have at most `spec.length` tokens.
         width: features of every position.
         depth: blocks of the encoder, and of the decoder.
-        heads: attention heads; divides `width` into an even size.
+        heads: attention heads; `width` / `heads` is even.
         mlp_width: hidden features of an MLP, by default 4 times `width`.
         mlp: "relu", "gelu" or "swiglu".
-        norm_first: pre-norm; else post-norm, without a last norm.
+        norm_first: pre-norm; otherwise post-norm, without a norm after the last block.
         positions: "sinusoidal", or "learned" vectors.
         dropout: probability of zeroing a feature of embeddings and of residual branches, in [0, 1).
-        attention_dropout: of zeroing an attention weight.
+        attention_dropout: probability of zeroing an attention weight, in [0, 1).
         tied: the head's weights are the target's embedding.
         shared: source and target have one embedding; needs a joint tokenizer.
 
@@ -198,7 +198,7 @@ class TransformerSeq2Seq(Autoregressor):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Glorot's for matrices, N(0, 1 / width) for embeddings, which are scaled up when they are read."""
+        """Glorot initialisation for matrices, N(0, 1 / width) for embeddings, which `_scaled` multiplies."""
         for name, parameter in self.named_parameters():
             if name.startswith(("embed", "start_vector", "head.weight", "position_vectors")):
                 nn.init.normal_(parameter, std=self.width**-0.5)
@@ -211,7 +211,7 @@ class TransformerSeq2Seq(Autoregressor):
         return score(self.head, self._run(tokens, context)[0])
 
     def attention_weights(self, tokens: Tensor, context: Tensor | None = None) -> Tensor | None:
-        """The mean over the heads of the last block but one, whose weights align best (the last if alone)."""
+        """Mean over the heads of the second to last block, whose weights align best, or of a single block."""
         weights = self._run(tokens, context)[1]
         return weights[max(0, len(weights) - 2)].mean(1)
 
@@ -227,11 +227,11 @@ class TransformerSeq2Seq(Autoregressor):
         return self.decoder_norm(x), weights
 
     def _begin(self, batch: int) -> Tensor:
-        """What position 0 reads, (B, 1, width)."""
+        """Input of position 0 of the decoder, (B, 1, width)."""
         return self._scaled(self.start_vector).expand(batch, 1, -1)
 
     def positional_encoding(self, x: Tensor, first: int = 0) -> Tensor:
-        """Encodings (S, width) of the positions of x (B, S, width), from position `first` on."""
+        """Encodings (S, width) of the positions of x (B, S, width), which start at position `first`."""
         table = self.sinusoids.table if self.position_vectors is None else self.position_vectors
         return table[first : first + x.shape[1]].to(x.dtype)
 
@@ -254,12 +254,12 @@ class TransformerSeq2Seq(Autoregressor):
         self, batch: int, length: int, context: Tensor | None = None
     ) -> tuple[Tensor, TransformerSeq2SeqState]:
         keys, bias = self._encode(context)
-        begin = self._begin(batch)
-        nothing = begin.new_zeros(batch, self.heads, 0, self.width // self.heads)
-        of = torch.arange(batch, device=begin.device)
-        caches = ((nothing, nothing),) * self.depth
+        x = self._begin(batch)
+        empty = x.new_zeros(batch, self.heads, 0, self.width // self.heads)
+        of = torch.arange(batch, device=x.device)
+        caches = ((empty, empty),) * self.depth
         state = TransformerSeq2SeqState((*keys, bias), of, caches)
-        logits, state = self._extend(begin, state)
+        logits, state = self._extend(x, state)
         return logits[:, 0], state
 
     def advance(
@@ -270,7 +270,7 @@ class TransformerSeq2Seq(Autoregressor):
     def _extend(
         self, x: Tensor, state: TransformerSeq2SeqState
     ) -> tuple[Tensor, TransformerSeq2SeqState]:
-        """New positions (B, S, width) -> logits (B, S, V) and the state that holds them."""
+        """Inputs of new positions (B, S, width) -> logits (B, S, V), and the state with these positions."""
         old = state.caches[0][0].shape[2]
         state = state.side_by_side()
         *sources, bias = state.sources

@@ -1,4 +1,4 @@
-"""Sampling: one noise, one draw, several strategies that draw the same tokens, and beam search."""
+"""Sampling: decoding strategies that draw the same tokens from the same noise, and beam search."""
 
 from arlm.sampling.beam import Beams, beam_search
 from arlm.sampling.fixed_point import FixedPoint, fixed_point

@@ -1,7 +1,7 @@
 """Beam search: the likeliest rows, with all rows and their beams in one batch.
 
 At each position, each row keeps its `beam` likeliest prefixes ("live"). Each is extended by every token, the
-likeliest 2 * beam extensions are candidates, and what ends among the first `beam` of them is finished:
+likeliest 2 * beam extensions are candidates, and rows that end among the first `beam` of them are finished:
 
     live (beam 2)        candidates, best first             next
     "a"    -1.0          "a dog"  -1.5                      live: "a dog", "the cat"
@@ -48,7 +48,7 @@ class _Finished(NamedTuple):
     tokens: Tensor  # (b, n, T)
     log_prob: Tensor  # (b, n)
     score: Tensor  # (b, n)
-    total: Tensor  # (b,) how many have finished, whether they are kept or not
+    total: Tensor  # (b,) number of finished rows, whether they are kept or not
 
     def add(self, tokens: Tensor, log_prob: Tensor, norm: float, ended: Tensor) -> _Finished:
         """Add those of the (b, c) candidates that have ended, and keep the n best."""
@@ -145,9 +145,9 @@ def _search(
         chunk, state = net.advance(prompt.to(device), state)
         logits = chunk[:, -1]
     live = torch.zeros(batch, 1, dtype=torch.float64, device=device)
-    nothing = torch.full((batch, n_best), -math.inf, dtype=torch.float64, device=device)
-    finished = _Finished(tokens.repeat(1, n_best, 1), nothing, nothing, tokens.new_zeros(batch))
-    done: list[Tensor] = [tokens.new_empty(0, n_best, length), *([nothing[:0]] * 2)]
+    none = torch.full((batch, n_best), -math.inf, dtype=torch.float64, device=device)
+    finished = _Finished(tokens.repeat(1, n_best, 1), none, none, tokens.new_zeros(batch))
+    done: list[Tensor] = [tokens.new_empty(0, n_best, length), *([none[:0]] * 2)]
     active = torch.arange(batch, device=device)  # rows that are still searched
     done_rows = active[:0]
     for t in range(first, length):
@@ -189,7 +189,7 @@ def _search(
 
 
 def _candidates(nats: Tensor, live: Tensor, beam: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The 2 * beam likeliest extensions of each row's live prefixes: half of them may be ends.
+    """The 2 * beam likeliest extensions of each row's live prefixes, since half of them may be ends.
 
     Args:
         nats: (b * k, V) log-probabilities of the next token after each live prefix.
@@ -208,7 +208,7 @@ def _candidates(nats: Tensor, live: Tensor, beam: int) -> tuple[Tensor, Tensor, 
 def largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """`values.topk(count)` of (B, V), in half the time on a CPU, since only the best blocks are searched.
 
-    The `count` largest values lie within the `count` blocks with the largest maxima, or in the remainder.
+    The `count` largest values are in the `count` blocks with the largest maxima, or in the remainder.
     """
     rows, size = values.shape
     blocks = size // BLOCK

@@ -26,7 +26,7 @@ from arlm.sampling.processors import LogitsProcessor
 
 
 class FixedPoint(NamedTuple):
-    """As `Generated`, with the number of passes of the network until the last row settled."""
+    """As `Generated`, with the number of passes of the network that were needed."""
 
     tokens: Tensor  # (B, T) int64
     log_prob: Tensor  # (B, T) nats; 0 after the end of a row
@@ -43,7 +43,7 @@ def fixed_point(
     context: Tensor | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> FixedPoint:
-    """Draw the rows that `generate` draws, by whole passes of `net.forward`.
+    """Draw the same rows as `generate`, by whole passes of `net.forward`.
 
     The arguments are those of `generate`; `progress` is called with the number of positions that settled in
     every row since the last call. Rows that have settled leave the batch.
@@ -89,7 +89,7 @@ def _processed(logits: Tensor, tokens: Tensor, processors: Sequence[LogitsProces
 
 
 def _ended(tokens: Tensor, end: int | None, pad: int | None) -> tuple[Tensor, Tensor]:
-    """Rows with filler after their first end token, and which positions that is."""
+    """Rows with the filler after their first end token, and a mask of the filled positions."""
     if end is None:
         return tokens, torch.zeros_like(tokens, dtype=torch.bool)
     over = ((tokens == end).cumsum(1) - (tokens == end).long()) > 0

@@ -71,7 +71,7 @@ def generate(
         forced: (B, T) int64 with -1 where free, at most `length` long: a prompt, the given part of an
             image, or a whole row to be scored.
         context: (B, S) int64, or None.
-        lengths: for networks with an end token: most tokens of each row; a row that reaches its own ends.
+        lengths: maximal number of tokens of each row, for networks with an end token; it ends there at the latest.
         progress: called with the number of positions done since the last call.
 
     Returns:
@@ -122,7 +122,7 @@ def prepare(
 
 
 def check_length(net: Autoregressor, length: int) -> None:
-    """Refuse rows that the network cannot hold."""
+    """Raise a UserError for rows that are longer than the network allows."""
     require(length >= 1, "length", length, "choose at least 1")
     if net.max_length is not None and length > net.max_length:
         raise UserError(
@@ -210,7 +210,7 @@ def _loop(
 
 @dataclass(frozen=True)
 class Sampler:
-    """`generate` with its processors chosen, for configuration files.
+    """`generate` with fixed processors, for configuration files.
 
     Args:
         processors: applied to the logits in order; none samples from the network's own distribution.
@@ -219,7 +219,7 @@ class Sampler:
     processors: Sequence[LogitsProcessor] = ()
 
     def __call__(self, net: Autoregressor, seeds: Sequence[int], **arguments) -> Generated:
-        """As `generate`; without a context, class labels in turn where the network needs them."""
+        """As `generate`; the default context of networks with classes is 0, 1, 2, ... in turn."""
         arguments.setdefault("context", class_labels(net, None, len(seeds)))
         return generate(net, seeds, processors=self.processors, **arguments)
 
@@ -236,6 +236,6 @@ def class_labels(net: Autoregressor, label: int | None, rows: int) -> Tensor | N
             return None
         return (torch.arange(rows, device=device_of(net)) % classes)[:, None]
     if not classes:
-        raise UserError(f"--label: {label} given, but the checkpoint knows no classes; omit it")
+        raise UserError(f"--label: {label} given, but the checkpoint has no classes; omit it")
     require(0 <= label < classes, "--label", label, f"choose 0 to {classes - 1}")
     return torch.full((rows, 1), label, device=device_of(net))

@@ -1,7 +1,7 @@
 """The randomness of a sample: one uniform number for each (row, position), fixed by the row's seed.
 
-So a sample does not depend on the batch it is drawn in, and every decoding strategy that scores the
-same prefix draws the same token.
+A sample therefore does not depend on the batch in which it is drawn, and all decoding strategies that score
+the same prefix draw the same token.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch import Tensor
 def row_seeds(seed: int, rows: int, first: int = 0) -> list[int]:
     """Seeds of `rows` rows of one run, from row `first`: row i is the same however many rows are drawn.
 
-    The rows of two seeds do not overlap, as `seed + i` would: SplitMix64 (Steele, Lea, Flood, 2014)
-    of their mixture.
+    Seeds and rows are mixed by SplitMix64 (Steele, Lea, Flood, 2014), so that runs of different seeds do not
+    share rows, as they would with `seed + i`.
     """
     mask = (1 << 64) - 1
 
@@ -49,6 +49,6 @@ def draw(logits: Tensor, noise: Tensor) -> Tensor:
     Returns: tokens (B,) int64.
     """
     cumulative = logits.double().softmax(-1).cumsum(-1)
-    # A hair below the total, so that rounding cannot step past the last possible token.
+    # Slightly below the total, so that rounding cannot select a token of probability 0 at the end.
     threshold = noise[:, None] * cumulative[:, -1:] * (1 - 2**-50)
     return torch.searchsorted(cumulative, threshold, right=True).squeeze(1)

@@ -21,7 +21,7 @@ class Tokenizer(ABC):
     """
 
     vocab_size: int
-    token_bytes: Tensor  # (V,) float: UTF-8 bytes that each token stands for; 0 for special tokens
+    token_bytes: Tensor  # (V,) float: UTF-8 bytes that each token represents; 0 for special tokens
     #: whether text may be cut only where a word ends, without changing its tokens
     splits_words: ClassVar[bool] = True
 
@@ -43,8 +43,8 @@ class Tokenizer(ABC):
 
         Args:
             text: any text.
-            strict: refuse what the tokenizer does not know, even if it has a token for the unknown.
-                Decoding gives back `text` whenever this passes.
+            strict: raise a UserError for text that the tokenizer does not know, even if it has an unknown token.
+                Decoding the tokens of a strict call returns `text`.
         """
         if any("\ud800" <= c <= "\udfff" for c in set(text)):
             raise UserError("text: it holds bytes that are not UTF-8; convert it to UTF-8")

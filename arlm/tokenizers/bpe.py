@@ -22,7 +22,7 @@ from torch import Tensor
 
 from arlm.tokenizers.library import LibraryTokenizer
 
-# White space in Python but not in Unicode, or the reverse: such text is left to the library.
+# White space in Python but not in Unicode, or the reverse: text that contains it is not split into chunks.
 ODD_SPACE = re.compile("[\x1c-\x1f\x85]")
 # GPT-2's pattern never joins two of these chunks, so each one is encoded once and cached.
 CHUNK = re.compile(r"\s+(?!\S)|\s?\S+")
@@ -32,8 +32,8 @@ CACHED = 2**20  # chunks
 class BPETokenizer(LibraryTokenizer):
     """Byte-level BPE as in GPT-2, or any other tokenizer of the library, from its JSON text.
 
-    Special tokens count no bytes. The tokens of a byte-level tokenizer count their bytes, those of any other
-    the bytes of their text.
+    Special tokens count as 0 bytes. Tokens of a byte-level tokenizer count as the bytes that they represent,
+    those of any other tokenizer as the UTF-8 bytes of their text.
 
     Args:
         json_text: in the library's format.

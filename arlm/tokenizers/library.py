@@ -1,4 +1,4 @@
-"""What tokenizers of the `tokenizers` library share."""
+"""Base class of tokenizers from the `tokenizers` library."""
 
 from __future__ import annotations
 

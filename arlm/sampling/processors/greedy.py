@@ -10,7 +10,7 @@ from arlm.sampling.processors import LogitsProcessor
 
 @dataclass(frozen=True)
 class Greedy(LogitsProcessor):
-    """Mask all but the largest logit; of equal ones the first stays."""
+    """Mask all but the largest logit; of equal ones the first is kept."""
 
     def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
         best = logits.argmax(-1, keepdim=True)

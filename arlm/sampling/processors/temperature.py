@@ -13,13 +13,15 @@ class Temperature(LogitsProcessor):
     """logits / value, which is p ** (1 / value) up to normalisation.
 
     Args:
-        value: above 0; 1 changes nothing. The limit 0 is the rule `Greedy`.
+        value: above 0; 1 changes nothing. The limit 0 is `Greedy`.
     """
 
     value: float
 
     def __post_init__(self) -> None:
-        require(self.value > 0, "temperature", self.value, "choose above 0, or the rule greedy")
+        require(
+            self.value > 0, "temperature", self.value, "choose above 0, or the processor greedy"
+        )
 
     def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
         return logits / self.value

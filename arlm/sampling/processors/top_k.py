@@ -16,7 +16,7 @@ from arlm.sampling.processors import LogitsProcessor
 
 @dataclass(frozen=True)
 class TopK(LogitsProcessor):
-    """Keep exactly `k` tokens (all of them where V <= k); of equal ones the first stay.
+    """Keep exactly `k` tokens (all of them where V <= k); of equal ones the first are kept.
 
     Args:
         k: at least 1.

@@ -1,4 +1,4 @@
-"""Top-p, the nucleus: the fewest tokens that hold probability p.
+"""Top-p (nucleus sampling): the smallest set of likeliest tokens with total probability p.
 
 References:
     | The Curious Case of Neural Text Degeneration (Holtzman et al., 2020)
@@ -16,10 +16,10 @@ from arlm.sampling.processors import LogitsProcessor
 
 @dataclass(frozen=True)
 class TopP(LogitsProcessor):
-    """Keep the likeliest tokens up to and with the one that reaches `p`; of equal ones the first.
+    """Keep the likeliest tokens until their total probability reaches `p`; of equal ones the first.
 
-    Sums run from the likeliest token in float64: from the small end in float32 the border token is
-    wrong now and then.
+    Probabilities are summed in float64 from the likeliest token: in float32 from the least likely one, rounding
+    sometimes changes which token is the last.
 
     Args:
         p: in (0, 1].
@@ -33,8 +33,8 @@ class TopP(LogitsProcessor):
     def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
         probability = logits.double().softmax(-1)
         ordered, order = probability.sort(dim=-1, descending=True, stable=True)
-        before = ordered.cumsum(-1) - ordered  # held by likelier tokens
-        # A token is not needed once those before it hold p; 1e-12 forgives the rounding of the sum.
+        before = ordered.cumsum(-1) - ordered  # total probability of likelier tokens
+        # Drop tokens after the total has reached p; 1e-12 allows for rounding of the sum.
         keep = before < self.p - 1e-12
         keep[..., 0] = True
         return logits.masked_fill(~torch.zeros_like(keep).scatter(-1, order, keep), -torch.inf)
