@@ -1,4 +1,4 @@
-"""States of incremental decoding: batch-first values that are passed in and returned, not stored in a network."""
+"""States of incremental decoding: batch-first values that are passed in and returned, not kept in a network."""
 
 from __future__ import annotations
 

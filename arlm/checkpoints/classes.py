@@ -33,8 +33,8 @@ def build(description: Any, base: type[T], *arguments: Any, trusted: Sequence[st
         trusted: packages that may be imported beside arlm's own, such as "mypackage".
 
     Raises:
-        UserError: the description is invalid, or its class is not trusted, not a subclass of `base`, or cannot
-            be built.
+        UserError: the description is invalid, or its class is not trusted, no subclass of `base`, or cannot be
+            built.
     """
     kind = find_class(description, base, trusted)
     init_args = {

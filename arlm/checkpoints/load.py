@@ -74,7 +74,7 @@ def load(path: str | Path, trusted: Sequence[str] = ()) -> Loaded:
 
 
 def find(path: str | Path) -> Path:
-    """The path of a checkpoint: the file itself, or the newest best.ckpt, else last.ckpt, in a run's folder."""
+    """Path of a checkpoint: the file itself, or the newest best.ckpt, else last.ckpt, of a run's folder."""
     path = Path(path)
     if path.is_dir():
         for name in ("best.ckpt", "last.ckpt"):

@@ -16,8 +16,8 @@ from arlm.tokenizers import Tokenizer
 class TranslationDomain(Domain):
     """A sentence and its translation <-> tokens.
 
-    Each side adds one special token at the end of its tokenizer's vocabulary. In the target it marks the end of
-    a row and pads the rest; in the source it is padding only.
+    Each side adds one special token at the end of its tokenizer's vocabulary. In the target it marks the end
+    of a row and pads the rest; in the source it is padding only.
 
     Args:
         source: tokenizer of the source.

@@ -93,8 +93,8 @@ def explicit_attention(
 def cached_attention(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
     """softmax(q k^T / sqrt(d) + bias) v for the new queries of incremental decoding.
 
-    On a CPU the fused kernel is faster for one row or several queries; two batched products are faster for one
-    query in each of several rows (`python -m tools.bench.attention` prints both).
+    On a CPU the fused kernel is faster for one row or several queries; two batched products are faster for
+    one query in each of several rows (`python -m tools.bench.attention` prints both).
 
     Args:
         q: (B, heads, S, d).
@@ -114,8 +114,8 @@ class CausalSelfAttention(nn.Module):
         width: features of input and output.
         heads: number of heads; divides `width`.
         dropout: probability of zeroing an attention weight in training.
-        kv_heads: heads of keys and values, each shared by heads / kv_heads query heads (Ainslie et al., 2023);
-            by default `heads`.
+        kv_heads: heads of keys and values, each shared by heads / kv_heads query heads (Ainslie et al.,
+            2023); by default `heads`.
         bias: whether the two linear maps have a bias.
         qkv_bias: whether the map to queries, keys and values has a bias; by default as `bias` (Qwen differs).
 
@@ -187,7 +187,7 @@ class CausalSelfAttention(nn.Module):
         return self.out(rearrange(y, "b kv (g s) d -> b s (kv g d)", s=x.shape[1]))
 
     def extend(self, x: Tensor, cache: KVCache) -> tuple[Tensor, KVCache]:
-        """As `step`, but with a cache that grows, so that beam search, which copies it at every step, copies less.
+        """As `step`, with a cache that grows, so that beam search copies only filled positions at every step.
 
         Args:
             x: (B, S, width), the positions after those in the cache.

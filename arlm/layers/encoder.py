@@ -86,7 +86,7 @@ def share(spec: Spec, source: nn.Embedding, target: nn.Embedding) -> None:
 
 @dataclass(frozen=True)
 class SourceState(State):
-    """A state that stores each source sentence once for all its beams; selecting rows reorders `of` instead."""
+    """A state that stores a source sentence once for all its beams; selecting rows only reorders `of`."""
 
     sources: Any  # tensors (N, ...) for N sentences, in nested tuples
     of: Tensor  # (B,) int64: the sentence of each row
@@ -152,8 +152,8 @@ class LSTMEncoder(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Args: x (B, S, size), lengths (B,).
 
-        Returns: outputs (B, S, ways * width), zero at padding, and the final hidden state and cell of each layer,
-        (depth, B, ways * width) each; ways is 2 if bidirectional, else 1.
+        Returns: outputs (B, S, ways * width), zero at padding, and the final hidden states and cells of the
+        layers, (depth, B, ways * width) each; ways is 2 if bidirectional, else 1.
         """
         packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
         packed, last = self.lstm(packed)

@@ -50,7 +50,7 @@ def lstm(
 
 
 class _Recurrence(torch.autograd.Function):
-    """a_t = projected_t + W h_{t-1}; i, f, o = sigmoid(a_t), g = tanh(a_t); c_t = f c_{t-1} + i g; h_t = o tanh c_t."""
+    """i, f, g, o = act(projected_t + W h_{t-1}); c_t = f c_{t-1} + i g; h_t = o tanh c_t."""
 
     @staticmethod
     def forward(
@@ -85,7 +85,7 @@ class _Recurrence(torch.autograd.Function):
         steps, rows, gate_width = gates.shape
         width, dtype = gate_width // 4, gates.dtype
         i, f, g, o = gates.split(width, dim=2)
-        # Derivatives of c_t by the pre-activations of i, f, g, and of h_t by that of o, for all steps at once.
+        # Derivatives of c_t by the pre-activations of i, f, g, and of h_t by that of o, for all steps.
         slopes = torch.cat(
             [g * i * (1 - i), cells[:-1] * f * (1 - f), i * (1 - g * g), tanhs * o * (1 - o)], dim=2
         )

@@ -71,9 +71,10 @@ class RowLayer(nn.Module):
 class DiagonalLayer(nn.Module):
     """An LSTM along the diagonals, h(i, j) from h(i, j - 1) and h(i - 1, j), in both directions.
 
-    The right-to-left direction runs over the mirror image and is shifted down by one row, to be causal. Step t
-    computes the diagonal i + j = t of both directions. The paper skews the map so that diagonals become columns,
-    which needs padding. Here pixels are stored diagonal by diagonal, so that no state passes through padding:
+    The right-to-left direction runs over the mirror image and is shifted down by one row, to be causal.
+    Step t computes the diagonal i + j = t of both directions. The paper skews the map so that diagonals become
+    columns, which needs padding. Here pixels are stored diagonal by diagonal, so that no state passes through
+    padding:
 
         a b c          a | b d | c e g | f h | i          t = 0, 1, ... H + W - 2
         d e f    ->
@@ -117,9 +118,9 @@ class DiagonalLayer(nn.Module):
         hidden = cell = zeros[:, :0]
         steps = []
         for t, gates in enumerate(z.split(sizes, dim=1)):
-            # Diagonal t has the rows first ... last. Its left states are those of diagonal t - 1 in these rows,
-            # and its states above are those in rows first - 1 ... last - 1: zeros in row -1. If row t starts on
-            # this diagonal, its left state is the initial state.
+            # Diagonal t has the rows first ... last. Its left states are those of diagonal t - 1 in these
+            # rows, and its states above are those in rows first - 1 ... last - 1: zeros in row -1. If row t
+            # starts on this diagonal, its left state is the initial state.
             above = [zeros] if t < columns else []
             initial_hidden, initial_cell = ([initial[:, s]] if t < height else [] for s in range(2))
             previous = torch.cat([*above, hidden, *initial_hidden], dim=1)
@@ -149,7 +150,7 @@ def diagonal_order(height: int, columns: int) -> Tensor:
 
 
 class Reorder(torch.autograd.Function):
-    """x[order] for a permutation; the gradient is a permutation too, which is faster than indexing's scatter-add."""
+    """x[order] for a permutation; its gradient permutes too, which is faster than indexing's scatter-add."""
 
     @staticmethod
     def forward(ctx, x: Tensor, order: Tensor) -> Tensor:

@@ -99,7 +99,7 @@ class MaskedConv2d(nn.Module):
         return F.conv2d(x, self.masked(), self.bias)
 
     def at_pixels(self, x: Tensor) -> Tensor:
-        """`forward` of a 1x1 layer for features in the last axis, (..., in_features) -> (..., out_features)."""
+        """Apply a 1x1 layer to features in the last axis, (..., in_features) -> (..., out_features)."""
         return F.linear(x, self.masked()[:, :, 0, 0], self.bias)
 
     def above(self) -> Tensor:
@@ -107,6 +107,6 @@ class MaskedConv2d(nn.Module):
         return self.masked()[:, :, :-1]
 
     def here(self) -> Tensor:
-        """Weights of the taps in the pixel's own row up to the centre, (taps * in, out), for `window @ weights`."""
+        """Weights of the pixel's own row up to the centre, (taps * in, out), for `window @ weights`."""
         row = self.masked()[:, :, -1, : self.centre + 1]
         return row.permute(2, 1, 0).flatten(0, 1)

@@ -38,7 +38,7 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
 
 
 def alibi_slopes(heads: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """2**(-8 i / heads) for head i = 1 ... heads; interpolated as in the paper if heads is not a power of two."""
+    """2**(-8 i / heads) for head i = 1 ... heads; interpolated if heads is not a power of two."""
     power = 2 ** math.floor(math.log2(heads))
     slopes = [2 ** (-8 * i / power) for i in range(1, power + 1)]
     slopes += [2 ** (-4 * i / power) for i in range(1, 2 * (heads - power), 2)]

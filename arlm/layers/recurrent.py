@@ -10,7 +10,7 @@ from arlm.states import ChunkState
 
 
 class StatefulAutoregressor(Autoregressor):
-    """An autoregressor that scores a text of any length chunk by chunk, and passes a state from one to the next.
+    """An autoregressor that scores a text of any length in chunks, and passes a state to the next chunk.
 
     Used for truncated back-propagation through time, and for evaluation without windows:
 

@@ -73,7 +73,7 @@ class GatedLayer(nn.Module):
 
 
 class GatedPixelCNN(PixelNetwork):
-    """A 7x7 layer, then `depth` n x n layers of two gated stacks, with skip connections from all layers to the head.
+    """A 7x7 layer and `depth` n x n layers of two gated stacks, with skip connections from all to the head.
 
     Args:
         spec: of shape (H, W, C).

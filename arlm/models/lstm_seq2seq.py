@@ -40,8 +40,8 @@ Memory = tuple[Tensor, Tensor]  # hidden state and cell of a layer, (B, width) e
 class Seq2SeqState(SourceState):
     """The decoder's state; `sources` are what it attends to.
 
-    These are keys (N, S, width), the encoder's outputs (N, S, encoder's features), and the bias (N, S), -inf at
-    padding. Without attention they are one tensor (N, 0, 1).
+    These are keys (N, S, width), the encoder's outputs (N, S, encoder's features), and the bias (N, S), -inf
+    at padding. Without attention they are one tensor (N, 0, 1).
     """
 
     layers: tuple[Memory, ...]
@@ -63,7 +63,7 @@ class LSTMSeq2Seq(Autoregressor):
         width: hidden features of the decoder.
         depth: layers of the encoder, and of the decoder.
         embedding: size of both embeddings.
-        encoder_width: hidden features of each direction of the encoder; by default both together have `width`.
+        encoder_width: hidden features of each direction of the encoder; by default both have `width` in all.
         bidirectional: whether the encoder has a backward direction.
         reverse: the encoder reads the source from the last token to the first (Sutskever).
         feeding: the last readout is an input of the decoder (Luong's input feeding).
@@ -195,7 +195,7 @@ class LSTMSeq2Seq(Autoregressor):
         return torch.cat(readouts, dim=1), torch.cat(weights, dim=1), state
 
     def _run(self, x: Tensor, state: Seq2SeqState) -> tuple[Tensor, tuple[Memory, ...]]:
-        """Run all layers over (B, T, size): the last one's outputs (B, T, width), and the final states of all."""
+        """Run all layers over (B, T, size): outputs (B, T, width) of the last one, final states of all."""
         after = []
         for index, (layer, before) in enumerate(zip(self.layers, state.layers, strict=True)):
             x, last = layer(

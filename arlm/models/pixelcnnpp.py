@@ -35,15 +35,15 @@ from arlm.programs.program import Opcode, Program
 class PixelCNNPlusPlus(MixturePixelNetwork):
     """A U-Net of gated layers: up through 1, 1/2 and 1/4 of the size, and down with skip connections.
 
-    Stream `above` depends on the complete rows above a pixel. Stream `left` depends on pixels above and to the
-    left, and reads `above`, so that there is no blind spot. Unlike the paper's network, this one has
+    Stream `above` depends on the complete rows above a pixel. Stream `left` depends on pixels above and to
+    the left, and reads `above`, so that there is no blind spot. Unlike the paper's network, this one has
     neither weight normalisation nor data-dependent initialisation.
 
     Args:
         spec: of shape (H, W, C).
         width: features of each stream.
         depth: gated layers at each resolution on the way up; one more on the way down, except at 1/4.
-        mixtures: number of logistics in a pixel's mixture; 0 is a softmax over the levels of a single channel.
+        mixtures: logistics in a pixel's mixture; 0 is a softmax over the levels of a single channel.
         dropout: probability of zeroing a feature in a gated layer, in [0, 1).
 
     Shapes: tokens (B, T), context (B, 1) or None -> logits (B, T, V), T <= H * W * C.
@@ -128,7 +128,7 @@ class PixelCNNPlusPlus(MixturePixelNetwork):
             for level in range(3)
             for direction, layers in (("up", self.left_up), ("down", self.left_down))
         }
-        # Inputs of the downsampling layers, their sums over the row above, and inputs of the upsampling layers.
+        # Inputs of the downsampling layers, their sums over the row above, inputs of the upsampling layers.
         fine = [program.feature_buffer(width, left=1, step=s) for s in SCALES[:2]]
         shrunk = [program.feature_buffer(width, step=s) for s in SCALES[1:]]
         coarse = [program.feature_buffer(width, step=s) for s in SCALES[1:]]

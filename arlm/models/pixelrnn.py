@@ -134,7 +134,7 @@ class PixelRNN(PixelNetwork):
         states: FeatureBuffer,
         cells: FeatureBuffer,
     ) -> tuple[Callable[[int, Slice, Slice], None], Callable[[], None]]:
-        """Allocate the layers' own buffers; `before`, `states` and `cells` hold gate sums, hidden states and cells.
+        """Allocate the layers' own buffers; `before` holds the gates' sums over the rows above.
 
         Returns: a function (layer, gates, hidden) that records a layer at the pixel, and one that records the
         row stages of all layers.
@@ -142,7 +142,7 @@ class PixelRNN(PixelNetwork):
 
 
 class RowLSTM(PixelRNN):
-    """LSTMs that run from row to row; the receptive field is the triangle above a pixel. Arguments as `PixelRNN`."""
+    """LSTMs from row to row; the receptive field is the triangle above a pixel. Arguments as `PixelRNN`."""
 
     kind = RowLayer
 

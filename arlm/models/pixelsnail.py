@@ -29,8 +29,8 @@ from arlm.programs.program import Opcode, Program
 def strictly_causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(d)) v over earlier positions only; zeros for the first, which has none.
 
-    Query q[t] attends to k[: t]. Without the first query and the last key, this is the ordinary causal mask, and
-    no query is fully masked.
+    Query q[t] attends to k[: t]. Without the first query and the last key, this is the ordinary causal mask,
+    and no query is fully masked.
 
     Shapes: (B, T, d), (B, T, d), (B, T, e) -> (B, T, e), d <= e.
     """
@@ -59,10 +59,10 @@ class GatedResidual(nn.Module):
 
 
 class Block(ConstantBuffers):
-    """Residual layers, then attention over all earlier pixels, then a layer that combines both (figure 5 of the paper).
+    """Residual layers, attention over all earlier pixels, and a layer that combines both (figure 5).
 
-    Queries are computed from features and coordinates; keys and values also from the image at their own pixel,
-    which is causal because attention excludes the current pixel.
+    Queries are computed from features and coordinates; keys and values also from the image at their own
+    pixel, which is causal because attention excludes the current pixel.
     """
 
     coordinates: Tensor  # (H * W, 2)
@@ -116,7 +116,7 @@ class Block(ConstantBuffers):
         return x + F.elu(self.out(F.elu(near + far)))
 
     def biases(self) -> Tensor:
-        """Contribution of each pixel's coordinates, and the bias, to query, key and value, (H * W, sum of sizes)."""
+        """What coordinates and bias add to each pixel's query, key and value, (H * W, sum of sizes)."""
         query = self.query_coordinates(self.coordinates) + self.query.bias
         memory = self.memory_coordinates(self.coordinates) + self.memory.bias
         return torch.cat([query, memory], dim=1)
@@ -131,7 +131,7 @@ class PixelSNAIL(MixturePixelNetwork):
         depth: blocks.
         residuals: residual layers in a block.
         key_width, value_width: features of attention's keys and values, key_width <= value_width.
-        mixtures: number of logistics in a pixel's mixture; 0 is a softmax over the levels of a single channel.
+        mixtures: logistics in a pixel's mixture; 0 is a softmax over the levels of a single channel.
         dropout: probability of zeroing a feature in a residual layer, in [0, 1).
 
     Shapes: tokens (B, T), context (B, 1) or None -> logits (B, T, V), T <= H * W * C.

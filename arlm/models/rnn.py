@@ -39,10 +39,10 @@ class RecurrentState(State):
 
 
 class RecurrentLanguageModel(StatefulAutoregressor):
-    """h_t = cell(embed(x_{t-1}), h_{t-1}), in layers; logits_t = W h_t + b; embed(x_{-1}) is a learned start vector.
+    """h_t = cell(embed(x_{t-1}), h_{t-1}), in layers; logits_t = W h_t + b; embed(x_{-1}) is a learned vector.
 
-    Rows may have any length. Without the options after `tied`, dropout is applied as by Zaremba et al.: to the
-    inputs, between the layers and before the head, but not to the recurrence.
+    Rows may have any length. Without the options after `tied`, dropout is applied as by Zaremba et al.: to
+    the inputs, between the layers and before the head, but not to the recurrence.
 
     Args:
         spec: of the data; any shape, in raster order.
@@ -51,13 +51,13 @@ class RecurrentLanguageModel(StatefulAutoregressor):
         embedding: size of the embedding; by default `width`.
         dropout: probability of zeroing a feature before the head, in [0, 1); AWD-LSTM's `dropout`.
         tied: the head's weights are the embedding's; the last layer then has the embedding's size.
-        input_dropout: probability for features of the embedded tokens, by default `dropout`; AWD-LSTM's `dropouti`.
-        hidden_dropout: probability for features between the layers, by default `dropout`; AWD-LSTM's `dropouth`.
+        input_dropout: probability for embedded tokens, by default `dropout`; AWD-LSTM's `dropouti`.
+        hidden_dropout: probability for features between layers, by default `dropout`; AWD-LSTM's `dropouth`.
         embedding_dropout: probability of zeroing the embedding of a token of the vocabulary; `dropoute`.
         variational: one dropout mask for all the tokens of a row (Gal, Ghahramani, 2016).
         weight_drop: probability of zeroing a recurrent weight (DropConnect); `wdrop`.
-        activation_penalty: factor of the penalty mean h^2 of the last layer after dropout, in `score`; `alpha`.
-        slowness_penalty: factor of the penalty mean (h_t - h_{t-1})^2 of the last layer, in `score`; `beta`.
+        activation_penalty: factor of the penalty mean h^2 of the last layer, after dropout; `alpha`.
+        slowness_penalty: factor of the penalty mean (h_t - h_{t-1})^2 of the last layer; `beta`.
 
     Shapes: tokens (B, T) -> logits (B, T, V).
     """
@@ -152,7 +152,7 @@ class RecurrentLanguageModel(StatefulAutoregressor):
         return vectors
 
     def _inputs(self, tokens: Tensor) -> Tensor:
-        """Inputs of the first layer for whole rows: the start vector, then all tokens but the last, (B, T, embedding)."""
+        """Inputs of the first layer: the start vector, then all tokens but the last, (B, T, embedding)."""
         return torch.cat([self._start(len(tokens)), self._embed(tokens)[:, :-1]], dim=1)
 
     def _drop(self, x: Tensor, probability: float | None) -> Tensor:
@@ -164,7 +164,7 @@ class RecurrentLanguageModel(StatefulAutoregressor):
     def _read(
         self, inputs: Tensor, state: RecurrentState | None
     ) -> tuple[Tensor, Tensor, RecurrentState]:
-        """Inputs (B, S, embedding) -> last layer's outputs (B, S, width) before and after dropout, and the state."""
+        """Inputs (B, S, embedding) -> outputs (B, S, width) before and after dropout, and the state."""
         x = self._drop(inputs, self.input_dropout)
         outputs, after = x, []
         for index, layer in enumerate(self.layers):

@@ -72,7 +72,7 @@ class Block(nn.Module):
 
 
 class TransformerLanguageModel(Autoregressor):
-    """Position t depends on [start, x_0, ..., x_{t-1}] and scores x_t; a class label is added to the start vector.
+    """Position t depends on [start, x_0, ..., x_{t-1}] and scores x_t; a class label is added to the start.
 
     On the pixels of an image, this is ImageGPT (Chen et al., 2020). `configs/model/gpt2.yaml` and
     `llama.yaml` describe the published models' layouts.

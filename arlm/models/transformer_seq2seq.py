@@ -91,7 +91,7 @@ class DecoderBlock(nn.Module):
         self.attention_residual, self.source_residual, self.mlp_residual = residuals
 
     def forward(self, x: Tensor, keys: KVCache, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """Args: x (B, T, width), the source's keys and bias. Returns x and attention weights (B, heads, T, S)."""
+        """Args: x (B, T, width), the source's keys and bias. Returns x and weights (B, heads, T, S)."""
         return self._rest(x, self.attention(self.attention_residual.before(x)), keys, bias)
 
     def extend(

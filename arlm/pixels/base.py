@@ -22,7 +22,7 @@ from arlm.states import State
 
 @dataclass(frozen=True)
 class PixelState(State):
-    """The workspace of a program in the middle of an image. All rows of the batch are at the same position."""
+    """A program's workspace in the middle of an image. All rows of the batch are at the same position."""
 
     shared: ClassVar[frozenset[str]] = frozenset({"program", "position", "backend"})
 

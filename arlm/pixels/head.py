@@ -34,7 +34,7 @@ class Head(nn.Module):
         return self.out.at_pixels(F.relu(self.hidden.at_pixels(F.relu(x))))
 
     def build_program(self, program: Program) -> Callable[[Slice], None]:
-        """Allocate the head's slices. Returns a function that records the head for the current channel group."""
+        """Allocate the head's slices. Returns a function that records it for the current channel group."""
         width, features = self.hidden.weight.shape[:2]
         rectified, hidden = program.scratch(features), program.scratch(width)
         program.out = program.scratch(len(self.out.bias) // program.groups)
@@ -50,7 +50,7 @@ class Head(nn.Module):
 
 
 def record_first(program: Program, layer: MaskedConv2d, out: Slice, bias: Slice) -> None:
-    """Record a row stage: shift the image up by one row, and apply the first layer's taps in the rows above."""
+    """In a row stage, shift the image up by one row, and apply the first layer's taps in the rows above."""
     image, kernels = program.image, layer.above()
     program.shift_up(image)
     for row in range(image.rows - 1):

@@ -58,7 +58,7 @@ class GatedResidual(nn.Module):
 
 
 class Upsample(nn.ConvTranspose2d):
-    """Doubles height and width by a transposed convolution; with `columns` 3, neighbours overlap by a column."""
+    """Doubles height and width by a transposed convolution of kernel (2, `columns`), cropped to `size`."""
 
     def __init__(self, width: int, columns: int) -> None:
         super().__init__(width, width, (2, columns), stride=2)
@@ -85,7 +85,7 @@ class LeftStack:
         self.biases = [torch.stack([c.bias for c in stage]) for stage in convolutions]
 
     def record(self, x: Slice, skips: list[Slice] | None) -> list[Slice]:
-        """Record all layers in order, each with a skip connection popped from `skips`; returns their outputs."""
+        """Record all layers in order; each pops a skip connection from `skips`. Returns their outputs."""
         program, width, outputs = self.program, self.width, []
         for index, layer in enumerate(self.layers):
             one, two = (maps[index] for maps in self.inputs)
@@ -194,7 +194,7 @@ class AboveRow:
             x = self._upsample(level, row, workspace)
 
     def _with_previous(self, convolution: nn.Module, x: Tensor, workspace: Tensor) -> Tensor:
-        """The previous and the new input row of a convolution, padded, (B, f, 2, W + 2); stores the new one."""
+        """Previous and new input row of a convolution, padded, (B, f, 2, W + 2); stores the new one."""
         previous = self.previous[convolution].view(workspace)[:, 0]
         newest = F.pad(x, (1, 1))
         two_rows = torch.cat([rearrange(previous, "b 1 w f -> b f 1 w"), newest], dim=2)

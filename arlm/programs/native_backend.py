@@ -42,7 +42,7 @@ def is_available(dtype: torch.dtype, device: torch.device) -> bool:
 
 
 def side_by_side(workspace: Tensor) -> Tensor:
-    """Bring a workspace (B, size) into the memory layout of this backend; lanes are padded to full SIMD width."""
+    """Bring a workspace (B, size) into the memory layout of this backend, with lanes padded to SIMD_WIDTH."""
     batch = len(workspace)
     if batch < MIN_LANES:
         return workspace.contiguous()
@@ -104,7 +104,7 @@ class NativeBackend:
     def sample_row(
         self, row: int, values: Tensor, noise: Tensor, tokens: Tensor, logits: Tensor
     ) -> None:
-        """Draw the pixels of an image row one after the other, each from the logits that the program computes.
+        """Draw the pixels of an image row one after the other, from the logits that the program computes.
 
         The batch is divided among as many threads as torch uses.
 
@@ -148,14 +148,14 @@ class NativeBackend:
 
 
 def _packed(weight: Tensor) -> Tensor:
-    """Weights (in, out) in the order in which `linear_lanes` reads them: groups of four outputs, then single ones."""
+    """Weights (in, out) in the order that `linear_lanes` needs: groups of four outputs, then single ones."""
     fours = weight.shape[1] // 4 * 4
     groups = weight[:, :fours].unflatten(1, (-1, 4)).transpose(0, 1)
     return torch.cat([groups.flatten(), weight[:, fours:].T.flatten()])
 
 
 def _tables(program: Program, code: Any, packed: bool) -> tuple[np.ndarray, list[list[list[int]]]]:
-    """All weights, concatenated; a table of operations for each channel group, and a last one for the stages."""
+    """All weights, concatenated; a table of operations for each channel group, then one for the stages."""
     weights: list[np.ndarray] = []
     size = 0
 

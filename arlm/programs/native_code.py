@@ -35,7 +35,7 @@ def address(op, part, row, column):
 
 @fast
 def linear(x, source, size, weights, begin, target, width, base):
-    """target = source @ weights, plus the slice at `base` unless it is -1; one image, four inputs at a time."""
+    """target = source @ weights, plus the slice at `base` unless it is -1; for one image."""
     y = x[target : target + width]
     for o in range(width):
         y[o] = f32(0) if base < 0 else x[base + o]

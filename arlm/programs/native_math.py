@@ -1,4 +1,4 @@
-"""Arithmetic of `arlm.programs.native_code`: matrix products on SIMD lanes, and exp that can be vectorised."""
+"""Arithmetic of `arlm.programs.native_code`: matrix products on SIMD lanes, and a vectorised exp."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def power_of_two(typing, n):
 
 @fast
 def exp(x):
-    """e ** x with relative error about 2e-7, from sums and products only, so that loops over it are vectorised."""
+    """e ** x to about 2e-7, from sums and products only, so that the compiler vectorises loops over it."""
     x = min(max(x, LOWEST), HIGHEST)
     n = np.floor(x * LOG2_E + HALF)
     r = x - n * LN2_HIGH - n * LN2_LOW

@@ -41,7 +41,7 @@ class Opcode(IntEnum):
 
 @dataclass(frozen=True)
 class Slice:
-    """`size` adjacent numbers of the workspace; at pixel (i, j) they start at base + i * down + j // step * right."""
+    """`size` numbers of the workspace; at pixel (i, j) they start at base + i * down + j // step * right."""
 
     base: int
     size: int
@@ -142,7 +142,7 @@ class Operation:
 
 
 class Stage(NamedTuple):
-    """Operations that run when an image row begins: one operation after the other, each over all columns, or a scan."""
+    """Operations that run when an image row begins: each over all columns, or all in a scan of the columns."""
 
     scan: bool  # from right to left: all operations at the last column, then at the one before, ...
     after: int  # the first image row that the stage runs for

@@ -71,7 +71,7 @@ def generate(
         forced: (B, T) int64 with -1 where free, at most `length` long: a prompt, the given part of an
             image, or a whole row to be scored.
         context: (B, S) int64, or None.
-        lengths: maximal number of tokens of each row, for networks with an end token; it ends there at the latest.
+        lengths: maximal number of tokens of each row, for networks with an end token.
         progress: called with the number of positions done since the last call.
 
     Returns:

@@ -43,7 +43,7 @@ class Tokenizer(ABC):
 
         Args:
             text: any text.
-            strict: raise a UserError for text that the tokenizer does not know, even if it has an unknown token.
+            strict: raise a UserError for unknown text, even if the tokenizer has a token for it.
                 Decoding the tokens of a strict call returns `text`.
         """
         if any("\ud800" <= c <= "\udfff" for c in set(text)):

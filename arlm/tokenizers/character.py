@@ -34,7 +34,7 @@ class CharacterTokenizer(Tokenizer):
         self.token_bytes = utf8_bytes(characters)
         if unknown:
             self.token_bytes[-1] = 1
-        # The token of each code point; the last entry stands for all larger code points.
+        # The token of each code point; the last entry is for all larger code points.
         largest = max(map(ord, characters), default=0)
         self._table = torch.full((largest + 2,), len(self.alphabet) if unknown else 0)
         self._table[[ord(c) for c in characters]] = torch.arange(len(characters))

@@ -18,8 +18,8 @@ from arlm.sampling.processors import LogitsProcessor
 class TopP(LogitsProcessor):
     """Keep the likeliest tokens until their total probability reaches `p`; of equal ones the first.
 
-    Probabilities are summed in float64 from the likeliest token: in float32 from the least likely one, rounding
-    sometimes changes which token is the last.
+    Probabilities are summed in float64 from the likeliest token: in float32 from the least likely one,
+    rounding sometimes changes which token is the last.
 
     Args:
         p: in (0, 1].
