@@ -78,7 +78,6 @@ def test_a_configuration_with_references_runs_and_names_its_run(arlm) -> None:
     Path("mine.yaml").write_text(f"{trainer}\nsamples: {{n: 0}}\n")
     told = arlm("fit", "--config", "mine.yaml", *DIGITS, "--trainer.max_epochs", 1)
     assert told.code == 0, told.err
-    assert "val/bits_per_dim" in told.err
     assert "val_check_interval: 2" in next(Path("runs/mine").rglob("config.yaml")).read_text()
 
 
