@@ -47,7 +47,8 @@ def add_beam_options(parser: Parser) -> None:
         "--length-penalty",
         type=float,
         default=1.0,
-        help="exponent of the length normalisation; 0 favours short translations (default 1)",
+        help="exponent of the length normalisation: a larger one favours longer translations, "
+        "and 0 the shortest (default 1)",
     )
 
 

@@ -12,7 +12,7 @@
         stream 1   [e f g]   [h . .]   [l m .]
 
 For networks that carry their state (`arlm.layers.recurrent`): truncated back-propagation in training, and
-evaluation without windows, which scores every token exactly once.
+evaluation without windows, which scores every token exactly once. `arlm.inference.scorer` carries the state.
 """
 
 from __future__ import annotations

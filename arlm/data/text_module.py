@@ -69,7 +69,7 @@ class TextDataModule(TokenDataModule):
 
     @abstractmethod
     def read(self, split: Split) -> Corpus:
-        """Tokens of one split, and where its documents start. Called once per split."""
+        """Tokens of one split, and where its documents start, e.g. `in_memory(documents, tokenizer)`. Called once."""
 
     def corpus(self, split: Split) -> Corpus:
         """One split, read when first used."""
@@ -128,7 +128,9 @@ def make_tokenizer(
 
 
 class FilesDataModule(TextDataModule):
-    """Text in files, prepared once as memory-mapped tokens. A subclass writes `pieces`.
+    """Text files used as they are, prepared once as memory-mapped tokens. A subclass writes `pieces`.
+
+    Files that have to be parsed (JSON lines, tables) need `TextDataModule` instead, with `read` and `in_memory`.
 
     Args:
         separator: text after which a document ends; without one, a file is a document.

@@ -36,7 +36,7 @@ class Translator:
         domain: tokenizers of both languages.
         beam: width of the beam; 1 is greedy search.
         n_best: translations of each sentence.
-        length_penalty: exponent of the length normalisation.
+        length_penalty: exponent of the length normalisation; larger favours longer translations.
         processors: if given, translations are sampled with these instead of searched for.
         seed: of the samples.
         batch_tokens: largest number of source tokens in a batch, padding included.

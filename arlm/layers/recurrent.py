@@ -12,7 +12,8 @@ from arlm.states import ChunkState
 class StatefulAutoregressor(Autoregressor):
     """An autoregressor that scores a text of any length in chunks, and passes a state to the next chunk.
 
-    Used for truncated back-propagation through time, and for evaluation without windows:
+    Used for truncated back-propagation through time, and for evaluation without windows. `BatchScorer` in
+    `arlm.inference.scorer` keeps the state between batches, detached:
 
         chunk 0          chunk 1          chunk 2
         x0 x1 x2 x3  ->  x4 x5 x6 x7  ->  x8 ...       -> is a ChunkState: the last token and the state before it

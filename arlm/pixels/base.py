@@ -1,4 +1,7 @@
-"""The base class of pixel networks: logits for whole images, and sampling pixel by pixel with a program."""
+"""The base class of pixel networks: logits for whole images, and fast sampling pixel by pixel.
+
+Fast sampling caches the features of the pixels that are already drawn; `arlm.programs.program` explains how.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +87,7 @@ class PixelNetwork(Autoregressor):
         return rearrange(maps, "b (c v) h w -> b (h w c) v", c=channels)[:, :length]
 
     def build_program(self, program: Program) -> None:
-        """Record the computation at one pixel for fast sampling, with masked weights.
+        """Record the computation at one pixel for fast sampling, with masked weights; see `arlm.programs.program`.
 
         Sets `program.image` (with as many rows as the kernel of the first layer) and `program.out`; may set
         `program.before_row`.

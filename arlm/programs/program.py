@@ -1,4 +1,7 @@
-"""Program: the operations that compute a network's features at one pixel, and the slices that they work on.
+"""Fast sampling of pixel networks: the features of earlier pixels are cached, and one pixel is computed a step.
+
+A program lists the operations that compute the features of one pixel, and the slices of a workspace that
+they read and write. A network records its program once; a backend runs it at each pixel.
 
 The workspace of one image is a flat row of N numbers. A feature buffer holds the features of all columns
 for a few image rows, with zeros as padding, so that the window of a convolution is one contiguous slice:
