@@ -7,6 +7,7 @@ A checkpoint of `AutoregressiveModule` contains, beside Lightning's own entries,
 from __future__ import annotations
 
 import json
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -111,7 +112,10 @@ def at_most(weights: Mapping[str, Tensor]) -> Iterator[None]:
     Sizes in a crafted or damaged description could otherwise fill the memory. Tied parameters are replaced
     after they are made, hence the factor.
     """
-    left = [10 * len(weights) + 1000, 10 * sum(weight.numel() for weight in weights.values()) + 10**6]
+    left = [
+        10 * len(weights) + 1000,
+        10 * sum(weight.numel() for weight in weights.values()) + 10**6,
+    ]
 
     def count(module: nn.Module, name: str, parameter: Tensor | None) -> None:
         left[0] -= 1
@@ -150,7 +154,9 @@ def read(path: str | Path) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        contents = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd archives, which are refused in one line
+            contents = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception:  # whatever a damaged archive may raise
         raise UserError(f"checkpoint: '{path}' is truncated or no checkpoint; {DAMAGED}") from None
     entry = contents.get("arlm") if isinstance(contents, dict) else None

@@ -204,8 +204,8 @@ def effort(contents: dict[str, Any]) -> tuple[float, float]:
     values = recorded if isinstance(recorded, dict) else {}
     tokens, seconds = values.get("tokens"), values.get("seconds")
     return (
-        tokens if type(tokens) in (int, float) else 0,
-        seconds if type(seconds) in (int, float) else 0.0,
+        tokens if isinstance(tokens, int | float) else 0,
+        seconds if isinstance(seconds, int | float) else 0.0,
     )
 
 
