@@ -55,7 +55,7 @@ class Data(Digits): pass
 CLASS = "is not arlm's; if you trust|that can be built; use|describes no|is missing|is defined in"
 REASONS = {  # by which check a kind is refused, where any other would hide that it is gone
     "functions_and_foreign_classes": CLASS,
-    "wrong_class_paths": CLASS,
+    "wrong_class_paths": f"{CLASS}|RecurrentLanguageModel cannot be built",
     "wrong_kinds": f"{CLASS}|which does not fit",
     "not_signed": "is damaged",
     "flipped_bits": "the weight .* is damaged",
