@@ -27,7 +27,8 @@ from arlm.core import Autoregressor, Batch, Spec
 from arlm.inference.scorer import BatchScorer
 from arlm.models.rnn import LSTMLanguageModel
 from arlm.models.transformer import TransformerLanguageModel
-from arlm.training.optimizers import Muon, parameter_groups
+from arlm.training.optimizers import parameter_groups
+from arlm.training.optimizers import Muon
 from tools.bench.step import training_step
 from tools.bench.timing import Action, apart, in_turn, machine, median
 

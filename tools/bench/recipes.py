@@ -27,7 +27,8 @@ from arlm.inference.memory import keep_freed_memory
 from arlm.inference.scorer import BatchScorer, ScoresChunks, score_split
 from arlm.models.rnn import GRULanguageModel, LSTMLanguageModel, RNNLanguageModel
 from arlm.models.transformer import TransformerLanguageModel
-from arlm.training.optimizers import Muon, parameter_groups
+from arlm.training.optimizers import parameter_groups
+from arlm.training.optimizers import Muon
 from datamodules.text_file import TextFile
 from tools.bench.step import training_step
 from tools.bench.timing import machine
