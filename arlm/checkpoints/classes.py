@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from reprlib import repr as shortened
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import arlm
 from arlm.errors import UserError
@@ -41,6 +43,13 @@ def build(description: Any, base: type[T], *arguments: Any, trusted: Sequence[st
         name: build(value, Tokenizer, trusted=trusted) if isinstance(value, dict) else value  # type: ignore[type-abstract]
         for name, value in description["init_args"].items()
     }
+    hints = _hints(kind)
+    for name, value in init_args.items():
+        if not _fits(value, hints.get(name, Any)):
+            raise UserError(
+                f"checkpoint: {description['class_path']} has {name} = {shortened(value)} in it, "
+                f"which does not fit; {OLDER}"
+            )
     try:
         return kind(*arguments, **init_args)
     except UserError:
@@ -53,6 +62,29 @@ def build(description: Any, base: type[T], *arguments: Any, trusted: Sequence[st
         ) from None
 
 
+def _hints(kind: type) -> dict[str, Any]:
+    """Types of a constructor's arguments, its bases' included, as far as they can be resolved."""
+    hints: dict[str, Any] = {}
+    for base in reversed(kind.__mro__):
+        try:
+            hints |= get_type_hints(vars(base).get("__init__"))
+        except Exception:  # a name that exists for type checkers only, or no function
+            hints |= dict.fromkeys(getattr(vars(base).get("__init__"), "__annotations__", ()), Any)
+    return hints
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value fits a hint; hints of anything but plain values are not checked."""
+    origin = get_origin(hint)
+    if origin in (Union, UnionType):
+        return any(_fits(value, option) for option in get_args(hint))
+    if origin is Literal:
+        return isinstance(value, str | int) and value in get_args(hint)
+    if hint is float:
+        return type(value) in (float, int)
+    return hint not in (int, str, bool, NoneType) or type(value) is hint
+
+
 def find_class(description: Any, base: type[T], trusted: Sequence[str] = ()) -> type[T]:
     """The class that a description names; raises a UserError as `build`."""
     described = description if isinstance(description, dict) else {}
@@ -60,7 +92,7 @@ def find_class(description: Any, base: type[T], trusted: Sequence[str] = ()) -> 
     valid = isinstance(path, str) and CLASS_PATH.fullmatch(path) and isinstance(init_args, dict)
     if not valid or not all(isinstance(name, str) for name in init_args or ()):
         raise UserError(
-            f"checkpoint: it does not describe a {base.__name__}: {str(description)[:80]!r}; {OLDER}"
+            f"checkpoint: it does not describe a {base.__name__}: {shortened(description)}; {OLDER}"
         )
     assert isinstance(path, str)
     module_name, _, name = path.rpartition(".")

@@ -7,13 +7,17 @@ A checkpoint of `AutoregressiveModule` contains, beside Lightning's own entries,
 from __future__ import annotations
 
 import json
+import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from reprlib import repr as shortened
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from arlm.checkpoints.classes import OLDER, build
 from arlm.checkpoints.describe import FORMAT, PREFIX, checksums, entry_checksum
@@ -46,16 +50,32 @@ def load(path: str | Path, trusted: Sequence[str] = ()) -> Loaded:
     Raises:
         UserError: the file is missing, damaged or not written by arlm, or names a class that is not trusted.
     """
+    with user_errors(path):
+        return _load(path, trusted)
+
+
+def _load(path: str | Path, trusted: Sequence[str]) -> Loaded:
     contents = read(path)
     entry = contents["arlm"]
     if "domain" not in entry or "data" not in entry:
         raise UserError(f"checkpoint: '{path}' names no domain; train with a TokenDataModule")
-    network, spec, domain, data = (
+    network, plain, described, data = (
         _parsed(path, entry, name) for name in ("network", "spec", "domain", "data")
     )
+    kinds = {"class_path": str, "init_args": dict, "provenance": dict}
+    if not all(isinstance(data.get(name), kind) for name, kind in kinds.items()):
+        raise UserError(f"checkpoint: the data in '{path}' is no description; {OLDER}")
     weights = _verified(path, contents)
-    net = build(network, Autoregressor, spec_from(spec), trusted=trusted)  # type: ignore[type-abstract]
+    domain = build(described, Domain, trusted=trusted)  # type: ignore[type-abstract]
+    spec = spec_from(plain)
+    check_spec(spec, domain)
+    with at_most(weights):
+        net = build(network, Autoregressor, spec, trusted=trusted)  # type: ignore[type-abstract]
     try:
+        for name, own in net.state_dict().items():
+            given = weights.get(name, own).dtype
+            if given.is_floating_point != own.is_floating_point() or given.is_complex:
+                raise TypeError(f"{name} holds {given}")
         net.load_state_dict(weights)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
@@ -63,14 +83,53 @@ def load(path: str | Path, trusted: Sequence[str] = ()) -> Loaded:
             f"checkpoint: the weights in '{path}' do not fit the network that it names ({reason}); "
             f"{OLDER}"
         ) from None
+    weights = net.state_dict()
     not_finite = [name for name, weight in weights.items() if not bool(weight.isfinite().all())]
     if not_finite:
         raise UserError(
             f"checkpoint: '{path}' holds nan or inf in {not_finite[0]}: its training diverged; "
             "train with a lower learning rate"
         )
-    found = build(domain, Domain, trusted=trusted)  # type: ignore[type-abstract]
-    return Loaded(net.eval(), found, data, entry["config"])
+    return Loaded(net.eval(), domain, data, entry["config"])
+
+
+@contextmanager
+def user_errors(path: str | Path) -> Iterator[None]:
+    """Turn any exception that a damaged or crafted file raises into a UserError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"checkpoint: '{path}' cannot be read ({type(error).__name__}); {DAMAGED}"
+        ) from None
+
+
+@contextmanager
+def at_most(weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Raise a UserError for a network that is built with far more parameters than `weights` holds.
+
+    The sizes in a crafted or damaged description could otherwise fill the memory. The bound has a factor of
+    10, because tied parameters are made before they are replaced.
+    """
+    parameters_left = 10 * len(weights) + 1000
+    numbers_left = 10 * sum(weight.numel() for weight in weights.values()) + 10**6
+
+    def count(module: nn.Module, name: str, parameter: Tensor | None) -> None:
+        nonlocal parameters_left, numbers_left
+        parameters_left -= 1
+        numbers_left -= 0 if parameter is None else parameter.numel()
+        if min(parameters_left, numbers_left) < 0:
+            raise UserError(
+                f"checkpoint: its weights do not fit the much larger network that it names; {OLDER}"
+            )
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def find(path: str | Path) -> Path:
@@ -78,29 +137,36 @@ def find(path: str | Path) -> Path:
     path = Path(path)
     if path.is_dir():
         for name in ("best.ckpt", "last.ckpt"):
-            found = sorted(path.rglob(name), key=lambda p: p.stat().st_mtime)
+            found = [p for p in path.rglob(name) if p.is_file()]
             if found:
-                return found[-1]
+                return max(found, key=lambda p: p.stat().st_mtime)
         raise UserError(f"checkpoint: the folder '{path}' holds no best.ckpt; train first")
-    if not path.exists():
+    if not path.is_file():  # a pipe or a device could be read without end
         raise UserError(f"checkpoint: '{path}' does not exist; give a .ckpt file or a run's folder")
     return path
 
 
 def read(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint as tensors and plain values only, and verify its description."""
-    path = find(path)
+    with user_errors(path):
+        return _read(find(path))
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        contents = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd archives, which are refused in one line
+            contents = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception:  # a damaged archive can raise anything
         raise UserError(f"checkpoint: '{path}' is truncated or no checkpoint; {DAMAGED}") from None
     entry = contents.get("arlm") if isinstance(contents, dict) else None
     if not isinstance(entry, dict):
         raise UserError(f"checkpoint: '{path}' was not written by arlm; train with `arlm fit`")
-    if entry.get("format") != FORMAT:
+    number = entry.get("format")
+    if type(number) is not int or number != FORMAT:  # a tensor equals a number too
         raise UserError(
-            f"checkpoint: '{path}' has format {str(entry.get('format'))[:20]}, this arlm reads "
-            f"{FORMAT}; {OLDER}"
+            f"checkpoint: '{path}' has format {shortened(number)[:40]}, this arlm reads {FORMAT}; "
+            f"{OLDER}"
         )
     texts = {name: value for name, value in entry.items() if name != "format"}
     valid = all(isinstance(part, str) for item in texts.items() for part in item)
@@ -134,10 +200,16 @@ def _parsed(path: str | Path, entry: dict[str, str], name: str) -> dict[str, Any
 
 
 def _verified(path: str | Path, contents: dict[str, Any]) -> dict[str, Tensor]:
-    """The network's weights by their name in the network, after a check of their checksums."""
+    """The network's weights by their name in the network, after a check of their checksums.
+
+    A tensor that is larger than its storage (a small storage, expanded) is refused before anything reads it.
+    """
     state, expected = contents.get("state_dict"), _parsed(path, contents["arlm"], "weights")
     tensors = isinstance(state, dict) and all(
-        isinstance(name, str) and isinstance(value, Tensor) and value.layout is torch.strided
+        isinstance(name, str)
+        and isinstance(value, Tensor)
+        and value.layout is torch.strided
+        and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
         for name, value in state.items()
     )
     if not tensors or not isinstance(state, dict):
@@ -149,7 +221,19 @@ def _verified(path: str | Path, contents: dict[str, Any]) -> dict[str, Tensor]:
     return {name: state[PREFIX + name] for name in found}
 
 
-def spec_from(plain: Any) -> Spec:
+def check_spec(spec: Spec, domain: Domain) -> None:
+    """Raise a UserError if the network's tokens are not those of the domain."""
+    own = getattr(domain, "spec", None)  # of images; a function of the length for other domains
+    own = own(spec.length) if callable(own) else own
+    fits = spec.vocab_size == domain.vocab_size
+    if isinstance(own, Spec):
+        fits = fits and repr(own.shape) == repr(spec.shape)  # 8.0 == 8, but is no size
+        fits = fits and own.context in (None, spec.context)
+    if not fits:
+        raise UserError(f"checkpoint: its spec does not fit its {type(domain).__name__}; {OLDER}")
+
+
+def spec_from(plain: Any, is_context: bool = False) -> Spec:
     """A spec from its JSON form."""
     kinds: dict[str, tuple[type, ...]] = {
         "vocab_size": (int,),
@@ -163,7 +247,10 @@ def spec_from(plain: Any) -> Spec:
     valid = isinstance(plain, dict) and set(plain) == set(kinds)
     valid = valid and all(isinstance(plain[name], kinds[name]) for name in kinds)
     sizes = [plain["vocab_size"], *plain["shape"]] if valid else [0]
-    if not all(type(size) is int and 1 <= size < 2**31 for size in sizes) or len(sizes) > 4:
-        raise UserError(f"checkpoint: its spec is invalid: {str(plain)[:80]!r}; {OLDER}")
-    context = None if plain["context"] is None else spec_from(plain["context"])
+    valid = valid and all(type(size) is int and 1 <= size < 2**31 for size in sizes)
+    special = [plain["pad_id"], plain["eos_id"]] if valid else []
+    valid = valid and all(i is None or (type(i) is int and 0 <= i < sizes[0]) for i in special)
+    if not valid or len(sizes) > 4 or (is_context and plain["context"] is not None):
+        raise UserError(f"checkpoint: its spec is invalid: {shortened(plain)}; {OLDER}")
+    context = None if plain["context"] is None else spec_from(plain["context"], True)
     return Spec(**plain | {"shape": tuple(plain["shape"]), "context": context})

@@ -164,7 +164,7 @@ def summarise(name: str, loaded: list, split: Split, length: int, seed: int) -> 
     if len(kinds) > 1:
         raise UserError(f"runs: {name!r} mixes networks: {kinds}; give them names of their own")
     nats = torch.stack([part.nats for *_, part in loaded])
-    efforts = [checkpoints.read(path).get("effort", {}) for path, *_ in loaded]
+    efforts = [effort(checkpoints.read(path)) for path, *_ in loaded]
     started = time.perf_counter()
     view = view_of(domain)
     samples = SENTENCES if view.items(module, split) else SAMPLES
@@ -179,8 +179,8 @@ def summarise(name: str, loaded: list, split: Split, length: int, seed: int) -> 
             scores, nats=nats.mean(0), seconds=sum(p.seconds for *_, p in loaded) / len(loaded)
         ),
         nll_by_seed=nats.mean(1).tolist(),
-        trained_tokens=sum(e.get("tokens", 0) for e in efforts) / len(efforts),
-        trained_seconds=sum(e.get("seconds", 0.0) for e in efforts) / len(efforts),
+        trained_tokens=sum(tokens for tokens, _ in efforts) / len(efforts),
+        trained_seconds=sum(seconds for _, seconds in efforts) / len(efforts),
         sampling=shown.tokens / (time.perf_counter() - started),
         by_context=by_context(net, module, split, length),
         curve=curve(checkpoints.find(run)),
@@ -209,6 +209,17 @@ def by_context(
     scores = score_split(net, windows, [Rows(0, part) for part in chosen.split(16)])
     edges = [0, *(2**i for i in range(length.bit_length()))]
     return [(edge, mean) for edge, mean, _ in by_bins(scores.nats, scores.context, edges)]
+
+
+def effort(contents: dict[str, Any]) -> tuple[float, float]:
+    """Tokens and seconds of training that a checkpoint records; 0 for what it does not."""
+    recorded = contents.get("effort")
+    values = recorded if isinstance(recorded, dict) else {}
+    tokens, seconds = values.get("tokens"), values.get("seconds")
+    return (
+        tokens if isinstance(tokens, int | float) else 0,
+        seconds if isinstance(seconds, int | float) else 0.0,
+    )
 
 
 def count(net: Autoregressor) -> int:

@@ -37,6 +37,8 @@ class TokenDataModule(LightningDataModule, ABC):
     def __init__(self, batch_size: int, seed: int = 0, num_workers: int = 0) -> None:
         super().__init__()
         require(batch_size >= 1, "data.batch_size", batch_size, "choose at least 1")
+        fits = 0 <= num_workers <= 256
+        require(fits, "data.num_workers", num_workers, "choose 0 to 256")
         self.batch_size, self.seed, self.num_workers = batch_size, seed, num_workers
         self._datasets: dict[Split, TokenDataset] = {}
 

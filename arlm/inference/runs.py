@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from reprlib import repr as shortened
 from typing import Any, NamedTuple
 
 import yaml
@@ -41,6 +42,12 @@ def open_run(path: str, fragment: str | None = None) -> Run:
         ours, theirs = type(loaded.domain).__name__, type(data.domain).__name__
         if ours != theirs:
             raise UserError(f"--data: '{fragment}' is for {theirs}, but '{path}' models {ours}")
+    if (
+        len(loaded.net.spec.shape) > 1 and data.spec != loaded.net.spec
+    ):  # the size of images is fixed
+        raise UserError(
+            f"data: its images are {data.spec}, but the network of '{path}' is for {loaded.net.spec}"
+        )
     data.domain = loaded.domain
     longest, length = loaded.net.max_length, data.spec.length
     if longest is not None and length > longest:
@@ -48,9 +55,9 @@ def open_run(path: str, fragment: str | None = None) -> Run:
             f"data.length: rows of {length} tokens do not fit '{path}', whose network takes at most {longest}"
         )
     data.prepare_data()
-    provenance = loaded.data.get("provenance")
+    provenance = loaded.data["provenance"]
     if fragment is None and data.provenance != provenance:
-        note = f"note: the data differs from that of training, which was {provenance}"
+        note = f"note: the data differs from that of training, which was {shortened(provenance)}"
         print(note, file=sys.stderr)
     return Run(loaded, data)
 
@@ -59,12 +66,15 @@ def _from_fragment(fragment: str, description: dict[str, Any]) -> dict[str, Any]
     """The description of other data, with the batching options of the network's own data."""
     try:
         content = yaml.safe_load(read_text(Path(fragment), "--data"))
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # impossible dates, deep nesting
+        if isinstance(error, UserError):
+            raise
         content = None
-    if not isinstance(content, dict) or "class_path" not in content:
+    content = content if isinstance(content, dict) else {}
+    init_args = content.get("init_args") or {}
+    if "class_path" not in content or not isinstance(init_args, dict):
         raise UserError(f"--data: '{fragment}' names no class_path; give a file like configs/data/")
-    init_args = dict(content.get("init_args") or {})
     ours = description["init_args"]
     if "batching" in ours:
-        init_args |= {name: ours[name] for name in BATCHING}
+        init_args = init_args | {name: ours[name] for name in BATCHING if name in ours}
     return {"class_path": content["class_path"], "init_args": init_args}

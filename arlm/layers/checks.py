@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from arlm.errors import UserError, require
 
+LARGEST = 10**6  # of a width or depth; a damaged checkpoint may name any number
+
 
 def check_sizes(dropout: float = 0.0, **sizes: int) -> None:
-    """Raise a UserError for sizes below 1, and for dropout outside [0, 1)."""
+    """Raise a UserError for sizes out of [1, LARGEST], and for dropout outside [0, 1)."""
     for name, size in sizes.items():
         require(size >= 1, f"model.net.{name}", size, "choose at least 1")
+        require(size <= LARGEST, f"model.net.{name}", size, f"choose at most {LARGEST}")
     require(0 <= dropout < 1, "model.net.dropout", dropout, "choose from 0 up to below 1")
 
 
