@@ -20,9 +20,9 @@ TRAINER_VERBS = {
 COMMANDS = {
     "sample": "draw samples from a checkpoint",
     "evaluate": "likelihood of a checkpoint, beside baselines",
-    "score": "likelihood of images, and where they surprise the network",
-    "translate": "a file, line by line, by beam search",
-    "compare": "networks on the same tokens: table and HTML page",
+    "score": "likelihood of images, with a heat map of their surprise",
+    "translate": "translate a file line by line, with beam search",
+    "compare": "compare networks on the same tokens: a table and an HTML page",
 }
 HELP = f"""usage: arlm VERB [options]          ({__version__})
 

@@ -29,7 +29,7 @@ class Spec:
         pad_id: token that pads short rows, if there is one.
         eos_id: token that ends a row, if there is one.
         context: spec of the context that rows are conditioned on, if there is one.
-        unit: what tokens are measured in, for the names of metrics: "byte", "word" or "dim".
+        unit: what tokens are measured in, for the names of metrics: "byte" or "dim".
         joint: whether the context has the same vocabulary.
     """
 
@@ -52,7 +52,7 @@ class Batch(NamedTuple):
 
     tokens: Tensor  # (B, T) int64
     scored: Tensor  # (B, T) bool: counts in loss and metrics
-    units: Tensor  # (B, T) float: bytes, words or dims that the token represents
+    units: Tensor  # (B, T) float: bytes or dims that the token represents
     context: Tensor | None = None  # (B, S) int64
     # (B,) bool: the row starts a document; other rows continue those of the batch before
     starts_document: Tensor | None = None

@@ -14,8 +14,8 @@ from torch import Tensor
 class State:
     """What incremental decoding carries from token to token: tensors whose first axis is the batch.
 
-    `state[rows]` selects or reorders rows, as beam search does. Fields named in `shared` are the same for all
-    rows (such as masked weights) and are not indexed.
+    `state[rows]` selects or reorders rows, as beam search does. Fields named in `shared` do not have one entry
+    for each row (masked weights, for example), and are not indexed.
     """
 
     shared: ClassVar[frozenset[str]] = frozenset()

@@ -22,7 +22,7 @@ import torchvision
 from torch import Tensor
 
 from arlm.core import Batch, Spec
-from arlm.data.dataset import FixedRows, Rows, TokenDataset, chosen, generator, whole_rows
+from arlm.data.dataset import FixedRows, Rows, TokenDataset, generator, label_context, whole_rows
 from arlm.data.folders import Split, data_folder
 from arlm.data.module import TokenDataModule
 from arlm.domains.image import ImageDomain, check_levels
@@ -161,7 +161,7 @@ class DynamicRows(TokenDataset):
     def __getitem__(self, rows: Rows) -> Batch:
         noise = generator(self.seed, rows.epoch, int(rows.chosen[0]))
         tokens = binarized(self.images[rows.chosen], noise)
-        return whole_rows(tokens, self.domain, chosen(self.labels, rows))
+        return whole_rows(tokens, self.domain, label_context(self.labels, rows))
 
 
 def binarized(grey: Tensor, noise: torch.Generator) -> Tensor:

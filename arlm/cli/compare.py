@@ -38,7 +38,10 @@ def main(arguments: Sequence[str]) -> None:
         "--data", help="a file of configs/data/ whose data is scored instead of the runs' own"
     )
     parser.add_argument(
-        "--split", default="test", choices=["train", "val", "test"], help="default test"
+        "--split",
+        default="test",
+        choices=["train", "val", "test"],
+        help="default test; train is read in its training batches, which may leave a few rows out",
     )
     parser.add_argument(
         "--out", default="comparison.html", help="HTML page (default comparison.html)"
@@ -92,7 +95,7 @@ def main(arguments: Sequence[str]) -> None:
     frequency = torch.zeros(domain.vocab_size, dtype=torch.long)
     for batch in module.loader("train"):
         frequency += batch.tokens[batch.scored].bincount(minlength=domain.vocab_size)
-    data = ", ".join(module.provenance[k] for k in ("name",) if k in module.provenance)
+    data = module.provenance.get("name", "")
     title = f"{data}, {options.split} split"
     out.write_text(page(title, models, view_of(domain), words, frequency), encoding="utf-8")
     if options.json:

@@ -20,14 +20,18 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str]) -> None:
     """Run the command."""
     parser = Parser(
-        "evaluate", "Likelihood of a split under a checkpoint; every token is scored once."
+        "evaluate",
+        "Likelihood of a split under a checkpoint; every token of val and test is scored once.",
     )
     parser.add_argument("checkpoint", help="a .ckpt file, or the folder of a run")
     parser.add_argument(
         "--data", help="a file of configs/data/ to read instead of the run's own data"
     )
     parser.add_argument(
-        "--split", default="test", choices=["train", "val", "test"], help="default test"
+        "--split",
+        default="test",
+        choices=["train", "val", "test"],
+        help="default test; train is read in its training batches, which may leave a few rows out",
     )
     parser.add_argument(
         "--baselines",

@@ -96,9 +96,8 @@ class Command(LightningCLI):
 def main() -> None:
     """Parse the command line and run the Trainer."""
     _silence()
-    for found in pkgutil.iter_modules(
-        arlm.models.__path__
-    ):  # registers class names for the command line
+    # Importing the networks makes their class names known to the command line.
+    for found in pkgutil.iter_modules(arlm.models.__path__):
         importlib.import_module(f"arlm.models.{found.name}")
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     defaults = dict(TRAINER_DEFAULTS)

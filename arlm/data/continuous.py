@@ -17,8 +17,6 @@ evaluation without windows, which scores every token exactly once. `arlm.inferen
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
@@ -69,7 +67,7 @@ class ContinuousText(TextDataset):
                     f"{len(corpus)}; choose fewer or shorter ones"
                 )
             self.streams = max(1, len(corpus) // (length + 1))
-        self._table = lru_cache(2)(self._documents if separate_documents else self._parts)
+        self._tables: dict[int, tuple[Tensor, ...]] = {}  # of the last epoch; workers can pickle it
         if separate_documents:
             rows = int((self.sizes + length - 1).div(length, rounding_mode="floor").sum())
             batches = max(1, rows // streams)
@@ -112,6 +110,14 @@ class ContinuousText(TextDataset):
         table = torch.tensor([(rows + nothing)[:batches] for rows in streams])
         starts, ends, starts_document = table.permute(2, 1, 0)
         return starts, ends, starts_document.bool()
+
+    def _table(self, epoch: int) -> tuple[Tensor, ...]:
+        """What `_documents` or `_parts` returns, kept for one epoch."""
+        if epoch not in self._tables:
+            self._tables = {
+                epoch: (self._documents if self.separate_documents else self._parts)(epoch)
+            }
+        return self._tables[epoch]
 
     def _chosen(self, rows: Rows) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """First token, end, tokens read for context only, and whether a document starts; (B,) each."""

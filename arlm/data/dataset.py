@@ -59,10 +59,10 @@ class FixedRows(TokenDataset):
         return len(self.tokens)
 
     def __getitem__(self, rows: Rows) -> Batch:
-        return whole_rows(self.tokens[rows.chosen], self.domain, chosen(self.labels, rows))
+        return whole_rows(self.tokens[rows.chosen], self.domain, label_context(self.labels, rows))
 
 
-def chosen(labels: Tensor | None, rows: Rows) -> Tensor | None:
+def label_context(labels: Tensor | None, rows: Rows) -> Tensor | None:
     """Labels of a batch as its context, (B, 1) int64."""
     return None if labels is None else labels[rows.chosen, None].long()
 

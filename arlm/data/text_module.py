@@ -132,13 +132,13 @@ class FilesDataModule(TextDataModule):
 
     Files that have to be parsed (JSON lines, tables) need `TextDataModule` instead, with `read` and `in_memory`.
 
-    Args:
-        separator: text after which a document ends; without one, a file is a document.
-        all others: as for TextDataModule.
+    The constructor's arguments are those of `TextDataModule`.
     """
 
-    separator: str | None = None
-    name: str
+    separator: str | None = (
+        None  # text after which a document ends; without one, a file is a document
+    )
+    name: str  # of the data set, for its provenance
 
     @abstractmethod
     def pieces(self, split: Split) -> list[Piece]:

@@ -57,9 +57,8 @@ class TextDataset(TokenDataset):
     ) -> Batch:
         """Rows that start at tokens `starts` (B,); `inside` (B, T) is false beyond the end of the document."""
         last = len(self.corpus) - self.length
-        shift = (starts - max(0, last)).clamp(
-            min=0
-        )  # of rows that reach beyond the end of the text
+        # Rows that reach beyond the end of the text are read from an earlier start.
+        shift = (starts - max(0, last)).clamp(min=0)
         width = min(self.length, len(self.corpus))
         tokens = self.corpus.read(starts - shift, width)
         if width < self.length or bool(shift.any()):

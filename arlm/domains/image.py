@@ -36,10 +36,10 @@ class ImageDomain(Domain):
         self.levels, self.height, self.width, self.channels = levels, height, width, channels
         self.vocab_size = levels
         level = torch.arange(levels)
-        lowest = -(-level * 256 // levels)  # each level's darkest and brightest 8-bit value
+        darkest = -(-level * 256 // levels)  # each level's darkest and brightest 8-bit value
         brightest = -(-(level + 1) * 256 // levels) - 1
         spread = (level * 255 / (levels - 1)).round().long()  # black stays 0 and white 255
-        self._values = spread.clamp(lowest, brightest).to(torch.uint8)
+        self._values = spread.clamp(darkest, brightest).to(torch.uint8)
 
     @property
     def spec(self) -> Spec:

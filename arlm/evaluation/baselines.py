@@ -1,4 +1,4 @@
-"""Baselines that a network must beat: uniform, per-pixel histogram, unigram, character n-gram.
+"""Baselines that a network must beat: uniform, per-pixel histogram, unigram, n-gram of tokens.
 
 Each is a normalised distribution with `log_prob(tokens (B, T)) -> (B, T)` in nats, like a network's.
 """

@@ -15,7 +15,7 @@ def figures(
     Args:
         nats: sum of -log p over the scored tokens.
         tokens: number of scored tokens.
-        units: bytes, words or dims that the tokens stand for.
+        units: bytes or dims that the tokens represent.
         unit: name of the unit, for the key of the last figure.
         words: words in the text; 0 omits the figures per word.
 

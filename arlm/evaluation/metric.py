@@ -17,7 +17,7 @@ class Likelihood(Metric):
     """Sums nats, tokens and units of scored tokens in float64 over all processes; `compute` divides.
 
     Args:
-        unit: name of the unit in the last figure's key: "byte", "word" or "dim".
+        unit: name of the unit in the last figure's key: "byte" or "dim".
     """
 
     full_state_update = False

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from arlm.checkpoints import Loaded, build, load
+from arlm.checkpoints import Loaded, build, find_class, load
 from arlm.data.module import TokenDataModule
 from arlm.data.text_files import read_text
+from arlm.data.text_module import TextDataModule
 from arlm.errors import UserError
 
 # Options of TextDataModule that the network depends on; they are kept when other data is read.
@@ -74,7 +75,8 @@ def _from_fragment(fragment: str, description: dict[str, Any]) -> dict[str, Any]
     init_args = content.get("init_args") or {}
     if "class_path" not in content or not isinstance(init_args, dict):
         raise UserError(f"--data: '{fragment}' names no class_path; give a file like configs/data/")
+    other = {"class_path": content["class_path"], "init_args": init_args}
     ours = description["init_args"]
-    if "batching" in ours:
-        init_args = init_args | {name: ours[name] for name in BATCHING if name in ours}
-    return {"class_path": content["class_path"], "init_args": init_args}
+    if issubclass(find_class(other, TokenDataModule), TextDataModule):  # type: ignore[type-abstract]
+        other["init_args"] = init_args | {name: ours[name] for name in BATCHING if name in ours}
+    return other

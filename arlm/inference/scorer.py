@@ -43,7 +43,7 @@ class BatchScorer:
     Args:
         net: the network.
         compile: compile the scoring functions; the network's parameters and their names do not change.
-        score: scores independent rows; by default `net.score`.
+        score: scores independent rows in place of `net.score`, e.g. with smoothed labels.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class BatchScorer:
         score: Callable[[Tensor, Tensor | None], Scores] | None = None,
     ) -> None:
         wrap: Callable = torch.compile if compile else lambda function: function
-        self.net = net
+        self.net, self.custom_score = net, score is not None
         self._score = wrap(net.score if score is None else score)
         self._score_chunk = wrap(net.score_chunk) if isinstance(net, ScoresChunks) else None
         self.chunk_state: ChunkState | None = None
@@ -66,6 +66,10 @@ class BatchScorer:
             raise UserError(
                 f"data.batching: {type(self.net).__name__} cannot carry its state from row to row; "
                 "choose windows for it"
+            )
+        if self.custom_score:
+            raise UserError(
+                "model.label_smoothing: it needs independent rows; choose 0, or set data.batching windows"
             )
         starts, before = batch.starts_document, self.chunk_state
         if before is None or bool(starts.all()):

@@ -20,7 +20,7 @@ class Translation(NamedTuple):
     """One translation of a sentence."""
 
     text: str
-    tokens: Tensor  # (T,) int64, the end token included
+    tokens: Tensor  # (T,) int64, the end token included unless the length limit cut it
     log_prob: float  # nats, the sum over its tokens
     score: float  # log_prob divided by the length normalisation; log_prob itself if it was sampled
 

@@ -74,7 +74,7 @@ def reversed_rows(x: Tensor, lengths: Tensor) -> Tensor:
     return x.gather(1, torch.where(reversed_positions >= 0, reversed_positions, positions))
 
 
-def share(spec: Spec, source: nn.Embedding, target: nn.Embedding) -> None:
+def tie_embeddings(spec: Spec, source: nn.Embedding, target: nn.Embedding) -> None:
     """Use one table for both embeddings; raises a UserError unless both sides have the same vocabulary."""
     if not spec.joint:
         raise UserError(
@@ -86,18 +86,21 @@ def share(spec: Spec, source: nn.Embedding, target: nn.Embedding) -> None:
 
 @dataclass(frozen=True)
 class SourceState(State):
-    """A state that stores a source sentence once for all its beams; selecting rows only reorders `of`."""
+    """A state that stores a source sentence once for all its beams.
+
+    Selecting rows selects in `sentence`, and drops the sources that no row needs.
+    """
 
     sources: Any  # tensors (N, ...) for N sentences, in nested tuples
-    of: Tensor  # (B,) int64: the sentence of each row
+    sentence: Tensor  # (B,) int64: the source of each row, an index into `sources`
     shared: ClassVar[frozenset[str]] = frozenset({"sources"})
 
     def __getitem__(self, rows: Tensor | slice) -> State:
         state: Any = super().__getitem__(rows)
-        kept, of = state.of.unique(return_inverse=True)
+        kept, sentence = state.sentence.unique(return_inverse=True)
         if len(kept) == self.sentences:
             return state
-        return replace(state, sources=self._sources_of(kept), of=of)  # drop sentences without rows
+        return replace(state, sources=self._sources_of(kept), sentence=sentence)
 
     @property
     def sentences(self) -> int:
@@ -112,12 +115,12 @@ class SourceState(State):
 
         If the rows are in another order, the sources are copied, one for each row.
         """
-        if len(self.of) % self.sentences == 0:
-            expected = torch.arange(self.sentences, device=self.of.device)[:, None]
-            if bool((self.of.view(self.sentences, -1) == expected).all()):
+        if len(self.sentence) % self.sentences == 0:
+            expected = torch.arange(self.sentences, device=self.sentence.device)[:, None]
+            if bool((self.sentence.view(self.sentences, -1) == expected).all()):
                 return self
-        own = torch.arange(len(self.of), device=self.of.device)
-        return replace(self, sources=self._sources_of(self.of), of=own)
+        own = torch.arange(len(self.sentence), device=self.sentence.device)
+        return replace(self, sources=self._sources_of(self.sentence), sentence=own)
 
     def _sources_of(self, sentences: Tensor) -> Any:
         return map_tensors(lambda part: part[sentences], self.sources)
@@ -183,14 +186,16 @@ class SourceAttention(nn.Module):
                 f"which has {memory}; choose a matching width, or attention general"
             )
         self.kind = kind
-        self.of_memory = nn.Linear(memory, query, bias=False) if kind != "dot" else nn.Identity()
+        self.sentence_memory = (
+            nn.Linear(memory, query, bias=False) if kind != "dot" else nn.Identity()
+        )
         if kind == "additive":
-            self.of_query = nn.Linear(query, query)
+            self.sentence_query = nn.Linear(query, query)
             self.score = nn.Linear(query, 1, bias=False)
 
     def keys(self, memory: Tensor) -> Tensor:
         """(B, S, memory) -> (B, S, query)."""
-        return self.of_memory(memory)
+        return self.sentence_memory(memory)
 
     def forward(
         self, queries: Tensor, keys: Tensor, memory: Tensor, bias: Tensor
@@ -200,7 +205,7 @@ class SourceAttention(nn.Module):
         Returns: the weighted means (B, T, memory), and the weights (B, T, S).
         """
         if self.kind == "additive":
-            sums = self.of_query(queries)[:, :, None] + keys[:, None]
+            sums = self.sentence_query(queries)[:, :, None] + keys[:, None]
             scores = self.score(sums.tanh()).squeeze(-1)
         else:
             scores = queries @ keys.mT

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 LARGE = 1024  # tokens; a smaller V gains nothing from rounding up
 
 
-def score(head: nn.Linear, x: Tensor) -> Tensor:
+def logits_of(head: nn.Linear, x: Tensor) -> Tensor:
     """head(x), (..., width) -> (..., V).
 
     On a CPU, the product takes up to 1.7 times as long if rows of the result do not start at multiples of 64

@@ -28,10 +28,10 @@ from arlm.layers.encoder import (
     padding_bias,
     read_sources,
     reversed_rows,
-    share,
     source_spec,
+    tie_embeddings,
 )
-from arlm.layers.head import score
+from arlm.layers.head import logits_of
 
 Memory = tuple[Tensor, Tensor]  # hidden state and cell of a layer, (B, width) each
 
@@ -110,7 +110,7 @@ class LSTMSeq2Seq(Autoregressor):
         self.embed = nn.Embedding(spec.vocab_size, embedding)
         self.embed_source = nn.Embedding(source.vocab_size, embedding)
         if shared:
-            share(spec, self.embed_source, self.embed)
+            tie_embeddings(spec, self.embed_source, self.embed)
         self.start_vector = nn.Parameter(torch.zeros(embedding).normal_(std=0.1))
         self.encoder = LSTMEncoder(embedding, each, depth, bidirectional, dropout)
         memory = ways * each
@@ -159,7 +159,7 @@ class LSTMSeq2Seq(Autoregressor):
         return torch.cat([first, self.drop(self.embed(tokens))[:, :-1]], dim=1)
 
     def _score(self, readout: Tensor) -> Tensor:
-        return score(self.head, self.project(self.drop(readout)))
+        return logits_of(self.head, self.project(self.drop(readout)))
 
     def _encode(self, context: Tensor | None) -> Seq2SeqState:
         """Encode the sources (B, S) into the decoder's initial state."""

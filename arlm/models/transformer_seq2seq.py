@@ -28,10 +28,10 @@ from arlm.layers.encoder import (
     by_sentence,
     padding_bias,
     read_sources,
-    share,
     source_spec,
+    tie_embeddings,
 )
-from arlm.layers.head import score
+from arlm.layers.head import logits_of
 from arlm.layers.mlp import MLP
 from arlm.layers.positional_encoding import SinusoidalEncoding
 
@@ -161,7 +161,7 @@ class TransformerSeq2Seq(Autoregressor):
         self.embed = nn.Embedding(spec.vocab_size, width)
         self.embed_source = nn.Embedding(source.vocab_size, width)
         if shared:
-            share(spec, self.embed_source, self.embed)
+            tie_embeddings(spec, self.embed_source, self.embed)
         self.start_vector = nn.Parameter(torch.empty(width))
         longest = max(spec.length, source.length)
         self.position_vectors = None
@@ -208,7 +208,7 @@ class TransformerSeq2Seq(Autoregressor):
                 nn.init.zeros_(parameter)
 
     def forward(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
-        return score(self.head, self._run(tokens, context)[0])
+        return logits_of(self.head, self._run(tokens, context)[0])
 
     def attention_weights(self, tokens: Tensor, context: Tensor | None = None) -> Tensor | None:
         """Mean over the heads of the second to last block, whose weights align best, or of a single block."""
@@ -279,4 +279,4 @@ class TransformerSeq2Seq(Autoregressor):
         for block, cache, keys in zip(self.decoder, state.caches, sources, strict=True):
             x, cache = block.extend(x, cache, keys, bias)
             caches.append(cache)
-        return score(self.head, self.decoder_norm(x)), replace(state, caches=tuple(caches))
+        return logits_of(self.head, self.decoder_norm(x)), replace(state, caches=tuple(caches))

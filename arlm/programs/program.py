@@ -165,9 +165,8 @@ class Program:
 
     image: FeatureBuffer  # intensities, written by the sampler
     out: Slice  # logits of the next token, or the parameters of all channels of the pixel
-    before_row: Callable[[Tensor, int], object] | None = (
-        None  # called with (workspace, row) before the row stages
-    )
+    # Called with (workspace, row) before the row stages.
+    before_row: Callable[[Tensor, int], object] | None = None
 
     def __init__(self, height: int, width: int, channels: int, groups: int) -> None:
         self.height, self.width, self.channels, self.groups = height, width, channels, groups

@@ -1,7 +1,7 @@
 """View: how the samples, surprise and quality figures of one domain are presented.
 
 A domain names its view by class path, since `arlm.reports` imports domains and not the other way round. With
-a View of its own, a new domain works in every command, callback and report.
+a View of its own, a new domain is sampled, evaluated and compared like the others.
 """
 
 from __future__ import annotations
@@ -61,11 +61,12 @@ class Shown:
         paths = []
         if self.texts:
             text = "".join(f"--- {i}\n{text}\n" for i, text in enumerate(self.texts))
-            paths.append(write_text(text, stem.with_suffix(".txt")))
+            paths.append(write_text(text, Path(f"{stem}.txt")))
         if self.images is not None:
-            paths.append(write_image(grid(self.images, columns=columns), stem))
+            paths.append(write_image(grid(self.images, columns=columns), Path(f"{stem}.png")))
         for name, content in self.pictures.items():
-            path = stem.with_suffix(".png") if self.images is None else Path(f"{stem}-{name}.png")
+            alone = self.images is None and len(self.pictures) == 1
+            path = Path(f"{stem}.png") if alone else Path(f"{stem}-{name}.png")
             paths.append(write_bytes(content, path))
         return paths
 
@@ -118,7 +119,7 @@ class View(ABC, Generic[D]):
             split: the split to translate from.
             n: number of rows.
             seed: of the rows.
-            length: tokens of a row; by default that of the data.
+            length: tokens of a row; by default that of `net.spec`.
             sampler: draws the rows.
             beam: width of the beam for translations.
         """

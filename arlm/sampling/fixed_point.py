@@ -45,7 +45,7 @@ def fixed_point(
 ) -> FixedPoint:
     """Draw the same rows as `generate`, by whole passes of `net.forward`.
 
-    The arguments are those of `generate`; `progress` is called with the number of positions that settled in
+    The arguments are those of `generate` without `lengths`; `progress` is called with the number of positions that settled in
     every row since the last call. Rows that have settled leave the batch.
     """
     with inference_context(net):

@@ -44,15 +44,12 @@ class Tokenizer(ABC):
         Args:
             text: any text.
             strict: raise a UserError for unknown text, even if the tokenizer has a token for it.
-                Decoding the tokens of a strict call returns `text`.
+                Decoding the tokens of a strict call returns `text`, but tokenizers by words
+                write white space in their own way.
         """
         if any("\ud800" <= c <= "\udfff" for c in set(text)):
             raise UserError("text: it holds bytes that are not UTF-8; convert it to UTF-8")
         return self.ids(text, strict)
-
-    def pieces(self, tokens: Tensor) -> list[str]:
-        """Each token (T,) decoded by itself, for the axes of a picture."""
-        return [self.decode(token[None]) for token in tokens]
 
     @property
     def fingerprint(self) -> str:

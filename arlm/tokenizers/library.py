@@ -38,6 +38,11 @@ class LibraryTokenizer(Tokenizer):
 
     def ids(self, text: str, strict: bool) -> Tensor:
         ids = self._library.encode(text, add_special_tokens=False).ids
+        unknown = getattr(self._library.model, "unk_token", None)
+        if strict and unknown is not None and self._library.token_to_id(unknown) in ids:
+            raise UserError(
+                f"text: {text[:40]!r} holds words that the tokenizer does not know; choose other words"
+            )
         return torch.from_numpy(np.array(ids, dtype=np.int64))
 
     def decode(self, tokens: Tensor) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from functools import partial
 
 import numpy as np
@@ -186,3 +187,14 @@ def test_a_network_that_carries_no_state_refuses_streams() -> None:
     dataset = ContinuousText(corpus(50), LETTERS, 5, streams=2)
     with pytest.raises(UserError, match="choose windows"):
         BatchScorer(net)(dataset[Rows(0, torch.arange(2))])
+
+
+@pytest.mark.parametrize("separate", [False, True])
+def test_workers_of_a_loader_can_pickle_continuous_text(separate: bool) -> None:
+    dataset = ContinuousText(
+        corpus(60, [0, 20, 45]), LETTERS, 8, 2, overlap=2, separate_documents=separate
+    )
+    copy = pickle.loads(pickle.dumps(dataset))
+    for (_, ours), (_, theirs) in zip(batches(dataset), batches(copy), strict=True):
+        assert torch.equal(ours.tokens, theirs.tokens)
+        assert torch.equal(ours.starts_document, theirs.starts_document)

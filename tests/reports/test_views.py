@@ -92,3 +92,14 @@ def test_options_that_do_not_apply_are_refused() -> None:
     translation = view_of(TranslationDomain(ByteTokenizer()))
     with pytest.raises(UserError, match=r"translates, which `arlm sample` does not do"):
         translation.check_verb("sample", "x")
+
+
+def test_files_keep_dots_in_their_names(tmp_path: Path) -> None:
+    view = view_of(Scale())
+    assert view.write({"": torch.zeros(1, 3, dtype=torch.long)}, tmp_path / "seed.1.txt") == [
+        tmp_path / "seed.1.txt"
+    ]
+    images = view_of(ImageDomain(levels=2, height=2, width=2, channels=1))
+    drawn = {"": torch.zeros(1, 4, dtype=torch.long)}
+    assert images.write(drawn, tmp_path / "seed.2.png") == [tmp_path / "seed.2.png"]
+    assert {path.name for path in tmp_path.iterdir()} == {"seed.1.txt", "seed.2.png"}

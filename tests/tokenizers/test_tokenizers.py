@@ -104,3 +104,11 @@ def test_special_tokens_count_no_bytes() -> None:
 def test_what_is_no_tokenizer_is_refused(text: str) -> None:
     with pytest.raises(UserError, match=r"train_tokenizer\.py"):
         BPETokenizer(text)
+
+
+def test_unknown_words_are_refused_where_decoding_must_return_the_text() -> None:
+    tokenizer = SentenceTokenizer(["a", "dog", "runs"])
+    assert tokenizer.encode("a cat runs", strict=False).tolist() == [1, 0, 3]
+    assert tokenizer.encode("a dog runs").tolist() == [1, 2, 3]
+    with pytest.raises(UserError, match="text: 'a cat runs' holds words that the tokenizer"):
+        tokenizer.encode("a cat runs")

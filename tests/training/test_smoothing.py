@@ -6,8 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from arlm.core import Spec, token_log_prob
+from arlm.core import Batch, Spec, token_log_prob
 from arlm.errors import UserError
+from arlm.inference.scorer import BatchScorer
+from arlm.models.neural_ngram import NeuralNGram
 from arlm.models.rnn import LSTMLanguageModel
 from arlm.training.smoothing import smoothed_log_prob, smoothed_score
 
@@ -32,3 +34,13 @@ def test_smoothing_is_refused_where_it_would_be_ignored() -> None:
         smoothed_score(LSTMLanguageModel(Spec(5, (4,)), width=4), 0.1)
     with pytest.raises(UserError, match=r"model.label_smoothing: 1.0"):
         smoothed_score(LSTMLanguageModel(Spec(5, (4,)), width=4), 1.0)
+
+
+def test_smoothing_is_refused_for_continuous_streams() -> None:
+    net = NeuralNGram(Spec(5, (4,)), order=3, embedding=4, width=6)
+    scorer = BatchScorer(net, score=smoothed_score(net, 0.1))
+    tokens, starts = torch.zeros(2, 4, dtype=torch.long), torch.ones(2, dtype=torch.bool)
+    rows = Batch(tokens, tokens >= 0, torch.ones(2, 4))
+    assert scorer(rows).log_prob.shape == (2, 4)
+    with pytest.raises(UserError, match=r"model.label_smoothing: it needs independent rows"):
+        scorer(rows._replace(starts_document=starts))

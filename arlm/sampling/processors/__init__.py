@@ -39,7 +39,10 @@ def all_processors() -> dict[str, type[LogitsProcessor]]:
 
 
 def parse_processors(text: str) -> tuple[LogitsProcessor, ...]:
-    """Processors from the command line, such as "temperature=0.8,top_p=0.9" or "greedy"."""
+    """Processors from the command line, such as "temperature=0.8,top_p=0.9" or "greedy".
+
+    A processor has at most one field, whose value follows its name.
+    """
     known = all_processors()
     processors = []
     for item in filter(None, text.replace(" ", "").split(",")):
