@@ -1,4 +1,4 @@
-"""Attention in training on a CPU: explicit operations against the fused kernel, forward and backward.
+"""Attention on a CPU: explicit operations against the fused kernel, in training and in decoding.
 
 python -m tools.bench.attention [--threads 2] [--repeats 9]
 """
@@ -36,8 +36,31 @@ def compare(dtype: torch.dtype, length: int, repeats: int) -> tuple[float, float
     return median(seconds["fused"]), median(seconds["explicit"])
 
 
+@torch.inference_mode()
+def compare_decoding(rows: int, length: int, repeats: int) -> tuple[float, float]:
+    """Median seconds of 100 steps of one query for each row, fused and as two batched products."""
+    q = torch.randn(rows, 4, 1, 32)
+    k, v = (torch.randn(rows, 4, length, 32) for _ in range(2))
+    bias = torch.zeros(1, 1, 1, length)
+
+    def products() -> Tensor:
+        return (q @ k.mT * 32**-0.5 + bias).softmax(-1) @ v
+
+    def kernel() -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+
+    def steps(attend: Callable[[], Tensor]) -> None:
+        for _ in range(100):
+            attend()
+
+    seconds = interleaved(
+        {"fused": lambda: steps(kernel), "products": lambda: steps(products)}, repeats
+    )
+    return median(seconds["fused"]), median(seconds["products"])
+
+
 def main() -> None:
-    """Print the ratio for several lengths, in float32 and bfloat16."""
+    """Print the ratios: training by length, in float32 and bfloat16; decoding by rows and length."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=9)
@@ -50,6 +73,13 @@ def main() -> None:
             print(
                 f"{dtype!s:15} T {length:4}: fused {kernel * 1e3:6.1f} ms, "
                 f"explicit {explicit * 1e3:6.1f} ms, ratio {kernel / explicit:.2f}"
+            )
+    for rows in (1, 16, 80):
+        for length in (64, 256):
+            kernel, products = compare_decoding(rows, length, options.repeats)
+            print(
+                f"decoding, {rows:2} rows, T {length:4}: fused {kernel * 1e4:7.1f} us, "
+                f"two products {products * 1e4:7.1f} us a step, ratio {kernel / products:.2f}"
             )
 
 
