@@ -69,7 +69,7 @@ class TextDataModule(TokenDataModule):
 
     @abstractmethod
     def read(self, split: Split) -> Corpus:
-        """Tokens of one split, and where its documents start, e.g. `in_memory(documents, tokenizer)`. Called once."""
+        """Tokens of one split, e.g. `in_memory(documents, tokenizer)`; called once for each split."""
 
     def corpus(self, split: Split) -> Corpus:
         """One split, read when first used."""
@@ -130,7 +130,7 @@ def make_tokenizer(
 class FilesDataModule(TextDataModule):
     """Text files used as they are, prepared once as memory-mapped tokens. A subclass writes `pieces`.
 
-    Files that have to be parsed (JSON lines, tables) need `TextDataModule` instead, with `read` and `in_memory`.
+    For files that have to be parsed (JSON lines, tables), subclass `TextDataModule` and use `in_memory`.
 
     The constructor's arguments are those of `TextDataModule`.
     """
