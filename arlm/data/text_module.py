@@ -135,9 +135,8 @@ class FilesDataModule(TextDataModule):
     The constructor's arguments are those of `TextDataModule`.
     """
 
-    separator: str | None = (
-        None  # text after which a document ends; without one, a file is a document
-    )
+    # Text after which a document ends; without one, a file is a document.
+    separator: str | None = None
     name: str  # of the data set, for its provenance
 
     @abstractmethod
