@@ -92,7 +92,7 @@ def find_class(description: Any, base: type[T], trusted: Sequence[str] = ()) -> 
     valid = isinstance(path, str) and CLASS_PATH.fullmatch(path) and isinstance(init_args, dict)
     if not valid or not all(isinstance(name, str) for name in init_args or ()):
         raise UserError(
-            f"checkpoint: it does not describe a {base.__name__}: {shortened(description)}; {OLDER}"
+            f"checkpoint: its description of {base.__name__} is invalid: {shortened(description)}; {OLDER}"
         )
     assert isinstance(path, str)
     module_name, _, name = path.rpartition(".")

@@ -71,9 +71,7 @@ class Command(LightningCLI):
         if path and path not in ("best", "last", "hpc", "registry"):
             config.ckpt_path = str(checkpoints.find(path))
             checkpoints.read(path)
-            checkpoints.verify_archive(
-                path
-            )  # training resumes from all of it, the optimizer's state too
+            checkpoints.verify_archive(path)  # the optimizer's state too
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         try:

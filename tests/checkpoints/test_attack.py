@@ -52,7 +52,7 @@ class Network(PixelCNN): pass
 class Pictures(ImageDomain): pass
 class Data(Digits): pass
 """
-CLASS = "is not arlm's; if you trust|that can be built; use|describes no|is missing|is defined in"
+CLASS = r"is not arlm's; if you trust|that can be built; use|its description of \w+ is invalid|is missing|is defined in"
 REASONS = {  # by which check a kind is refused, where any other would hide that it is gone
     "functions_and_foreign_classes": CLASS,
     "wrong_class_paths": f"{CLASS}|RecurrentLanguageModel cannot be built",

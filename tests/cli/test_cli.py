@@ -159,7 +159,7 @@ def test_score_draws_where_an_image_surprises(arlm, runs: Path, picture: Path) -
         ("sample digits_pixelcnn --complete nope.png", "cannot read 'nope.png'"),
         ("sample digits_pixelcnn --complete digit.png --keep up:0.5", "--keep: 'up:0.5'"),
         ("sample digits_pixelcnn --complete digit.png --keep top:2", "--keep: 'top:2'"),
-        ("sample digits_pixelcnn --label 3", "--label: 3 given, but the checkpoint knows no"),
+        ("sample digits_pixelcnn --label 3", "--label: 3 given, but the checkpoint has no classes"),
         ("sample digits_pixelcnn --sweep temperature", "--sweep: 'temperature' has no values"),
         ("sample digits_pixelcnn --sweep heat=1,2", "--processors: unknown processor 'heat'"),
         ("sample digits_pixelcnn --sweep top_k=1,2 --gif a.gif", "--gif: it shows one set"),
@@ -324,6 +324,19 @@ def test_bad_checkpoints_are_one_line(arlm, runs: Path) -> None:
         assert "was not written by arlm" in arlm(*verb, "foreign.ckpt").error()
     result = arlm("test", *DIGITS, "--ckpt_path", good)
     assert "ckpt_path: the checkpoint holds" in result.error()
+
+
+def test_resuming_reads_no_damaged_state_of_the_optimizer(arlm, runs: Path) -> None:
+    good = runs / "digits_pixelcnn" / "version_0" / "checkpoints" / "last.ckpt"
+    moments = torch.load(good, weights_only=True)["optimizer_states"][0]["state"][0]["exp_avg"]
+    content = bytearray(good.read_bytes())
+    content[content.index(moments.numpy().tobytes()) + 2] ^= 64
+    Path("damaged.ckpt").write_bytes(content)
+    assert (
+        arlm("sample", "damaged.ckpt", "--n", 1, "--out", "x.png").code == 0
+    )  # needs weights only
+    error = arlm("fit", *DIGITS, *TINY, "--ckpt_path", "damaged.ckpt").error()
+    assert "checkpoint: 'damaged.ckpt' is damaged in" in error
 
 
 def test_text_that_is_too_short_is_one_line(arlm) -> None:
