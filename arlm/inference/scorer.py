@@ -34,7 +34,7 @@ class BatchScorer:
     """Scores batches in sequence; a row that starts no document continues the same row of the previous batch.
 
     `batch.starts_document` says which rows start one; if it is None, all rows are independent. In training
-    this is truncated back-propagation through time: the state is carried over, gradients are not.
+    this is truncated back-propagation through time (TBPTT): the state is carried over, gradients are not.
 
         batch 0              batch 1              batch 2
         row 0  [A0 A1 A2] -> row 0  [A3 A4 A5] -> row 0  [C0 C1 C2]    starts_document: row 0

@@ -1,4 +1,4 @@
-"""Fast sampling of pixel networks: the features of earlier pixels are cached, and one pixel is computed a step.
+"""Fast sampling of pixel networks: a cache keeps the features of earlier pixels; each step computes one pixel.
 
 A program lists the operations that compute the features of one pixel, and the slices of a workspace that
 they read and write. A network records its program once; a backend runs it at each pixel.
