@@ -228,7 +228,7 @@ def test_published_counts_of_wikitext(data_dir: Path) -> None:
         "wikitext-2-valtest/test.txt",
         "wikitext-2-valtest/test.txt",
         words_from="all",
-        batching="streams",
+        batching="continuous",
         length=35,
     )
     assert len(data.corpus("train")) == 217_646

@@ -7,7 +7,7 @@ import torch
 
 from arlm.layers.attention import causal_mask
 from arlm.layers.fused_lstm import lstm
-from arlm.layers.head import score
+from arlm.layers.head import logits_of
 from arlm.layers.positional_encoding import alibi_slopes
 
 
@@ -47,6 +47,6 @@ def test_a_rounded_up_head_scores_alike(size: int) -> None:
     for bias in (True, False):
         head, x = torch.nn.Linear(8, size, bias=bias), torch.randn(3, 5, 8)
         with torch.no_grad():
-            ours = score(head, x)
+            ours = logits_of(head, x)
         assert ours.shape == (3, 5, size)
         assert torch.allclose(ours, head(x), atol=1e-6)
