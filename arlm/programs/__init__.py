@@ -21,7 +21,7 @@ records its decoding step once, as a program, when sampling starts:
               NativeBackend: machine code by numba, float32 on a CPU, the same results to rounding
 
 Features of earlier pixels are not recomputed: feature buffers keep those that later pixels read.
-Only pixel networks use programs so far.
+At present only pixel networks use programs.
 
 References:
     | Fast Generation for Convolutional Autoregressive Models (Ramachandran et al., 2017)
