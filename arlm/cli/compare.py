@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arlm.cli.parser import Parser, bar
+from arlm.cli.parser import Parser, add_data_options, bar
 from arlm.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,15 +34,7 @@ def main(arguments: Sequence[str]) -> None:
         nargs="+",
         help="checkpoints or folders of runs; NAME=RUN,RUN,... is one model with several seeds",
     )
-    parser.add_argument(
-        "--data", help="a file of configs/data/ whose data is scored instead of the runs' own"
-    )
-    parser.add_argument(
-        "--split",
-        default="test",
-        choices=["train", "val", "test"],
-        help="default test; train is read in its training batches, which may leave a few rows out",
-    )
+    add_data_options(parser)
     parser.add_argument(
         "--out", default="comparison.html", help="HTML page (default comparison.html)"
     )
@@ -61,7 +53,7 @@ def main(arguments: Sequence[str]) -> None:
     from arlm.inference.runs import open_run
     from arlm.inference.scorer import check_same
     from arlm.reports.comparison import markdown, page
-    from arlm.reports.files import check_writable
+    from arlm.reports.files import check_writable, write_text
     from arlm.reports.view import view_of
 
     out = Path(options.out)
@@ -97,7 +89,7 @@ def main(arguments: Sequence[str]) -> None:
         frequency += batch.tokens[batch.scored].bincount(minlength=domain.vocab_size)
     data = module.provenance.get("name", "")
     title = f"{data}, {options.split} split"
-    out.write_text(page(title, models, view_of(domain), words, frequency), encoding="utf-8")
+    write_text(page(title, models, view_of(domain), words, frequency), out)
     if options.json:
         print(
             json.dumps(

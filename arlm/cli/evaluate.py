@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence, Sized
 from typing import TYPE_CHECKING, TypeAlias
 
-from arlm.cli.parser import Parser, add_beam_options, bar, check_beam_options
+from arlm.cli.parser import Parser, add_beam_options, add_data_options, bar, check_beam_options
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,15 +24,7 @@ def main(arguments: Sequence[str]) -> None:
         "Likelihood of a split under a checkpoint; every token of val and test is scored once.",
     )
     parser.add_argument("checkpoint", help="a .ckpt file, or the folder of a run")
-    parser.add_argument(
-        "--data", help="a file of configs/data/ to read instead of the run's own data"
-    )
-    parser.add_argument(
-        "--split",
-        default="test",
-        choices=["train", "val", "test"],
-        help="default test; train is read in its training batches, which may leave a few rows out",
-    )
+    add_data_options(parser)
     parser.add_argument(
         "--baselines",
         action="store_true",

@@ -38,6 +38,19 @@ def bar(what: str, unit: str, total: int) -> Any:
     return tqdm(total=total, unit=unit, desc=what, disable=not sys.stderr.isatty())
 
 
+def add_data_options(parser: Parser) -> None:
+    """Add the options that choose the data to score."""
+    parser.add_argument(
+        "--data", help="a file of configs/data/ to read instead of the run's own data"
+    )
+    parser.add_argument(
+        "--split",
+        default="test",
+        choices=["train", "val", "test"],
+        help="default test; train is read in its training batches, which may leave a few rows out",
+    )
+
+
 def add_beam_options(parser: Parser) -> None:
     """Add the options of beam search."""
     parser.add_argument(

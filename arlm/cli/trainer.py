@@ -70,8 +70,8 @@ class Command(LightningCLI):
         path = config.get("ckpt_path")
         if path and path not in ("best", "last", "hpc", "registry"):
             config.ckpt_path = str(checkpoints.find(path))
-            checkpoints.read(path)
-            checkpoints.verify_archive(path)  # the optimizer's state too
+            checkpoints.read(config.ckpt_path)
+            checkpoints.verify_archive(config.ckpt_path)  # the optimizer's state too
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         try:

@@ -81,12 +81,21 @@ class TextDataModule(TokenDataModule):
         given = self.corpus(split), self.domain, self.length
         training = split == "train"
         if self.batching == "windows":
-            stride = None if training else self.stride or max(1, self.length // 2)
-            return TextWindows(*given, stride, self.seed, self.separate_documents)
+            return TextWindows(
+                *given,
+                None if training else self.evaluation_stride,
+                self.seed,
+                self.separate_documents,
+            )
         _, world_size = self.processes
         streams = self.batch_size * world_size if training else max(self.streams, world_size)
         overlap = None if training else self.overlap
         return ContinuousText(*given, streams, overlap, self.seed, self.separate_documents)
+
+    @property
+    def evaluation_stride(self) -> int:
+        """Tokens between the starts of two windows in evaluation."""
+        return self.stride or max(1, self.length // 2)
 
     def words(self, split: Split) -> int:
         return self.corpus(split).words
@@ -95,8 +104,7 @@ class TextDataModule(TokenDataModule):
     def protocol(self) -> str:
         documents = ", separate documents" if self.separate_documents else ""
         if self.batching == "windows":
-            stride = self.stride or max(1, self.length // 2)
-            return f"windows of {self.length}, stride {stride}{documents}"
+            return f"windows of {self.length}, stride {self.evaluation_stride}{documents}"
         if self.streams == 1 or self.separate_documents:
             return f"carried state{documents}"
         return f"carried state, {self.streams} streams, overlap {self.overlap}"

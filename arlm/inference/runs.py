@@ -43,9 +43,8 @@ def open_run(path: str, fragment: str | None = None) -> Run:
         ours, theirs = type(loaded.domain).__name__, type(data.domain).__name__
         if ours != theirs:
             raise UserError(f"--data: '{fragment}' is for {theirs}, but '{path}' models {ours}")
-    if (
-        len(loaded.net.spec.shape) > 1 and data.spec != loaded.net.spec
-    ):  # the size of images is fixed
+    is_image = len(loaded.net.spec.shape) > 1
+    if is_image and data.spec != loaded.net.spec:
         raise UserError(
             f"data: its images are {data.spec}, but the network of '{path}' is for {loaded.net.spec}"
         )

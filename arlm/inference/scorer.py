@@ -122,9 +122,9 @@ class TokenScores:
     context: Tensor  # number of tokens that the network had read before this one
     seconds: float
 
-    def figures(self, unit: str) -> dict[str, float]:
-        """nll, ppl and bits_per_<unit>; see `arlm.evaluation.likelihood.figures`."""
-        return figures(float(self.nats.sum()), len(self.nats), float(self.units.sum()), unit)
+    def figures(self, unit: str, words: int = 0) -> dict[str, float]:
+        """nll, ppl, bits_per_<unit> and figures per word; see `arlm.evaluation.likelihood.figures`."""
+        return figures(float(self.nats.sum()), len(self.nats), float(self.units.sum()), unit, words)
 
 
 def score_split(net: Autoregressor, dataset: TokenDataset, batches: Iterable[Rows]) -> TokenScores:

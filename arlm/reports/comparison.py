@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 import matplotlib
 from torch import Tensor
 
-from arlm.evaluation.likelihood import figures
 from arlm.evaluation.paired import Interval, by_bins
 from arlm.inference.scorer import TokenScores
 from arlm.reports.view import Shown, View
@@ -65,10 +64,7 @@ class Model:
 
     def row(self, unit: str, words: int) -> dict[str, str]:
         """Its figures in the table, by heading."""
-        scores = self.scores
-        likelihood = figures(
-            float(scores.nats.sum()), len(scores.nats), float(scores.units.sum()), unit, words
-        )
+        likelihood = self.scores.figures(unit, words)
         spread = ""
         if self.seeds > 1:
             mean = sum(self.nll_by_seed) / self.seeds

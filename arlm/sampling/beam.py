@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -61,8 +61,8 @@ class _Finished(NamedTuple):
         return _Finished(rows, kept, best, self.total + ended.sum(1))
 
 
-def length_norm(length: int, length_penalty: float) -> float:
-    """((5 + length) / 6) ** length_penalty, with the end token counted in the length."""
+def length_norm(length: Any, length_penalty: float) -> Any:
+    """((5 + length) / 6) ** length_penalty, of a number or a tensor, with the end token counted in the length."""
     return ((5 + length) / 6) ** length_penalty
 
 
@@ -75,8 +75,7 @@ def bound(live: Tensor, longest: Tensor, length_penalty: float) -> Tensor:
         live: (b, k) log-probabilities of the prefixes, best first.
         longest: (b,) most tokens of each row.
     """
-    norms = ((5 + longest.double()) / 6) ** length_penalty
-    return live[:, 0] / norms
+    return live[:, 0] / length_norm(longest.double(), length_penalty)
 
 
 def beam_search(

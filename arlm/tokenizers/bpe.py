@@ -22,7 +22,8 @@ from torch import Tensor
 
 from arlm.tokenizers.library import LibraryTokenizer
 
-# White space to one of Python's `re` and the library's regular expressions only: such text is not split into chunks.
+# Python's `re` and the library's regular expressions do not agree whether these are white space: text that
+# contains them is not split into chunks.
 ODD_SPACE = re.compile("[\x1c-\x1f\x85]")
 # GPT-2's pattern never joins two of these chunks, so each one is encoded once and cached.
 CHUNK = re.compile(r"\s+(?!\S)|\s?\S+")

@@ -38,12 +38,16 @@ class LibraryTokenizer(Tokenizer):
 
     def ids(self, text: str, strict: bool) -> Tensor:
         ids = self._library.encode(text, add_special_tokens=False).ids
-        unknown = getattr(self._library.model, "unk_token", None)
-        if strict and unknown is not None and self._library.token_to_id(unknown) in ids:
+        if strict and self._unknown() in ids:
             raise UserError(
                 f"text: {text[:40]!r} holds words that the tokenizer does not know; choose other words"
             )
         return torch.from_numpy(np.array(ids, dtype=np.int64))
+
+    def _unknown(self) -> int | None:
+        """The token for unknown words, if the tokenizer has one."""
+        text = getattr(self._library.model, "unk_token", None)
+        return None if text is None else self._library.token_to_id(text)
 
     def decode(self, tokens: Tensor) -> str:
         return self._library.decode(tokens.tolist(), skip_special_tokens=True)

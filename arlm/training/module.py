@@ -110,9 +110,8 @@ class AutoregressiveModule(LightningModule):
             bits = f"bits_per_{self.net.spec.unit}"
             self.log("train/nll", found["nll"])
             self.log(f"train/{bits}", found[bits], prog_bar=True)
-        return total / scored.clamp(
-            min=1
-        )  # with separate documents, all streams of a process may be empty
+        # With separate documents, all streams of a process may be empty.
+        return total / scored.clamp(min=1)
 
     def on_validation_start(self) -> None:
         self._refuse_divergence(self.net.parameters())
