@@ -7,6 +7,7 @@ B rows, T tokens in a row, V vocabulary size, S tokens in a chunk or context, C 
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from arlm.errors import UserError
-from arlm.states import Prefix, State
+from arlm.states import Prefix, State, read_lengths
+
+_SERIALS = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ class Autoregressor(nn.Module, ABC):
                 "choose a network whose `uses_context` is true, or data without a context"
             )
         self.spec = spec
+        self.serial = next(_SERIALS)  # a state names its network by this number
 
     @property
     def max_length(self) -> int | None:
@@ -113,26 +117,30 @@ class Autoregressor(nn.Module, ABC):
         return Scores(self.log_prob(tokens, context))
 
     def start(self, batch: int, length: int, context: Tensor | None = None) -> tuple[Tensor, State]:
-        """Start `batch` empty rows of up to `length` tokens.
+        """Start `batch` empty rows of up to `length` tokens: logits (B, V) of the first one, and the state."""
+        tokens = torch.zeros(batch, length, dtype=torch.long, device=device_of(self))
+        pad_id = None if self.spec.context is None else self.spec.context.pad_id
+        state = Prefix(tokens, tokens.new_zeros(batch), context, pad_id, net=self.serial)
+        return self(tokens[:, :1], context)[:, 0], state
 
-        Returns:
-            logits (B, V) of the first token, and the state.
-        """
-        tokens = torch.zeros(batch, 0, dtype=torch.long, device=device_of(self))
-        return self(tokens.new_zeros(batch, 1), context)[:, 0], Prefix(tokens, context)
+    def advance(
+        self, tokens: Tensor, state: Any, lengths: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """Take `tokens` (B, S) into the state, which is consumed: `state[:]`, before, is a copy to keep.
 
-    def advance(self, tokens: Tensor, state: Any) -> tuple[Tensor, State]:
-        """Take `tokens` (B, S) into the state, which is consumed.
-
-        A row of `length` tokens takes `length - 1`: nothing is scored after the last one.
+        A row of `length` tokens takes `length - 1`: nothing is scored after the last one. With `lengths` (B,),
+        each from 0 to S, a row takes so many; the others may be any integers, and logits there are undefined.
 
         Returns:
             logits (B, S, V), `[:, s]` scoring the token after `tokens[:, s]`, and the new state.
         """
-        prefix = torch.cat([state.tokens, tokens], dim=1)
-        next_token = tokens.new_zeros(len(tokens), 1)  # any token: no logit read here depends on it
-        logits = self(torch.cat([prefix, next_token], dim=1), state.context)
-        return logits[:, -tokens.shape[1] :], Prefix(prefix, state.context)
+        state.consume(self)
+        lengths = read_lengths(tokens, lengths)
+        after = state.append(tokens, lengths)
+        columns = 1 + torch.arange(tokens.shape[1], device=tokens.device)
+        scored = state.position[:, None] + columns.minimum(lengths[:, None])  # (B, S)
+        logits = self(after.tokens[:, : int(scored.max()) + 1], after.context)
+        return logits.gather(1, scored[..., None].expand(-1, -1, logits.shape[-1])), after
 
 
 def log_softmax(logits: Tensor) -> Tensor:

@@ -1,62 +1,285 @@
-"""States of incremental decoding: batch-first values that are passed in and returned, not kept in a network."""
+"""States of incremental decoding: batch-first values that are passed in and returned, not kept in a network.
+
+    start(...)                 ->  state, no token taken yet
+    advance(tokens, state)     ->  logits, new state; the old state is consumed and raises when it is used again
+    state[rows], state[:]          select and copy rows
+    concatenate([a, b])            the rows of a, then the rows of b
+    state.assign(rows, other)      write the rows of `other` over some rows, in place
+    state.rewind(counts)           take back tokens, in networks with a key-value cache
+
+The rows of a state may be at different positions (images excepted).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import Field, dataclass, field, fields, replace
+from typing import Any, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
+
+from arlm.errors import UserError
+
+# Metadata of a dataclass field that is equal for all rows and is not indexed.
+SHARED: dict[str, Any] = {"shared": True}
+
+
+def grows(axis: int, fill: float | str = 0.0) -> dict[str, Any]:
+    """Metadata of a field of tensors that grow along an axis; those of different sizes are padded.
+
+    Args:
+        axis: of the tensors, 0 being the batch.
+        fill: the padding, or the name of the field that holds it.
+    """
+    return {"axis": axis, "fill": fill}
+
+
+class HasSerial(Protocol):
+    """A network, as states know it."""
+
+    serial: int
 
 
 @dataclass(frozen=True)
 class State:
     """What incremental decoding carries from token to token: tensors whose first axis is the batch.
 
-    `state[rows]` selects or reorders rows, as beam search does. Fields named in `shared` do not have one entry
-    for each row (masked weights, for example), and are not indexed.
+    A field is a tensor with an entry for each row, a nested tuple of such tensors, or another State, unless its
+    metadata is `SHARED`.
+
+    Args:
+        net: serial number of the network that made the state.
     """
 
-    shared: ClassVar[frozenset[str]] = frozenset()
+    net: int = field(kw_only=True, metadata=SHARED)
+    # A list, because an attribute that is set later would be lost under torch.compile.
+    used: list[bool] = field(
+        default_factory=list, init=False, repr=False, compare=False, metadata=SHARED
+    )
 
-    def __getitem__(self, rows: Tensor | slice) -> State:
-        return self.map(lambda part: part[rows])
+    def consume(self, net: HasSerial) -> None:
+        """Mark the state as used; the first line of every `advance`.
 
-    def map(self, function: Callable[[Tensor], Tensor]) -> State:
+        Raises:
+            UserError: it was used before, or was made by another network.
+        """
+        self._check_unused()
+        if self.net != net.serial:
+            raise UserError("state: another network made it; start one with this network")
+        self.used.append(True)
+
+    def _check_unused(self) -> None:
+        if self.used:
+            raise UserError(
+                "state: it was consumed by an earlier call; copy it before that call, `state[:]`"
+            )
+
+    def __getitem__(self, rows: Tensor | slice) -> Self:
+        """Select rows, in the order given, and copy them."""
+        self._check_unused()
+        return self._each(lambda entry, x: self._copied(entry, x, rows), lambda s: s[rows])
+
+    def assign(self, rows: Tensor, other: Self) -> Self:
+        """Write the rows of `other` (n,) over the rows `rows` (n,), in place; this state is consumed.
+
+        Raises:
+            UserError: another network made `other`, or it has more than there is room for.
+        """
+        check_joinable([self, other])
+        result = self._each(
+            lambda entry, x, y: self._written(entry, x, rows, y),
+            lambda s, t: s.assign(rows, t),
+            other,
+        )
+        self.used.append(True)
+        return result
+
+    def rewind(self, counts: Tensor) -> Self:
+        """Take back the last `counts` (B,) tokens of each row; this state is consumed.
+
+        Raises:
+            UserError: the network cannot go back, or a row has fewer tokens.
+        """
+        raise UserError(
+            f"state: {type(self).__name__} cannot be rewound; copy it before advancing, `state[:]`, "
+            "and advance again from the copy"
+        )
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
         """Apply `function` to every per-row tensor."""
-        names = [f.name for f in fields(self) if f.name not in self.shared]
-        return replace(self, **{name: map_tensors(function, getattr(self, name)) for name in names})
+        self._check_unused()
+        return self._each(lambda entry, x: function(x), lambda s: s.map(function))
 
     def leaves(self) -> list[Tensor]:
         """All per-row tensors, in the order of the fields."""
         found: list[Tensor] = []
-        self.map(lambda part: found.append(part) or part)  # type: ignore[func-returns-value]
+        self.map(lambda x: found.append(x) or x)  # type: ignore[func-returns-value]
         return found
 
-    def filled(self, leaves: Iterator[Tensor]) -> State:
-        """A state of the same structure with the per-row tensors from `leaves`."""
-        return self.map(lambda _: next(leaves))
+    def with_leaves(self, leaves: Sequence[Tensor]) -> Self:
+        """A state of the same structure with the tensors that `leaves` returned."""
+        remaining = iter(leaves)
+        return self.map(lambda _: next(remaining))
 
-    def join(self, below: State) -> State:
-        """The rows of this state, followed by the rows of `below`."""
-        others = iter(below.leaves())
-        return self.map(lambda part: torch.cat([part, next(others)]))
+    def concatenated(self, others: Sequence[Self]) -> Self:
+        """The rows of this state, then those of the others; call `concatenate`."""
+        return self._each(
+            lambda entry, *parts: torch.cat(self._padded(entry, parts)),
+            lambda *states: concatenate(states),
+            *others,
+        )
+
+    def _each(
+        self, tensors: Callable[..., Tensor], states: Callable[..., State], *others: Self
+    ) -> Self:
+        """Apply `tensors(field, x, ...)` to per-row tensors of this state and of others; `states` to States."""
+
+        def apply(entry: Field, *values: Any) -> Any:
+            if isinstance(values[0], Tensor):
+                return tensors(entry, *values)
+            if isinstance(values[0], State):
+                return states(*values)
+            if isinstance(values[0], tuple):
+                return tuple(apply(entry, *parts) for parts in zip(*values, strict=True))
+            return values[0]
+
+        own = [entry for entry in fields(self) if not entry.metadata.get("shared")]
+        changed = {
+            entry.name: apply(entry, *(getattr(s, entry.name) for s in (self, *others)))
+            for entry in own
+        }
+        return replace(self, **changed)
+
+    def _copied(self, entry: Field, x: Tensor, rows: Tensor | slice) -> Tensor:
+        return x[rows].clone() if isinstance(rows, slice) else x[rows]
+
+    def _written(self, entry: Field, x: Tensor, rows: Tensor, y: Tensor) -> Tensor:
+        axis = entry.metadata.get("axis")
+        x = x.clone() if x.requires_grad else x
+        if axis is None:
+            x[rows] = y
+            return x
+        size, room = y.shape[axis], x.shape[axis]
+        if size > room:
+            raise UserError(f"state: rows of {size} {entry.name} do not fit the room for {room}")
+        x.narrow(axis, 0, size)[rows] = y
+        if size < room:
+            x.narrow(axis, size, room - size)[rows] = self._fill(entry)
+        return x
+
+    def _padded(self, entry: Field, parts: Sequence[Tensor]) -> list[Tensor]:
+        axis = entry.metadata.get("axis")
+        if axis is None:
+            return list(parts)
+        size = max(part.shape[axis] for part in parts)
+        return [padded(part, axis, size, self._fill(entry)) for part in parts]
+
+    def _fill(self, entry: Field) -> float:
+        fill = entry.metadata["fill"]
+        return getattr(self, fill) if isinstance(fill, str) else fill
 
 
-def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
-    """Apply `function` to every tensor in nested tuples; other values stay."""
-    if isinstance(value, Tensor):
-        return function(value)
-    return tuple(map_tensors(function, v) for v in value) if isinstance(value, tuple) else value
+def padded(x: Tensor, axis: int, size: int, fill: float) -> Tensor:
+    """`x` with `size` entries along `axis`, the new ones equal to `fill`."""
+    missing = size - x.shape[axis]
+    if not missing:
+        return x
+    shape = [*x.shape[:axis], missing, *x.shape[axis + 1 :]]
+    return torch.cat([x, x.new_full(shape, fill)], dim=axis)
+
+
+def concatenate(states: Sequence[State]) -> Any:
+    """The rows of several states of one network in one state; what is allocated differently is padded."""
+    check_joinable(states)
+    return states[0].concatenated(states[1:])
+
+
+def check_joinable(states: Sequence[State]) -> None:
+    """Refuse states of several networks, and consumed ones."""
+    for state in states:
+        state._check_unused()
+        if type(state) is not type(states[0]) or state.net != states[0].net:
+            raise UserError("state: several networks made these states; join states of one network")
+
+
+def read_lengths(tokens: Tensor, lengths: Tensor | None) -> Tensor:
+    """How many of the tokens (B, S) each row takes, (B,) int64: all S by default.
+
+    Raises:
+        UserError: a length is below 0 or above S.
+    """
+    rows, most = tokens.shape
+    if lengths is None:
+        return torch.full((rows,), most, device=tokens.device)
+    lengths = lengths.to(tokens.device)
+    wrong = ((lengths < 0) | (lengths > most)).nonzero().flatten().tolist()
+    if lengths.shape != (rows,) or wrong:
+        value = lengths[wrong[0]].item() if wrong else tuple(lengths.shape)
+        raise UserError(
+            f"lengths: {value}{f' in row {wrong[0]}' if wrong else ''} is out of range; "
+            f"give {rows} numbers from 0 to {most}"
+        )
+    return lengths
+
+
+def without_ignored(tokens: Tensor, lengths: Tensor) -> Tensor:
+    """Tokens (B, S) with 0 in place of those beyond `lengths` (B,), which may be any integers."""
+    return tokens.masked_fill(
+        torch.arange(tokens.shape[1], device=tokens.device) >= lengths[:, None], 0
+    )
 
 
 @dataclass(frozen=True)
 class Prefix(State):
     """The state of the default decoder, which recomputes the whole prefix at every step."""
 
-    tokens: Tensor  # (B, t)
-    context: Tensor | None
+    tokens: Tensor = field(metadata=grows(1))  # (B, T) int64, as many as a row may have
+    position: Tensor  # (B,) int64, tokens taken
+    context: Tensor | None = field(metadata=grows(1, fill="pad_id"))
+    pad_id: int | None = field(metadata=SHARED)
+
+    def append(self, tokens: Tensor, lengths: Tensor) -> Prefix:
+        """The state with the first `lengths` (B,) of new tokens (B, S) in each row."""
+        check_room(self.position, lengths, self.tokens.shape[1] - 1)
+        taken = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
+        rows, columns = taken.nonzero(as_tuple=True)
+        self.tokens[rows, self.position[rows] + columns] = tokens[rows, columns]
+        return replace(self, position=self.position + lengths)
+
+    def rewind(self, counts: Tensor) -> Self:
+        position = rewound(self.position, counts)
+        self._check_unused()
+        self.used.append(True)
+        return replace(self, position=position)
+
+    def assign(self, rows: Tensor, other: Self) -> Self:
+        check_joinable([self, other])
+        check_room(other.position * 0, other.position, self.tokens.shape[1] - 1)
+        most = int(other.position.max())
+        return super().assign(rows, replace(other, tokens=other.tokens[:, :most]))
+
+
+def check_room(position: Tensor, lengths: Tensor, room: int) -> None:
+    """Refuse tokens beyond the room of a row; `position` and `lengths` are (B,), `room` counts tokens."""
+    over = (position + lengths > room).nonzero().flatten().tolist()
+    if over:
+        row = over[0]
+        raise UserError(
+            f"state: row {row} holds {int(position[row])} tokens and cannot take {int(lengths[row])} more, "
+            f"because `start` made room for {room} before the last one; start longer rows"
+        )
+
+
+def rewound(position: Tensor, counts: Tensor) -> Tensor:
+    """Positions (B,) before the last `counts` (B,) tokens; raises a UserError if a row has fewer."""
+    counts = counts.to(position.device)
+    if counts.shape != position.shape or bool(((counts < 0) | (counts > position)).any()):
+        raise UserError(
+            f"counts: rows of {position.tolist()} tokens cannot be rewound by {counts.tolist()}; "
+            "give a number for each row, at most its tokens"
+        )
+    return position - counts
 
 
 class ChunkState(NamedTuple):

@@ -14,7 +14,7 @@ from arlm.core import Autoregressor, Batch, Scores
 from arlm.data.dataset import Rows, TokenDataset
 from arlm.errors import UserError
 from arlm.evaluation.likelihood import figures
-from arlm.states import ChunkState
+from arlm.states import ChunkState, concatenate
 
 
 @runtime_checkable
@@ -95,7 +95,7 @@ class BatchScorer:
         if first.auxiliary is not None:
             auxiliary = torch.cat([first.auxiliary, second.auxiliary])[order]
         last = torch.cat([started.last, continued.last])[order]
-        state = started.state.join(continued.state)[order]
+        state = concatenate([started.state, continued.state])[order]
         return Scores(log_prob, auxiliary), ChunkState(last, state)
 
     def saved(self) -> list[Tensor]:
@@ -108,7 +108,7 @@ class BatchScorer:
         if saved:
             last, *leaves = saved
             _, state = self.net.start(len(last), 1)
-            self.chunk_state = ChunkState(last, state.filled(iter(leaves)))
+            self.chunk_state = ChunkState(last, state.with_leaves(leaves))
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from arlm.layers.kv_cache import KVCache, Slots
 from arlm.layers.positional_encoding import rotate
 
 EXPLICIT_LENGTH = 256
-
-KVCache = tuple[Tensor, Tensor]  # keys and values, each (B, heads, T, width / heads)
 
 
 def causal_mask(
@@ -160,23 +159,21 @@ class CausalSelfAttention(nn.Module):
         return zeros(shape), zeros(shape)
 
     def step(
-        self, x: Tensor, cache: KVCache, slots: Tensor, bias: Tensor, rotary: Tensor | None
+        self, x: Tensor, cache: KVCache, slots: Slots, bias: Tensor, rotary: Tensor | None
     ) -> Tensor:
-        """Write the keys and values of new positions into `cache`, and attend from them to all its positions.
+        """Write the keys and values of new positions into `cache`, and attend from them to what it holds.
 
         Args:
             x: (B, S, width), the new positions.
-            cache: of T positions; written in place.
-            slots: (B * kv_heads * S,) int64, indices of the new positions in the flattened cache.
+            cache: written in place.
+            slots: of the new positions, from `CachedState.reserve`; attention reads T = `slots.filled`.
             bias: (B, heads or 1, S, T), as `causal_mask` gives it.
             rotary: as `rotate` takes it, or None.
 
         Returns: (B, S, width).
         """
         q, k, v = self._project(x, rotary)
-        for kept, new in zip(cache, (k, v), strict=True):
-            kept.view(-1, kept.shape[-1]).index_copy_(0, slots, new.reshape(-1, new.shape[-1]))
-        keys, values = cache
+        keys, values = slots.write(cache, (k, v))
         if self.kv_heads < self.heads:  # the query heads of a group are adjacent
             group = self.heads // self.kv_heads
             q = rearrange(q, "b (kv g) s d -> b kv (g s) d", g=group)
@@ -185,26 +182,6 @@ class CausalSelfAttention(nn.Module):
             )
         y = cached_attention(q, keys, values, bias)
         return self.out(rearrange(y, "b kv (g s) d -> b s (kv g d)", s=x.shape[1]))
-
-    def extend(self, x: Tensor, cache: KVCache) -> tuple[Tensor, KVCache]:
-        """As `step`, with a cache that grows, so that beam search copies only filled positions at every step.
-
-        Args:
-            x: (B, S, width), the positions after those in the cache.
-            cache: keys and values (B, heads, T, width / heads) of T positions; not changed. Needs kv_heads ==
-                heads.
-
-        Returns: (B, S, width), and the cache of T + S positions.
-        """
-        q, k, v = self._project(x, None)
-        old = cache[0].shape[2]
-        keys, values = torch.cat([cache[0], k], dim=2), torch.cat([cache[1], v], dim=2)
-        bias = None
-        if x.shape[1] > 1:
-            positions = torch.arange(old + x.shape[1], device=x.device)
-            bias = causal_mask(positions[old:], positions).to(q.dtype)
-        y = cached_attention(q, keys, values, bias)
-        return self.out(rearrange(y, "b heads s d -> b s (heads d)")), (keys, values)
 
 
 class MultiHeadAttention(nn.Module):

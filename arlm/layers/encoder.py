@@ -10,8 +10,10 @@ References:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +21,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from arlm.core import Spec
 from arlm.errors import UserError
-from arlm.states import State, map_tensors
+from arlm.states import SHARED, State, check_joinable, concatenate, grows
 
 
 def source_spec(spec: Spec) -> Spec:
@@ -85,32 +87,55 @@ def tie_embeddings(spec: Spec, source: nn.Embedding, target: nn.Embedding) -> No
 
 
 @dataclass(frozen=True)
+class Sources(State):
+    """What a decoder attends to: N sentences. Subclasses add the keys and values of their tokens."""
+
+    bias: Tensor = field(metadata=grows(1, fill=-math.inf))  # (N, S): 0 at tokens, -inf at padding
+
+
+@dataclass(frozen=True)
 class SourceState(State):
     """A state that stores a source sentence once for all its beams.
 
     Selecting rows selects in `sentence`, and drops the sources that no row needs.
     """
 
-    sources: Any  # tensors (N, ...) for N sentences, in nested tuples
+    sources: Any = field(metadata=SHARED)  # `Sources` of N sentences
     sentence: Tensor  # (B,) int64: the source of each row, an index into `sources`
-    shared: ClassVar[frozenset[str]] = frozenset({"sources"})
+    # Not empty if another state may hold the same `sources`: then `assign` has to copy them.
+    lent: list[bool] = field(metadata=SHARED)
 
-    def __getitem__(self, rows: Tensor | slice) -> State:
-        state: Any = super().__getitem__(rows)
+    def __getitem__(self, rows: Tensor | slice) -> Self:
+        state = super().__getitem__(rows)
         kept, sentence = state.sentence.unique(return_inverse=True)
         if len(kept) == self.sentences:
+            self.lent.append(True)
             return state
-        return replace(state, sources=self._sources_of(kept), sentence=sentence)
+        return replace(state, sources=self.sources[kept], sentence=sentence, lent=[])
+
+    def assign(self, rows: Tensor, other: Self) -> Self:
+        check_joinable([self, other])
+        own = self._one_each()
+        sources = own.sources.assign(rows, other.sources[other.sentence])
+        sentence = torch.arange(len(self.sentence), device=self.sentence.device)
+        written = super(SourceState, own).assign(rows, other)
+        self.used.append(True)
+        return replace(written, sources=sources, sentence=sentence)
+
+    def concatenated(self, others: Sequence[Self]) -> Self:
+        states = (self, *others)
+        sources = concatenate([state.sources for state in states])
+        first = list(accumulate((state.sentences for state in states), initial=0))
+        sentence = torch.cat([s.sentence + n for s, n in zip(states, first, strict=False)])
+        joined = super().concatenated(others)
+        return replace(joined, sources=sources, sentence=sentence, lent=[])
 
     @property
     def sentences(self) -> int:
         """Number of source sentences, N."""
-        part = self.sources
-        while not isinstance(part, Tensor):
-            part = part[0]
-        return len(part)
+        return len(self.sources.bias)
 
-    def side_by_side(self) -> Any:
+    def side_by_side(self) -> Self:
         """A state in which row i has source i // (B / N), as `by_sentence` needs it.
 
         If the rows are in another order, the sources are copied, one for each row.
@@ -119,11 +144,18 @@ class SourceState(State):
             expected = torch.arange(self.sentences, device=self.sentence.device)[:, None]
             if bool((self.sentence.view(self.sentences, -1) == expected).all()):
                 return self
-        own = torch.arange(len(self.sentence), device=self.sentence.device)
-        return replace(self, sources=self._sources_of(self.sentence), sentence=own)
+        return self._with_copies()
 
-    def _sources_of(self, sentences: Tensor) -> Any:
-        return map_tensors(lambda part: part[sentences], self.sources)
+    def _one_each(self) -> Self:
+        """A state in which row i has source i, and no other state has these sources."""
+        rows = torch.arange(len(self.sentence), device=self.sentence.device)
+        if not self.lent and torch.equal(self.sentence, rows):
+            return self
+        return self._with_copies()
+
+    def _with_copies(self) -> Self:
+        rows = torch.arange(len(self.sentence), device=self.sentence.device)
+        return replace(self, sources=self.sources[self.sentence], sentence=rows, lent=[])
 
 
 def by_sentence(x: Tensor, sentences: int) -> Tensor:

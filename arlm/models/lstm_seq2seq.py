@@ -11,7 +11,7 @@ References:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -23,6 +23,7 @@ from arlm.layers.checks import check_sizes
 from arlm.layers.encoder import (
     LSTMEncoder,
     SourceAttention,
+    Sources,
     SourceState,
     by_sentence,
     padding_bias,
@@ -32,17 +33,23 @@ from arlm.layers.encoder import (
     tie_embeddings,
 )
 from arlm.layers.head import logits_of
+from arlm.layers.segments import by_segments
+from arlm.states import grows
 
 Memory = tuple[Tensor, Tensor]  # hidden state and cell of a layer, (B, width) each
 
 
 @dataclass(frozen=True)
-class Seq2SeqState(SourceState):
-    """The decoder's state; `sources` are what it attends to.
+class LSTMSources(Sources):
+    """What attention reads; nothing without attention."""
 
-    These are keys (N, S, width), the encoder's outputs (N, S, encoder's features), and the bias (N, S), -inf
-    at padding. Without attention they are one tensor (N, 0, 1).
-    """
+    keys: Tensor = field(metadata=grows(1))  # (N, S, width)
+    memory: Tensor = field(metadata=grows(1))  # (N, S, encoder's features), the encoder's outputs
+
+
+@dataclass(frozen=True)
+class Seq2SeqState(SourceState):
+    """The decoder's state."""
 
     layers: tuple[Memory, ...]
     fed: Tensor  # (B, width) with input feeding, the last readout; else (B, 0)
@@ -149,7 +156,13 @@ class LSTMSeq2Seq(Autoregressor):
         readout, _, state = self._decode(first, self._encode(context))
         return self._score(readout)[:, 0], state
 
-    def advance(self, tokens: Tensor, state: Seq2SeqState) -> tuple[Tensor, Seq2SeqState]:
+    def advance(
+        self, tokens: Tensor, state: Seq2SeqState, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Seq2SeqState]:
+        state.consume(self)
+        return by_segments(self._advance, tokens, state, lengths, self.spec.vocab_size)
+
+    def _advance(self, tokens: Tensor, state: Seq2SeqState) -> tuple[Tensor, Seq2SeqState]:
         readout, _, state = self._decode(self.drop(self.embed(tokens)), state)
         return self._score(readout), state
 
@@ -172,12 +185,14 @@ class LSTMSeq2Seq(Autoregressor):
         batch = len(memory)
         of = torch.arange(batch, device=memory.device)
         fed = memory.new_zeros(batch, self.width if self.feeding else 0)
+        bias = padding_bias(lengths, context.shape[1])
         if self.attend is None:
-            empty = memory.new_zeros(batch, 0, 1)
-            return Seq2SeqState((empty,), of, layers, fed)
-        memory = self.drop(memory)
-        sources = self.attend.keys(memory), memory, padding_bias(lengths, context.shape[1])
-        return Seq2SeqState(sources, of, layers, fed)
+            empty = memory[:, :0]
+            sources = LSTMSources(bias[:, :0], empty, empty, net=self.serial)
+        else:
+            memory = self.drop(memory)
+            sources = LSTMSources(bias, self.attend.keys(memory), memory, net=self.serial)
+        return Seq2SeqState(sources, of, [], layers, fed, net=self.serial)
 
     def _decode(
         self, inputs: Tensor, state: Seq2SeqState
@@ -230,5 +245,7 @@ class LSTMSeq2Seq(Autoregressor):
     def _attend(self, queries: Tensor, state: Seq2SeqState) -> tuple[Tensor, Tensor]:
         """Attend with queries (B, T, width): contexts (B, T, encoder's features), and weights (B, T, S)."""
         assert self.attend is not None
-        read, weights = self.attend(by_sentence(queries, state.sentences), *state.sources)
+        sources = state.sources
+        queries_of = by_sentence(queries, state.sentences)
+        read, weights = self.attend(queries_of, sources.keys, sources.memory, sources.bias)
         return read.view(*queries.shape[:2], -1), weights.view(*queries.shape[:2], -1)

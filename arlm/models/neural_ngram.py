@@ -16,6 +16,7 @@ from arlm.core import Spec
 from arlm.errors import require
 from arlm.layers.checks import check_sizes
 from arlm.layers.recurrent import StatefulAutoregressor
+from arlm.layers.segments import by_segments
 from arlm.states import State
 
 
@@ -71,12 +72,18 @@ class NeuralNGram(StatefulAutoregressor):
     def start(
         self, batch: int, length: int, context: Tensor | None = None
     ) -> tuple[Tensor, Recent]:
-        recent = self._start(batch)
-        return self._logits(recent.flatten(1)), Recent(recent)
+        recent = self.start_vectors.repeat(batch, 1, 1)
+        return self._logits(recent.flatten(1)), Recent(recent, net=self.serial)
 
-    def advance(self, tokens: Tensor, state: Recent) -> tuple[Tensor, Recent]:
+    def advance(
+        self, tokens: Tensor, state: Recent, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Recent]:
+        state.consume(self)
+        return by_segments(self._advance, tokens, state, lengths, self.spec.vocab_size)
+
+    def _advance(self, tokens: Tensor, state: Recent) -> tuple[Tensor, Recent]:
         logits, recent = self._read(state.vectors, tokens)
-        return logits[:, 1:], Recent(recent)
+        return logits[:, 1:], Recent(recent, net=self.serial)
 
     def _start(self, batch: int) -> Tensor:
         return self.start_vectors.expand(batch, -1, -1)

@@ -28,6 +28,7 @@ from arlm.errors import require
 from arlm.layers.checks import check_sizes
 from arlm.layers.fused_lstm import is_faster, lstm
 from arlm.layers.recurrent import StatefulAutoregressor
+from arlm.layers.segments import by_segments
 from arlm.states import ChunkState, State
 
 
@@ -123,7 +124,13 @@ class RecurrentLanguageModel(StatefulAutoregressor):
         _, outputs, state = self._read(self._start(batch), None)
         return self.head(outputs)[:, 0], state
 
-    def advance(self, tokens: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
+    def advance(
+        self, tokens: Tensor, state: RecurrentState, lengths: Tensor | None = None
+    ) -> tuple[Tensor, RecurrentState]:
+        state.consume(self)
+        return by_segments(self._advance, tokens, state, lengths, self.spec.vocab_size)
+
+    def _advance(self, tokens: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
         _, outputs, state = self._read(self._embed(tokens), state)
         return self.head(outputs), state
 
@@ -137,6 +144,7 @@ class RecurrentLanguageModel(StatefulAutoregressor):
             scores, state = self._score(tokens, self._inputs(tokens), None)
         else:
             before: Any = chunk_state.state
+            before.consume(self)
             inputs = self._embed(torch.cat([chunk_state.last, tokens[:, :-1]], dim=1))
             scores, state = self._score(tokens, inputs, before)
         return scores, ChunkState(tokens[:, -1:], state)
@@ -173,7 +181,7 @@ class RecurrentLanguageModel(StatefulAutoregressor):
             after.append(memory)
             last = index + 1 == self.depth
             x = self._drop(outputs, self.dropout if last else self.hidden_dropout)
-        return outputs, x, RecurrentState(tuple(after))
+        return outputs, x, RecurrentState(tuple(after), net=self.serial)
 
     def _layer(
         self, layer: nn.RNNBase, x: Tensor, before: tuple[Tensor, ...] | None

@@ -14,7 +14,6 @@ References:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -22,24 +21,13 @@ from torch import Tensor, nn
 
 from arlm.core import Autoregressor, Spec, device_of
 from arlm.errors import require
-from arlm.layers.attention import (
-    CausalSelfAttention,
-    KVCache,
-    causal_mask,
-)
+from arlm.layers.attention import CausalSelfAttention, causal_mask
 from arlm.layers.checks import check_heads, check_sizes
 from arlm.layers.class_embedding import ClassEmbedding
+from arlm.layers.kv_cache import CachedState, KVCache, Slots
 from arlm.layers.mlp import MLP
 from arlm.layers.positional_encoding import AlibiSlopes, rotary_table
-from arlm.states import State
-
-
-@dataclass(frozen=True)
-class TransformerState(State):
-    """Keys and values of every block, and the number of positions that are filled in each row."""
-
-    caches: tuple[KVCache, ...]
-    position: Tensor  # (B,) int64
+from arlm.states import read_lengths, without_ignored
 
 
 class Block(nn.Module):
@@ -62,7 +50,7 @@ class Block(nn.Module):
         return self.mlp_norm(x + self.drop(self.mlp(x)))
 
     def step(
-        self, x: Tensor, cache: KVCache, slots: Tensor, bias: Tensor, rotary: Tensor | None
+        self, x: Tensor, cache: KVCache, slots: Slots, bias: Tensor, rotary: Tensor | None
     ) -> Tensor:
         if self.norm_first:
             x = x + self.attention.step(self.attention_norm(x), cache, slots, bias, rotary)
@@ -231,34 +219,39 @@ class TransformerLanguageModel(Autoregressor):
 
     def start(
         self, batch: int, length: int, context: Tensor | None = None
-    ) -> tuple[Tensor, TransformerState]:
+    ) -> tuple[Tensor, CachedState]:
         caches = tuple(block.attention.kv_cache(batch, length) for block in self.blocks)
         position = torch.zeros(batch, dtype=torch.long, device=device_of(self))
-        x = self._begin(batch, context)
-        logits, state = self._step(x, TransformerState(caches, position))
+        state = CachedState(caches, position, 0, length, net=self.serial)
+        logits, state = self._step(self._begin(batch, context), state, None)
         return logits[:, 0], state
 
-    def advance(self, tokens: Tensor, state: TransformerState) -> tuple[Tensor, TransformerState]:
-        return self._step(self.embed(tokens), state)
+    def advance(
+        self, tokens: Tensor, state: CachedState, lengths: Tensor | None = None
+    ) -> tuple[Tensor, CachedState]:
+        state.consume(self)
+        if lengths is not None:
+            lengths = read_lengths(tokens, lengths)
+            tokens = without_ignored(tokens, lengths)
+        return self._step(self.embed(tokens), state, lengths)
 
-    def _step(self, x: Tensor, state: TransformerState) -> tuple[Tensor, TransformerState]:
+    def _step(
+        self, x: Tensor, state: CachedState, lengths: Tensor | None
+    ) -> tuple[Tensor, CachedState]:
         """Inputs of new positions (B, S, width) -> logits (B, S, V), and the state with these positions."""
         batch, new, _ = x.shape
-        positions = state.position[:, None] + torch.arange(new, device=x.device)  # (B, S)
+        slots, after = state.reserve(new, lengths)
         if self.position_vectors is not None:
-            x = x + self.position_vectors[positions]
-        rotary = None if self.rotary is None else self.rotary[:, positions].unsqueeze(2)
-        _, kv_heads, length, _ = state.caches[0][0].shape
-        keys = torch.arange(length, device=x.device)
+            x = x + self.position_vectors[slots.positions]
+        rotary = None if self.rotary is None else self.rotary[:, slots.positions].unsqueeze(2)
+        keys = torch.arange(slots.filled, device=x.device)
         slopes = None if self.alibi is None else self.alibi.slopes
         masks = {
-            window: causal_mask(positions, keys, slopes, window)
-            .view(batch, -1, new, length)
+            window: causal_mask(slots.positions, keys, slopes, window)
+            .view(batch, -1, new, slots.filled)
             .to(x.dtype)
             for window in {self._window(index) for index in range(self.depth)}
         }
-        heads = torch.arange(batch * kv_heads, device=x.device).view(batch, kv_heads, 1)
-        slots = (heads * length + positions[:, None]).flatten()
-        for index, (block, cache) in enumerate(zip(self.blocks, state.caches, strict=True)):
+        for index, (block, cache) in enumerate(zip(self.blocks, after.caches, strict=True)):
             x = block.step(x, cache, slots, masks[self._window(index)], rotary)
-        return self.head(self.last_norm(x)), TransformerState(state.caches, state.position + new)
+        return self.head(self.last_norm(x)), after

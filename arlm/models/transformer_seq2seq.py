@@ -10,20 +10,17 @@ References:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from arlm.core import Autoregressor, Spec
-from arlm.layers.attention import (
-    CausalSelfAttention,
-    KVCache,
-    MultiHeadAttention,
-)
+from arlm.layers.attention import CausalSelfAttention, MultiHeadAttention, causal_mask
 from arlm.layers.checks import check_heads, check_sizes
 from arlm.layers.encoder import (
+    Sources,
     SourceState,
     by_sentence,
     padding_bias,
@@ -32,18 +29,22 @@ from arlm.layers.encoder import (
     tie_embeddings,
 )
 from arlm.layers.head import logits_of
+from arlm.layers.kv_cache import CachedState, KVCache, Slots
 from arlm.layers.mlp import MLP
 from arlm.layers.positional_encoding import SinusoidalEncoding
+from arlm.states import grows, read_lengths, without_ignored
 
 
 @dataclass(frozen=True)
-class TransformerSeq2SeqState(SourceState):
-    """Keys and values of every decoder block: of the target, in `caches`, and of the sources, in `sources`.
+class TransformerSources(Sources):
+    """Keys and values of the sources for the cross-attention of every decoder block."""
 
-    The last entry of `sources` is the bias (N, S), -inf at padding.
-    """
+    keys: tuple[KVCache, ...] = field(metadata=grows(2))
 
-    caches: tuple[KVCache, ...]
+
+@dataclass(frozen=True)
+class TransformerSeq2SeqState(CachedState, SourceState):
+    """Keys and values of every decoder block: of the target, in `caches`, and of the sources."""
 
 
 class Residual(nn.Module):
@@ -94,12 +95,12 @@ class DecoderBlock(nn.Module):
         """Args: x (B, T, width), the source's keys and bias. Returns x and weights (B, heads, T, S)."""
         return self._rest(x, self.attention(self.attention_residual.before(x)), keys, bias)
 
-    def extend(
-        self, x: Tensor, cache: KVCache, keys: KVCache, bias: Tensor
-    ) -> tuple[Tensor, KVCache]:
-        """New positions (B, S, width); see CausalSelfAttention.extend."""
-        y, cache = self.attention.extend(self.attention_residual.before(x), cache)
-        return self._rest(x, y, keys, bias)[0], cache
+    def step(
+        self, x: Tensor, cache: KVCache, slots: Slots, mask: Tensor, keys: KVCache, bias: Tensor
+    ) -> Tensor:
+        """New positions (B, S, width); see CausalSelfAttention.step."""
+        y = self.attention.step(self.attention_residual.before(x), cache, slots, mask, None)
+        return self._rest(x, y, keys, bias)[0]
 
     def _rest(self, x: Tensor, y: Tensor, keys: KVCache, bias: Tensor) -> tuple[Tensor, Tensor]:
         x = self.attention_residual.after(x, y)
@@ -219,7 +220,7 @@ class TransformerSeq2Seq(Autoregressor):
         """What the head reads (B, T, width), and each decoder block's weights (B, heads, T, S)."""
         keys, bias = self._encode(context)
         x = torch.cat([self._begin(len(tokens)), self._scaled(self.embed(tokens))[:, :-1]], dim=1)
-        x = self.drop(x + self.positional_encoding(x))
+        x = self.drop(x + self.encodings(slice(x.shape[1])).to(x.dtype))
         weights = []
         for block, of_source in zip(self.decoder, keys, strict=True):
             x, weight = block(x, of_source, bias)
@@ -230,10 +231,10 @@ class TransformerSeq2Seq(Autoregressor):
         """Input of position 0 of the decoder, (B, 1, width)."""
         return self._scaled(self.start_vector).expand(batch, 1, -1)
 
-    def positional_encoding(self, x: Tensor, first: int = 0) -> Tensor:
-        """Encodings (S, width) of the positions of x (B, S, width), which start at position `first`."""
+    def encodings(self, positions: Tensor | slice) -> Tensor:
+        """Encodings (..., width) of positions (...)."""
         table = self.sinusoids.table if self.position_vectors is None else self.position_vectors
-        return table[first : first + x.shape[1]].to(x.dtype)
+        return table[positions]
 
     def _scaled(self, x: Tensor) -> Tensor:
         return x * math.sqrt(self.width)
@@ -244,7 +245,7 @@ class TransformerSeq2Seq(Autoregressor):
         context, lengths = read_sources(self.spec, context, longest)
         bias = padding_bias(lengths, context.shape[1])
         x = self._scaled(self.embed_source(context))
-        x = self.drop(x + self.positional_encoding(x))
+        x = self.drop(x + self.encodings(slice(x.shape[1])).to(x.dtype))
         for block in self.encoder:
             x = block(x, bias)
         x = self.encoder_norm(x)
@@ -254,29 +255,34 @@ class TransformerSeq2Seq(Autoregressor):
         self, batch: int, length: int, context: Tensor | None = None
     ) -> tuple[Tensor, TransformerSeq2SeqState]:
         keys, bias = self._encode(context)
-        x = self._begin(batch)
-        empty = x.new_zeros(batch, self.heads, 0, self.width // self.heads)
-        of = torch.arange(batch, device=x.device)
-        caches = ((empty, empty),) * self.depth
-        state = TransformerSeq2SeqState((*keys, bias), of, caches)
-        logits, state = self._extend(x, state)
+        caches = tuple(block.attention.kv_cache(batch, length) for block in self.decoder)
+        rows = torch.arange(batch, device=bias.device)
+        state = TransformerSeq2SeqState(
+            TransformerSources(bias, keys, net=self.serial),
+            *(rows, [], caches, torch.zeros_like(rows), 0, length),
+            net=self.serial,
+        )
+        logits, state = self._step(self._begin(batch), state, None)
         return logits[:, 0], state
 
     def advance(
-        self, tokens: Tensor, state: TransformerSeq2SeqState
+        self, tokens: Tensor, state: TransformerSeq2SeqState, lengths: Tensor | None = None
     ) -> tuple[Tensor, TransformerSeq2SeqState]:
-        return self._extend(self._scaled(self.embed(tokens)), state)
+        state.consume(self)
+        if lengths is not None:
+            lengths = read_lengths(tokens, lengths)
+            tokens = without_ignored(tokens, lengths)
+        return self._step(self._scaled(self.embed(tokens)), state, lengths)
 
-    def _extend(
-        self, x: Tensor, state: TransformerSeq2SeqState
+    def _step(
+        self, x: Tensor, state: TransformerSeq2SeqState, lengths: Tensor | None
     ) -> tuple[Tensor, TransformerSeq2SeqState]:
         """Inputs of new positions (B, S, width) -> logits (B, S, V), and the state with these positions."""
-        old = state.caches[0][0].shape[2]
-        state = state.side_by_side()
-        *sources, bias = state.sources
-        x = x + self.positional_encoding(x, old)
-        caches = []
-        for block, cache, keys in zip(self.decoder, state.caches, sources, strict=True):
-            x, cache = block.extend(x, cache, keys, bias)
-            caches.append(cache)
-        return logits_of(self.head, self.decoder_norm(x)), replace(state, caches=tuple(caches))
+        slots, after = state.side_by_side().reserve(x.shape[1], lengths)
+        x = x + self.encodings(slots.positions).to(x.dtype)
+        mask = causal_mask(slots.positions, torch.arange(slots.filled, device=x.device))
+        mask = mask[:, None].to(x.dtype)
+        sources = after.sources
+        for block, cache, keys in zip(self.decoder, after.caches, sources.keys, strict=True):
+            x = block.step(x, cache, slots, mask, keys, sources.bias)
+        return logits_of(self.head, self.decoder_norm(x)), after

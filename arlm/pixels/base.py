@@ -5,9 +5,9 @@ Fast sampling caches the features of the pixels that are already drawn; `arlm.pr
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -20,25 +20,55 @@ from arlm.pixels.intensity import Intensity
 from arlm.programs.native_backend import NativeBackend, is_available, side_by_side
 from arlm.programs.program import Program
 from arlm.programs.torch_backend import TorchBackend
-from arlm.states import State
+from arlm.states import SHARED, State, read_lengths
 
 
 @dataclass(frozen=True)
 class PixelState(State):
     """A program's workspace in the middle of an image. All rows of the batch are at the same position."""
 
-    shared: ClassVar[frozenset[str]] = frozenset({"program", "position", "backend"})
-
     workspace: Tensor  # (B, N), laid out by the program
-    position: int  # number of tokens already written
-    program: Program
-    backend: TorchBackend | NativeBackend | None = field(default=None, compare=False)
+    position: int = field(metadata=SHARED)  # number of tokens already written
+    program: Program = field(metadata=SHARED)
+    # Bound to the memory of `workspace`.
+    backend: TorchBackend | NativeBackend | None = field(metadata=SHARED)
 
-    def __getitem__(self, rows: Tensor | slice) -> PixelState:
-        workspace = self.workspace[rows].clone()
-        if isinstance(self.backend, NativeBackend):
-            workspace = side_by_side(workspace)
-        return PixelState(workspace, self.position, self.program)
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        return super().map(function)._laid_out()
+
+    def __getitem__(self, rows: Tensor | slice) -> Self:
+        return super().__getitem__(rows)._laid_out()
+
+    def assign(self, rows: Tensor, other: Self) -> Self:
+        self._check_position([other])
+        return super().assign(rows, other)
+
+    def concatenated(self, others: Sequence[Self]) -> Self:
+        self._check_position(others)
+        return super().concatenated(others)._laid_out()
+
+    def _laid_out(self) -> Self:
+        """The state with a new workspace in the memory layout of its backend."""
+        native = is_available(self.workspace.dtype, self.workspace.device)
+        workspace = side_by_side(self.workspace) if native else self.workspace
+        return replace(self, workspace=workspace, backend=None)
+
+    def _check_position(self, others: Sequence[Self]) -> None:
+        positions = {state.position for state in (self, *others)}
+        if len(positions) > 1:
+            raise UserError(
+                f"state: its images are at tokens {sorted(positions)}; join images at the same token only"
+            )
+
+
+def equal_length(lengths: Tensor) -> int:
+    """The one length of all rows (B,); raises a UserError if they differ."""
+    if len(lengths.unique()) > 1:
+        raise UserError(
+            f"lengths: {lengths.tolist()} differ, but the images of a batch are at the same pixel; "
+            "give one length for all"
+        )
+    return int(lengths[0])
 
 
 class PixelNetwork(Autoregressor):
@@ -111,17 +141,30 @@ class PixelNetwork(Autoregressor):
                 allocated.at(workspace).copy_(value(context))
             for initialise in program.initialisers:
                 initialise(workspace)
-            return self._score(PixelState(workspace, 0, program))
+            return self._score(PixelState(workspace, 0, program, None, net=self.serial))
 
-    def advance(self, tokens: Tensor, state: Any) -> tuple[Tensor, State]:
+    def advance(
+        self, tokens: Tensor, state: Any, lengths: Tensor | None = None
+    ) -> tuple[Tensor, State]:
         if not isinstance(state, PixelState):
-            return super().advance(tokens, state)
+            return super().advance(tokens, state, lengths)
+        state.consume(self)
+        size = tokens.shape[1]
+        if lengths is not None:
+            tokens = tokens[:, : equal_length(read_lengths(tokens, lengths))]
+        if state.position + tokens.shape[1] >= self.spec.length:
+            raise UserError(
+                f"state: its images hold {state.position} tokens and cannot take {tokens.shape[1]} more; "
+                f"an image has {self.spec.length}, and the last one scores nothing"
+            )
         scores = []
         with torch.no_grad():
+            state = replace(state)
             for values in self.embed(tokens).unbind(1):
                 logits, state = self._score(self._write(values, state))
                 scores.append(logits)
-        return torch.stack(scores, dim=1), state
+        missing = state.workspace.new_zeros(len(tokens), size - len(scores), self.spec.vocab_size)
+        return torch.cat([*(logits[:, None] for logits in scores), missing], dim=1), state
 
     def _backend(self, program: Program, workspace: Tensor) -> TorchBackend | NativeBackend:
         """The native backend if it is available, else the torch backend."""
@@ -134,7 +177,7 @@ class PixelNetwork(Autoregressor):
         column, channel = divmod(state.position % (width * channels), channels)
         slot = state.program.image.window()
         state.workspace[:, slot.base + column * slot.right + channel] = values
-        return PixelState(state.workspace, state.position + 1, state.program, state.backend)
+        return replace(state, position=state.position + 1)
 
     def _score(self, state: PixelState) -> tuple[Tensor, PixelState]:
         """Logits (B, V) of the next token."""
@@ -149,7 +192,7 @@ class PixelNetwork(Autoregressor):
             backend.start_row(row)
         if channel < self.groups:
             backend.run(row, column, channel)
-        state = PixelState(workspace, state.position, program, backend)
+        state = replace(state, backend=backend)
         return self.read_logits(program, workspace, column, channel), state
 
     def sample_rows(

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from arlm.core import token_log_prob
 from arlm.layers.encoder import LSTMEncoder
+from arlm.layers.kv_cache import CachedState
 from arlm.layers.masked_conv import MaskedConv2d
 from arlm.models.lstm_seq2seq import LSTMSeq2Seq
 from arlm.models.pixelcnn import PixelCNN
 from arlm.models.rnn import LSTMLanguageModel
-from arlm.models.transformer import TransformerLanguageModel, TransformerState
+from arlm.models.transformer import TransformerLanguageModel
 from arlm.models.transformer_seq2seq import EncoderBlock, TransformerSeq2Seq
 
 CASES = list(laws.cases())
@@ -94,8 +95,9 @@ class ForgottenStart(LSTMLanguageModel):
 class CacheOffByOne(TransformerLanguageModel):
     """Keys of a new token go one slot too low, over those of the token before."""
 
-    def advance(self, tokens, state):
-        return super().advance(tokens, dataclasses.replace(state, position=state.position - 1))
+    def advance(self, tokens, state, lengths=None):
+        state = dataclasses.replace(state, position=state.position - 1)
+        return super().advance(tokens, state, lengths)
 
 
 class StaleCache(PixelCNN):
@@ -109,17 +111,15 @@ class StuckState(TransformerLanguageModel):
     """Reordering a state leaves its caches where they were."""
 
     @dataclasses.dataclass(frozen=True)
-    class Stuck(TransformerState):
-        shared = frozenset({"caches"})
+    class Stuck(CachedState):
+        def _copied(self, entry, x, rows):
+            rows = torch.arange(len(rows)) if entry.name == "caches" else rows
+            return super()._copied(entry, x, rows)
 
-        def __getitem__(self, rows):
-            moved = super().__getitem__(rows)
-            caches = tuple((k[: len(rows)], v[: len(rows)]) for k, v in self.caches)
-            return dataclasses.replace(moved, caches=caches)
-
-    def advance(self, tokens, state):
-        logits, state = super().advance(tokens, state)
-        return logits, self.Stuck(state.caches, state.position)
+    def start(self, batch, length, context=None):
+        logits, state = super().start(batch, length, context)
+        parts = state.caches, state.position, state.filled, state.room
+        return logits, self.Stuck(*parts, net=state.net)
 
 
 class IgnoredImageRow(PixelCNN):
@@ -190,8 +190,8 @@ class SeesPadding(LSTMSeq2Seq):
 
     def _encode(self, context):
         state = super()._encode(context)
-        *rest, bias = state.sources
-        return dataclasses.replace(state, sources=(*rest, torch.zeros_like(bias)))
+        sources = dataclasses.replace(state.sources, bias=torch.zeros_like(state.sources.bias))
+        return dataclasses.replace(state, sources=sources)
 
 
 class UnpackedEncoder(LSTMSeq2Seq):
