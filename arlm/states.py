@@ -106,6 +106,13 @@ class State:
             "and advance again from the copy"
         )
 
+    @property
+    def one_position(self) -> bool:
+        """Whether all rows have to be at the same position, as in images."""
+        parts = (getattr(self, entry.name) for entry in fields(self))
+        nested = [n for part in parts for n in (part if isinstance(part, tuple) else (part,))]
+        return any(part.one_position for part in nested if isinstance(part, State))
+
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
         """Apply `function` to every per-row tensor."""
         self._check_unused()

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from arlm.core import Autoregressor
 from arlm.errors import UserError
-from arlm.pixels.base import PixelState
 from arlm.states import State, concatenate
 
 IGNORED = -7  # no token at all
@@ -82,7 +81,7 @@ def refused(action: Callable, what: str) -> None:
 
 def is_image(state: State) -> bool:
     """Whether all rows of the state are at one position."""
-    return isinstance(state, PixelState)
+    return state.one_position
 
 
 @for_each_decoder

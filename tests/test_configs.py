@@ -15,7 +15,14 @@ import yaml
 from conftest import ROOT
 
 from arlm.cli.trainer import TRAINER_DEFAULTS
-from arlm.sampling.processors import LogitsProcessor, all_processors
+from arlm.core import Spec
+from arlm.sampling.processors import (
+    History,
+    LogitsProcessor,
+    MemoryProcessor,
+    all_processors,
+)
+from arlm.sampling.steps import apply
 
 CONFIGS = ROOT / "configs"
 OPTION = {  # the folders of fragments, each with the option that takes one
@@ -153,7 +160,10 @@ def test_every_processor_has_a_fragment() -> None:
         module, _, name = entry["class_path"].rpartition(".")
         processor = getattr(sys.modules[module], name)(**entry.get("init_args", {}))
         assert isinstance(processor, LogitsProcessor)
-        assert processor(torch.zeros(1, 3), torch.zeros(1, 0)).shape == (1, 3)
+        zero = torch.zeros(1).long()
+        memory = processor.init(1, zero.device) if isinstance(processor, MemoryProcessor) else None
+        history = History(torch.zeros(1, 0).long(), zero, zero, Spec(3, (1,)))
+        assert apply(processor, torch.zeros(1, 3), history, memory).shape == (1, 3)
 
 
 @pytest.mark.parametrize(

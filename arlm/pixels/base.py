@@ -33,6 +33,10 @@ class PixelState(State):
     # Bound to the memory of `workspace`.
     backend: TorchBackend | NativeBackend | None = field(metadata=SHARED)
 
+    @property
+    def one_position(self) -> bool:
+        return True
+
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
         return super().map(function)._laid_out()
 

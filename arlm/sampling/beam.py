@@ -29,7 +29,8 @@ from torch import Tensor
 
 from arlm.core import Autoregressor, device_of, log_softmax
 from arlm.errors import UserError, require
-from arlm.sampling.generate import check_length, inference_context, without_padding
+from arlm.sampling.generate import check_length
+from arlm.sampling.steps import inference_context, without_padding
 
 BLOCK = 64  # tokens of the vocabulary in a block; only the best blocks are searched
 

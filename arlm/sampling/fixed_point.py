@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 
 from arlm.core import Autoregressor, token_log_prob
-from arlm.sampling.generate import inference_context, prepare, without_padding
+from arlm.sampling.generate import prepare
 from arlm.sampling.noise import draw
-from arlm.sampling.processors import LogitsProcessor
+from arlm.sampling.processors import History, LogitsProcessor, MemoryProcessor
+from arlm.sampling.steps import apply, choose, inference_context, without_padding
 
 
 class FixedPoint(NamedTuple):
@@ -51,6 +52,7 @@ def fixed_point(
     with inference_context(net):
         forced, noise = prepare(net, seeds, length, forced)
         given = forced >= 0
+        prompt_lengths = given.long().cumprod(1).sum(1)
         tokens = torch.where(given, forced, 0)
         log_prob = torch.zeros(tokens.shape, dtype=torch.float64, device=tokens.device)
         active = torch.arange(len(tokens), device=tokens.device)
@@ -60,7 +62,7 @@ def fixed_point(
             logits = net(guess, context if context is None else context[active])
             passes += 1
             log_prob[active] = token_log_prob(logits, guess).double()
-            processed = _processed(without_padding(logits, net.spec), guess, processors)
+            processed = _processed(net, logits, guess, prompt_lengths[active], processors)
             drawn = draw(processed.flatten(0, 1), noise[active].flatten())
             drawn = torch.where(given[active], forced[active], drawn.view(guess.shape))
             drawn, over = _ended(drawn, net.spec.eos_id, net.spec.pad_id)
@@ -76,14 +78,29 @@ def fixed_point(
     return FixedPoint(tokens.clone(), log_prob.clone(), passes)
 
 
-def _processed(logits: Tensor, tokens: Tensor, processors: Sequence[LogitsProcessor]) -> Tensor:
+def _processed(
+    net: Autoregressor,
+    logits: Tensor,
+    tokens: Tensor,
+    prompt_lengths: Tensor,
+    processors: Sequence[LogitsProcessor],
+) -> Tensor:
     """Apply the processors at every position, each with the history before it."""
+    logits = without_padding(logits, net.spec)
     if not processors:
         return logits
+    rows, device = len(tokens), tokens.device
+    memories = [
+        p.init(rows, device) if isinstance(p, MemoryProcessor) else None for p in processors
+    ]
     columns = []
     for t, column in enumerate(logits.unbind(1)):
-        for processor in processors:
-            column = processor(column, tokens[:, :t])
+        history = History(tokens, torch.full((rows,), t, device=device), prompt_lengths, net.spec)
+        for index, processor in enumerate(processors):
+            column = apply(processor, column, history, memories[index])
+            if isinstance(processor, MemoryProcessor):
+                after = processor.observe(tokens[:, t], column, memories[index])
+                memories[index] = choose(t >= prompt_lengths, after, memories[index])
         columns.append(column)
     return torch.stack(columns, dim=1)
 

@@ -1,10 +1,8 @@
-"""Ancestral sampling: score the next token, apply the logits processors, draw, advance."""
+"""Ancestral sampling: whole rows, drawn token by token."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -12,12 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from arlm.core import Autoregressor, Spec, device_of, token_log_prob
+from arlm.core import Autoregressor, device_of
 from arlm.errors import UserError, require
-from arlm.sampling.noise import draw, uniform_noise
+from arlm.sampling.noise import uniform_noise
 from arlm.sampling.processors import LogitsProcessor
-
-SCORED_TOGETHER = 64  # positions whose drawn tokens are scored in one call
+from arlm.sampling.steps import BLOCK, Steps, begin, inference_context
 
 
 class Generated(NamedTuple):
@@ -68,15 +65,15 @@ def generate(
         seeds: one for each row; see `row_seeds`.
         length: tokens in a row; by default that of `forced`, else `net.spec.length`.
         processors: applied to the logits in order.
-        forced: (B, T) int64 with -1 where free, at most `length` long: a prompt, the given part of an
-            image, or a whole row to be scored.
+        forced: (B, T) int64 with -1 where free, at most `length` long: a prompt for each row, which may
+            differ in length, the given part of an image, or a whole row to be scored.
         context: (B, S) int64, or None.
-        lengths: maximal number of tokens of each row, for networks with an end token.
+        lengths: most tokens of each row, its prompt included.
         progress: called with the number of positions done since the last call.
 
     Returns:
-        tokens and log-probabilities, (B, length) each. After `eos_id` a row holds `pad_id`, or `eos_id`
-        where there is no padding; padding is never drawn.
+        tokens and log-probabilities, (B, length) each. After its end, a row holds `pad_id`, or `eos_id`
+        where there is no padding, or 0; padding is never drawn.
     """
     report = progress or (lambda positions: None)
     with inference_context(net):
@@ -84,21 +81,16 @@ def generate(
         result = None
         if not processors and lengths is None and isinstance(net, SamplesRows):
             result = net.sample_rows(noise, free, context, report)
-        if result is None:
-            result = _loop(net, noise, processors, free, context, lengths, report)
-    return Generated(*(value.clone() for value in result))  # clones may enter autograd again
-
-
-@contextmanager
-def inference_context(net: Autoregressor) -> Iterator[None]:
-    """Eval mode, inference mode and full precision, also when called during a Trainer's run."""
-    training = net.training
-    net.eval()
-    try:
-        with torch.inference_mode(), torch.autocast(device_of(net).type, enabled=False):
-            yield
-    finally:
-        net.train(training)
+    if result is not None:
+        return Generated(*(value.clone() for value in result))  # clones may enter autograd again
+    limits = None if lengths is None else read_limits(lengths, free)
+    steps = Steps(net, begin(net, free, noise, processors, context, limits), processors, BLOCK)
+    done = int(steps.state.lengths.max())
+    report(done)
+    for _ in steps:
+        before, done = done, int(steps.state.lengths.max())
+        report(done - before)
+    return Generated(steps.state.tokens.clone(), steps.state.log_prob.clone())
 
 
 def prepare(
@@ -121,6 +113,16 @@ def prepare(
     return free.expand(len(seeds), -1), uniform_noise(seeds, length).to(device)
 
 
+def read_limits(lengths: Sequence[int], forced: Tensor) -> Tensor:
+    """The most tokens of each row, (B,); raises a UserError for a number outside 1 to T."""
+    rows, longest = forced.shape
+    if len(lengths) != rows or not all(1 <= n <= longest for n in lengths):
+        raise UserError(
+            f"lengths: {list(lengths)} is out of range; give {rows} numbers from 1 to {longest}"
+        )
+    return torch.tensor(lengths, device=forced.device)
+
+
 def check_length(net: Autoregressor, length: int) -> None:
     """Raise a UserError for rows that are longer than the network allows."""
     require(length >= 1, "length", length, "choose at least 1")
@@ -129,83 +131,6 @@ def check_length(net: Autoregressor, length: int) -> None:
             f"length: {length} tokens do not fit the network, which holds {net.max_length}; "
             f"choose at most {net.max_length}"
         )
-
-
-def without_padding(logits: Tensor, spec: Spec) -> Tensor:
-    """Logits (..., V) with the padding token at -inf, unless it is the end token too."""
-    if spec.pad_id is None or spec.pad_id == spec.eos_id:
-        return logits
-    return logits.index_fill(-1, torch.tensor([spec.pad_id], device=logits.device), -math.inf)
-
-
-def _loop(
-    net: Autoregressor,
-    noise: Tensor,
-    processors: Sequence[LogitsProcessor],
-    forced: Tensor,
-    context: Tensor | None,
-    lengths: Sequence[int] | None,
-    progress: Callable[[int], object],
-) -> tuple[Tensor, Tensor]:
-    batch, length = forced.shape
-    tokens, device = forced.clone(), forced.device
-    log_prob = torch.zeros(forced.shape, dtype=torch.float64, device=device)
-    end, pad = net.spec.eos_id, net.spec.pad_id
-    filler = 0 if end is None else end if pad is None else pad
-    limits = None if lengths is None else torch.tensor(lengths, device=device)
-    if limits is not None and end is None:
-        raise UserError("lengths: the network has no end token; give one length for all rows")
-    ended = torch.zeros(batch, dtype=torch.bool, device=device)
-    logits, state = net.start(batch, length, context)
-    given = forced >= 0
-    prompt = int(given.all(0).cumprod(0).sum())  # leading columns that are forced in every row
-    any_forced = given.any(0).tolist()
-    unscored: list[Tensor] = []  # logits of the last positions
-
-    def score(after: int) -> None:
-        scores = torch.stack(unscored, dim=1)
-        done = slice(after - len(unscored), after)
-        log_prob[:, done] = token_log_prob(scores, tokens[:, done]).double()
-        unscored.clear()
-
-    if prompt:
-        chunk, state = net.advance(forced[:, : min(prompt, length - 1)], state)
-        scores = torch.cat([logits[:, None], chunk], dim=1)
-        log_prob[:, :prompt] = token_log_prob(scores[:, :prompt], forced[:, :prompt]).double()
-        logits = scores[:, -1]
-        progress(prompt)
-    together = max(1, min(SCORED_TOGETHER, 2**22 // logits.numel()))
-    for t in range(prompt, length):
-        unscored.append(logits)
-        processed = without_padding(logits, net.spec)
-        for processor in processors:
-            processed = processor(processed, tokens[:, :t])
-        token = draw(processed, noise[:, t])
-        if any_forced[t]:
-            token = torch.where(given[:, t], forced[:, t], token)
-        if end is not None:
-            token = token.masked_fill(ended, filler)
-            ended |= token == end
-        if limits is not None:
-            ended |= t + 1 >= limits
-        tokens[:, t] = token
-        progress(1)
-        if len(unscored) == together or t + 1 == length:
-            score(t + 1)
-        if end is not None and bool(ended.all()):
-            if unscored:
-                score(t + 1)
-            tokens[:, t + 1 :] = filler
-            break
-        if t + 1 < length:
-            logits, state = net.advance(token[:, None], state)
-            logits = logits[:, 0]
-    if end is not None:
-        after = (tokens[:, prompt:] == end).cumsum(1)[:, :-1] > 0
-        log_prob[:, prompt + 1 :].masked_fill_(after, 0.0)
-    if limits is not None:
-        log_prob.masked_fill_(torch.arange(length, device=device) >= limits[:, None], 0.0)
-    return tokens, log_prob
 
 
 @dataclass(frozen=True)

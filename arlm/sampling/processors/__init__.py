@@ -1,28 +1,72 @@
-"""Logits processors: pure functions `(logits (B, V), history (B, t)) -> logits (B, V)`, such as top_k and top_p.
+"""Logits processors: pure functions from the logits of the next token to new logits, such as top_k and top_p.
 
 A processor is a frozen dataclass with `__call__`, one to a file; -inf marks a token that may not be drawn.
-Processors apply in the order given: top-p after temperature differs from temperature after top-p.
+Processors apply in the order given: top-p after temperature differs from temperature after top-p. One that
+remembers something of each row, as mirostat does, is a `MemoryProcessor`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import pkgutil
 import re
 from abc import ABC, abstractmethod
-from typing import get_type_hints
+from dataclasses import dataclass
+from typing import Any, get_type_hints
 
+import torch
 from torch import Tensor
 
+from arlm.core import Spec
 from arlm.errors import UserError
+
+
+@dataclass(frozen=True)
+class History:
+    """The tokens before the next one, for a batch of rows at positions of their own."""
+
+    tokens: Tensor  # (B, T) int64; from `lengths` on they are no part of the row
+    lengths: Tensor  # (B,) int64, tokens of each row
+    prompt_lengths: Tensor  # (B,) int64, how many of them were given as its prompt
+    spec: Spec
+
+    def counts(self, prompt: bool) -> Tensor:
+        """How often each token of the vocabulary occurs in each row, (B, V) int64; in its prompt, too, or not."""
+        columns = torch.arange(self.tokens.shape[1], device=self.tokens.device)
+        counted = columns < self.lengths[:, None]
+        if not prompt:
+            counted &= columns >= self.prompt_lengths[:, None]
+        zeros = self.tokens.new_zeros(len(self.tokens), self.spec.vocab_size)
+        return zeros.scatter_add_(1, self.tokens, counted.long())
 
 
 class LogitsProcessor(ABC):
     """One step between a network's logits and the draw."""
 
     @abstractmethod
-    def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
-        """Args: logits (B, V); history (B, t), the tokens before. Returns: new logits (B, V)."""
+    def __call__(self, logits: Tensor, history: History) -> Tensor:
+        """Args: logits (B, V); history, the tokens before. Returns: new logits (B, V)."""
+
+
+class MemoryProcessor(LogitsProcessor):
+    """A processor that remembers something of each row.
+
+    A memory is a tensor whose first axis is the batch, or a nested tuple of them. The sampler keeps it with the
+    row: it is selected, joined and replaced with the row.
+    """
+
+    @abstractmethod
+    def init(self, rows: int, device: torch.device) -> Any:
+        """The memory of new rows."""
+
+    @abstractmethod
+    def __call__(self, logits: Tensor, history: History, memory: Any) -> Tensor:  # type: ignore[override]
+        """Args: logits (B, V); history, the tokens before; memory. Returns: new logits (B, V)."""
+
+    @abstractmethod
+    def observe(self, tokens: Tensor, logits: Tensor, memory: Any) -> Any:
+        """The memory after tokens (B,) followed the logits (B, V) that this processor returned."""
 
 
 def all_processors() -> dict[str, type[LogitsProcessor]]:
@@ -31,34 +75,59 @@ def all_processors() -> dict[str, type[LogitsProcessor]]:
     for found in pkgutil.iter_modules(__path__):
         module = importlib.import_module(f"{__name__}.{found.name}")
         for kind in vars(module).values():
-            is_class = isinstance(kind, type) and issubclass(kind, LogitsProcessor)
-            if is_class and kind is not LogitsProcessor:
+            own = isinstance(kind, type) and kind.__module__ == module.__name__
+            if own and issubclass(kind, LogitsProcessor):
                 name = re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
                 processors[name] = kind
     return processors
 
 
 def parse_processors(text: str) -> tuple[LogitsProcessor, ...]:
-    """Processors from the command line, such as "temperature=0.8,top_p=0.9" or "greedy".
+    """Processors from the command line: "temperature=0.8,frequency_penalty=0.5:prompt=true" or "greedy".
 
-    A processor has at most one field, whose value follows its name.
+    The value after a name is that of its first field; other fields follow as `:field=value`.
     """
     known = all_processors()
     processors = []
     for item in filter(None, text.replace(" ", "").split(",")):
-        name, _, value = item.partition("=")
+        first, *others = item.split(":")
+        name, _, value = first.partition("=")
         if name not in known:
             raise UserError(
                 f"--processors: unknown processor {name!r}; choose from {', '.join(known)}"
             )
-        arguments = get_type_hints(known[name])
-        try:
-            given = [kind(value) for kind in arguments.values()]
-        except ValueError:
-            raise UserError(
-                f"--processors: {name} needs a number, not {value!r}; write for example {name}=1"
-            ) from None
-        if value and not arguments:
+        fields = dataclasses.fields(known[name])  # type: ignore[arg-type]
+        if value and not fields:
             raise UserError(f"--processors: {name} takes no value, but got {value!r}; write {name}")
-        processors.append(known[name](*given))
+        given = {fields[0].name: value} if value else {}
+        for other in others:
+            field, _, value = other.partition("=")
+            if field not in {f.name for f in fields}:
+                names = ", ".join(f.name for f in fields) or "none"
+                raise UserError(f"--processors: {name} has no field {field!r}; its fields: {names}")
+            if field in given:
+                raise UserError(f"--processors: {name} got {field} twice; give one value")
+            given[field] = value
+        types = get_type_hints(known[name])
+        arguments = {
+            field: _read(name, field, value, types[field]) for field, value in given.items()
+        }
+        for each in fields:
+            if each.default is dataclasses.MISSING and each.name not in given:
+                raise UserError(f"--processors: {name} needs a number; write for example {name}=1")
+        processors.append(known[name](**arguments))
     return tuple(processors)
+
+
+def _read(name: str, field: str, value: str, kind: type) -> Any:
+    """The value of a field on the command line, as its type."""
+    if kind is bool:
+        if value not in ("true", "false"):
+            raise UserError(f"--processors: {name}:{field} is {value!r}; write true or false")
+        return value == "true"
+    try:
+        return kind(value)
+    except ValueError:
+        raise UserError(
+            f"--processors: {name} needs a number, not {value!r}; write for example {name}=1"
+        ) from None

@@ -5,13 +5,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from arlm.sampling.processors import LogitsProcessor
+from arlm.sampling.processors import History, LogitsProcessor
 
 
 @dataclass(frozen=True)
 class Greedy(LogitsProcessor):
-    """Mask all but the largest logit; of equal ones the first is kept."""
+    """Mask all but the largest logit; of equal ones the first is kept.
 
-    def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
+    Order: last; it makes temperature and truncation before it superfluous.
+    """
+
+    def __call__(self, logits: Tensor, history: History) -> Tensor:
         best = logits.argmax(-1, keepdim=True)
         return torch.full_like(logits, -torch.inf).scatter(-1, best, logits.gather(-1, best))

@@ -12,22 +12,26 @@ import torch
 from torch import Tensor
 
 from arlm.errors import require
-from arlm.sampling.processors import LogitsProcessor
+from arlm.sampling.processors import History, LogitsProcessor
 
 
 @dataclass(frozen=True)
 class MinP(LogitsProcessor):
     """Keep tokens whose probability is at least `p` times the largest one.
 
+    Order: after temperature, which changes the probabilities that it compares.
+
     Args:
-        p: in (0, 1].
+        p: in [0, 1]; 0 changes nothing.
     """
 
     p: float
 
     def __post_init__(self) -> None:
-        require(0 < self.p <= 1, "min_p", self.p, "choose above 0 and at most 1")
+        require(0 <= self.p <= 1, "min_p", self.p, "choose 0 to 1")
 
-    def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
+    def __call__(self, logits: Tensor, history: History) -> Tensor:
+        if self.p == 0:
+            return logits
         threshold = logits.amax(-1, keepdim=True) + math.log(self.p)
         return logits.masked_fill(logits < threshold, -torch.inf)

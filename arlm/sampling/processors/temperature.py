@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from arlm.errors import require
-from arlm.sampling.processors import LogitsProcessor
+from arlm.sampling.processors import History, LogitsProcessor
 
 
 @dataclass(frozen=True)
 class Temperature(LogitsProcessor):
     """logits / value, which is p ** (1 / value) up to normalisation.
+
+    Order: before truncations that depend on probabilities, and after penalties.
 
     Args:
         value: above 0; 1 changes nothing. The limit 0 is `Greedy`.
@@ -23,5 +25,5 @@ class Temperature(LogitsProcessor):
             self.value > 0, "temperature", self.value, "choose above 0, or the processor greedy"
         )
 
-    def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
+    def __call__(self, logits: Tensor, history: History) -> Tensor:
         return logits / self.value

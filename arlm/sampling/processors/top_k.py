@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from arlm.errors import require
-from arlm.sampling.processors import LogitsProcessor
+from arlm.sampling.processors import History, LogitsProcessor
 
 
 @dataclass(frozen=True)
 class TopK(LogitsProcessor):
     """Keep exactly `k` tokens (all of them where V <= k); of equal ones the first are kept.
+
+    Order: any place after the penalties; temperature does not change what is kept.
 
     Args:
         k: at least 1.
@@ -27,6 +29,6 @@ class TopK(LogitsProcessor):
     def __post_init__(self) -> None:
         require(self.k >= 1, "top_k", self.k, "choose at least 1")
 
-    def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
+    def __call__(self, logits: Tensor, history: History) -> Tensor:
         best = logits.sort(dim=-1, descending=True, stable=True).indices[..., : self.k]
         return torch.full_like(logits, -torch.inf).scatter(-1, best, logits.gather(-1, best))

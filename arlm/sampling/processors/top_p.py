@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from arlm.errors import require
-from arlm.sampling.processors import LogitsProcessor
+from arlm.sampling.processors import History, LogitsProcessor
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,10 @@ class TopP(LogitsProcessor):
     Probabilities are summed in float64 from the likeliest token: in float32 from the least likely one,
     rounding sometimes changes which token is the last.
 
+    Order: after temperature, which changes the probabilities that it adds.
+
     Args:
-        p: in (0, 1].
+        p: in (0, 1]; 1 changes nothing.
     """
 
     p: float
@@ -30,7 +32,9 @@ class TopP(LogitsProcessor):
     def __post_init__(self) -> None:
         require(0 < self.p <= 1, "top_p", self.p, "choose above 0 and at most 1")
 
-    def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
+    def __call__(self, logits: Tensor, history: History) -> Tensor:
+        if self.p == 1:
+            return logits
         probability = logits.double().softmax(-1)
         ordered, order = probability.sort(dim=-1, descending=True, stable=True)
         before = ordered.cumsum(-1) - ordered  # total probability of likelier tokens
