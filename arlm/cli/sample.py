@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,18 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--label", type=int, help="class to sample (default: all classes in turn)")
     parser.add_argument("--prompt", default="", help="text to continue")
     parser.add_argument("--length", type=int, help="tokens in a sample, prompt included")
+    parser.add_argument(
+        "--stream",
+        action="store_true",
+        help="print each text while it is drawn, one after the other",
+    )
+    parser.add_argument(
+        "--stop",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="end a text before this string, which may be given several times",
+    )
     parser.add_argument("--complete", help="an image file, part of which is to be sampled")
     parser.add_argument(
         "--keep",
@@ -70,6 +82,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
             raise UserError(
                 "--beam: it searches and draws nothing; omit --processors, --sweep, --decoding"
             )
+    if options.stream or options.stop:
+        option = "--stream" if options.stream else "--stop"
+        if options.beam is not None or options.decoding != "steps":
+            raise UserError(f"{option}: it draws token by token; omit --beam and --decoding")
+        if options.stream and options.out:
+            raise UserError("--stream: it prints the texts; omit --out")
     if options.sweep and options.gif:
         raise UserError("--gif: it shows one set of samples; omit --sweep")
     return options
@@ -98,6 +116,9 @@ def main(arguments: Sequence[str]) -> None:
     length = options.length or net.spec.length
     forced = view.forced(vars(options), length)
     forced = None if forced is None else forced.expand(options.n, -1)
+    if options.stream or options.stop:
+        print_texts(options, net, domain.decode, length, processors, forced)
+        return
     started = time.perf_counter()
     count = options.n * max(1, len(sweeps))
     with bar("sampling", "tok", length * count) as progress:
@@ -155,6 +176,44 @@ def draw(
     if options.decoding == "fixed_point":
         print(f"{result.passes} passes for {result.tokens.shape[1]} positions", file=sys.stderr)
     return result.tokens
+
+
+def print_texts(
+    options: argparse.Namespace,
+    net: Autoregressor,
+    decode: Callable[[Tensor], str],
+    length: int,
+    processors: Sequence[LogitsProcessor],
+    forced: Tensor | None,
+) -> None:
+    """Print texts up to their stop strings, with --stream while they are drawn, or write them to --out."""
+    from arlm.inference.completer import stream
+    from arlm.reports.files import write_text
+    from arlm.sampling import Steps, begin, prepare, row_seeds
+
+    texts = [""] * options.n
+    seeds = row_seeds(options.seed, options.n)
+    chosen = [[i] for i in range(options.n)] if options.stream else [list(range(options.n))]
+    started, tokens = time.perf_counter(), 0
+    for rows in chosen:
+        given = None if forced is None else forced[rows]
+        free, noise = prepare(net, [seeds[i] for i in rows], length, given)
+        steps = Steps(net, begin(net, free, noise, processors), processors)
+        if options.stream:
+            print(f"--- {rows[0]}")
+        for piece in stream(steps, decode, options.stop):
+            texts[rows[piece.row]] += piece.text
+            if options.stream:
+                print(piece.text, end="", flush=True)
+        tokens += int(steps.state.lengths.sum())
+        if options.stream:
+            print()
+    if not options.stream:
+        shown = "".join(f"--- {index}\n{text}\n" for index, text in enumerate(texts))
+        print(write_text(shown, Path(options.out)) if options.out else shown.removesuffix("\n"))
+    print(
+        f"{tokens} tokens, {tokens / (time.perf_counter() - started):.0f} tokens/s", file=sys.stderr
+    )
 
 
 def sweep(text: str) -> dict[str, LogitsProcessor]:

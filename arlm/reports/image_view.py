@@ -24,6 +24,8 @@ class ImageView(View[ImageDomain]):
         "prompt": "the checkpoint draws images; omit it, or give --complete",
         "beam": "beam search does not apply to images; omit it",
         "length": "images have a fixed size; omit it",
+        "stream": "images are not text; omit it, or give --gif",
+        "stop": "images are not text; omit it",
     }
     default_out = "samples.png"
 

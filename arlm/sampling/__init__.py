@@ -2,19 +2,25 @@
 
 from arlm.sampling.beam import Beams, beam_search
 from arlm.sampling.fixed_point import FixedPoint, fixed_point
-from arlm.sampling.generate import Generated, Sampler, class_labels, generate
+from arlm.sampling.generate import Generated, Sampler, class_labels, generate, prepare
 from arlm.sampling.noise import draw, row_seeds, uniform_noise
+from arlm.sampling.steps import Block, SamplerState, Steps, begin
 
 __all__ = [
     "Beams",
+    "Block",
     "FixedPoint",
     "Generated",
     "Sampler",
+    "SamplerState",
+    "Steps",
     "beam_search",
+    "begin",
     "class_labels",
     "draw",
     "fixed_point",
     "generate",
+    "prepare",
     "row_seeds",
     "uniform_noise",
 ]

@@ -69,6 +69,10 @@ class SamplerState(State):
     def concatenated(self, others: Sequence[SamplerState]) -> SamplerState:
         return super().concatenated(others)
 
+    def end(self, rows: Tensor) -> SamplerState:
+        """The state with some rows ended, (B,) bool."""
+        return replace(self, ended=self.ended | rows)
+
 
 def begin(
     net: Autoregressor,

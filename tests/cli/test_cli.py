@@ -159,6 +159,12 @@ def test_score_draws_where_an_image_surprises(arlm, runs: Path, picture: Path) -
         ("sample digits_pixelcnn --complete nope.png", "cannot read 'nope.png'"),
         ("sample digits_pixelcnn --complete digit.png --keep up:0.5", "--keep: 'up:0.5'"),
         ("sample digits_pixelcnn --complete digit.png --keep top:2", "--keep: 'top:2'"),
+        ("sample digits_pixelcnn --stream", "--stream: True given, but images are not text"),
+        ("sample digits_pixelcnn --stop x", "images are not text"),
+        ("sample fox --stop=", "--stop: '' is out of range; give at least one character"),
+        ("sample fox --stream --beam 20", "--stream: it draws token by token; omit --beam"),
+        ("sample fox --stop x --decoding fixed_point", "--stop: it draws token by token"),
+        ("sample fox --stream --out x.txt", "--stream: it prints the texts; omit --out"),
         ("sample digits_pixelcnn --label 3", "--label: 3 given, but the checkpoint has no classes"),
         ("sample digits_pixelcnn --sweep temperature", "--sweep: 'temperature' has no values"),
         ("sample digits_pixelcnn --sweep heat=1,2", "--processors: unknown processor 'heat'"),
@@ -189,6 +195,27 @@ def test_sample_searches_for_the_likeliest_text(arlm, runs: Path) -> None:
     assert len(several) == 3
     assert len({text.partition("\n")[2] for text in several}) == 3
     assert all("the fox" in text for text in several)
+
+
+def test_sample_streams_what_it_draws(arlm, runs: Path) -> None:
+    given = ["sample", runs / "fox", "--n", 2, "--prompt", "the fox", "--length", 30]
+    plain = arlm(*given)
+    streamed = arlm(*given, "--stream")
+    assert streamed.code == 0
+    assert streamed.out == plain.out
+    penalised = arlm(
+        *given, "--stream", "--processors", "frequency_penalty=2:prompt=true,mirostat=1"
+    )
+    assert penalised.code == 0
+    assert penalised.out != plain.out
+    first = plain.out.split("--- 1")[0].removeprefix("--- 0\n").removesuffix("\n")
+    stop = first[10:13]  # beyond the prompt
+    stopped = arlm(*given, "--stop", stop)
+    assert stopped.out == arlm(*given, "--stop", stop, "--stream").out
+    kept = first[: first.index(stop, len("the fox"))]
+    assert stopped.out.split("--- 1")[0] == f"--- 0\n{kept}\n"
+    assert arlm(*given, "--stop", stop, "--out", "x.txt").out.strip() == "x.txt"
+    assert Path("x.txt").read_text() == stopped.out
 
 
 def test_sample_continues_a_prompt(arlm, runs: Path) -> None:
