@@ -83,8 +83,7 @@ class State:
     def assign(self, rows: Tensor, other: Self) -> Self:
         """Write the rows of `other` (n,) over the rows `rows` (n,), in place; this state is consumed.
 
-        Raises:
-            UserError: another network made `other`, or it has more than there is room for.
+        Raises a UserError if another network made `other`, or it exceeds the room.
         """
         check_joinable([self, other])
         result = self._each(
@@ -98,8 +97,7 @@ class State:
     def rewind(self, counts: Tensor) -> Self:
         """Take back the last `counts` (B,) tokens of each row; this state is consumed.
 
-        Raises:
-            UserError: the network cannot go back, or a row has fewer tokens.
+        Raises a UserError if the network cannot go back, or a row has fewer tokens.
         """
         raise UserError(
             f"state: {type(self).__name__} cannot be rewound; copy it before advancing, `state[:]`, "
@@ -142,18 +140,11 @@ class State:
     ) -> Self:
         """Apply `tensors(field, x, ...)` to per-row tensors of this state and of others; `states` to States."""
 
-        def apply(entry: Field, *values: Any) -> Any:
-            if isinstance(values[0], Tensor):
-                return tensors(entry, *values)
-            if isinstance(values[0], State):
-                return states(*values)
-            if isinstance(values[0], tuple):
-                return tuple(apply(entry, *parts) for parts in zip(*values, strict=True))
-            return values[0]
-
         own = [entry for entry in fields(self) if not entry.metadata.get("shared")]
         changed = {
-            entry.name: apply(entry, *(getattr(s, entry.name) for s in (self, *others)))
+            entry.name: _each_value(
+                entry, tensors, states, *(getattr(s, entry.name) for s in (self, *others))
+            )
             for entry in own
         }
         return replace(self, **changed)
@@ -185,6 +176,19 @@ class State:
     def _fill(self, entry: Field) -> float:
         fill = entry.metadata["fill"]
         return getattr(self, fill) if isinstance(fill, str) else fill
+
+
+# Not nested in `_each`, where a recursive function would be a reference cycle that keeps old states in memory.
+def _each_value(entry: Field, tensors: Callable, states: Callable, *values: Any) -> Any:
+    """`State._each` for the value of one field."""
+    if isinstance(values[0], Tensor):
+        return tensors(entry, *values)
+    if isinstance(values[0], State):
+        return states(*values)
+    if isinstance(values[0], tuple):
+        parts = zip(*values, strict=True)
+        return tuple(_each_value(entry, tensors, states, *part) for part in parts)
+    return values[0]
 
 
 def padded(x: Tensor, axis: int, size: int, fill: float) -> Tensor:

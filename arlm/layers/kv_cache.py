@@ -24,7 +24,7 @@ from arlm.errors import UserError
 from arlm.states import SHARED, State, check_joinable, check_room, grows, padded, rewound
 
 KVCache = tuple[Tensor, Tensor]  # keys and values, each (B, heads, T, width / heads)
-SPARE = 16  # slots that a copied cache has beyond those that are filled
+SLOTS = 32  # slots in a block; a copied cache has the blocks that are filled
 
 
 class Slots(NamedTuple):
@@ -124,8 +124,6 @@ class CachedState(State):
             return super()._copied(entry, x, rows)
         if isinstance(rows, slice):
             rows = torch.arange(len(x), device=x.device)[rows]
-        size = min(self.room, self.filled + SPARE)
-        copy = x.new_empty(len(rows), x.shape[1], size, x.shape[3])
-        torch.index_select(x[:, :, : self.filled], 0, rows, out=copy[:, :, : self.filled])
-        copy[:, :, self.filled :] = 0
-        return copy
+        # Whole blocks, because freed memory of few sizes is used again.
+        size = -(-(self.filled + 1) // SLOTS) * SLOTS
+        return x[:, :, :size].index_select(0, rows)

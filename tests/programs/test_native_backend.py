@@ -16,6 +16,8 @@ from arlm.sampling.processors.temperature import Temperature
 
 pytest.importorskip("numba", reason="machine code needs numba (pip install arlm[native])")
 
+from arlm.states import State, concatenate
+
 CASES = [case for case in laws.cases() if issubclass(case.kind, PixelNetwork)]
 SPECS = laws.SPECS | {"grey": Spec(4, (5, 6, 1)), "rgb": Spec(4, (4, 6, 3))}
 SPECS |= {f"{k}+label": Spec(4, SPECS[k].shape, context=laws.LABEL) for k in ("grey", "rgb")}
@@ -57,6 +59,30 @@ def test_step_by_step_and_reordered(case: laws.Case, monkeypatch: pytest.MonkeyP
             logits, _ = net.advance(tokens[order][:, half : half + 1], state[order])
             there = parallel[order][:, half + 1]
             assert (logits[:, 0].softmax(-1) - there.softmax(-1)).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("rows", [2, 6])  # one after the other, and side by side
+def test_states_are_joined_replaced_and_mapped(rows: int) -> None:
+    net = CASES[0].kind(laws.SPECS["grey"], **CASES[0].arguments).eval()
+    tokens = laws.rows(net, 2 * rows)
+    expected = net(tokens)[:, 5]
+
+    def at(chosen: torch.Tensor) -> State:
+        _, state = net.start(len(chosen), net.spec.length)
+        return net.advance(tokens[chosen][:, :4], state)[1]
+
+    first, second = torch.arange(rows), torch.arange(rows, 2 * rows)
+    for state, chosen in (
+        (concatenate([at(first), at(second)]), torch.cat([first, second])),
+        (
+            at(first).assign(torch.tensor([1]), at(second[-1:])),
+            torch.cat([first[:1], second[-1:], first[2:]]),
+        ),
+        (at(second).map(torch.clone), second),
+        (at(second)[torch.tensor([1, 0])], second[[1, 0]]),
+    ):
+        logits, _ = net.advance(tokens[chosen][:, 4:5], state)
+        assert (logits[:, 0] - expected[chosen]).abs().max() < 1e-5
 
 
 def test_threads_share_out_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import weakref
 from typing import Any
 
 import laws
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from arlm.core import Autoregressor, Spec
 from arlm.data.dataset import generator
@@ -98,6 +101,53 @@ def test_rows_enter_and_leave_a_running_batch(number: int) -> None:
     assert sorted(found) == list(range(16))
     for row, tokens in found.items():
         assert torch.equal(tokens, expected.tokens[row]), f"row {row}"
+
+
+class Allocated(TorchDispatchMode):
+    """Adds the bytes of new tensors, of 100 bytes and more."""
+
+    total = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        before = {a.untyped_storage().data_ptr() for a in args if isinstance(a, Tensor)}
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and result.untyped_storage().data_ptr() not in before:
+            self.total += result.numel() * result.element_size()
+        return result
+
+
+def test_a_replaced_row_moves_no_whole_cache() -> None:
+    net = networks()[0]
+    forced, limits, _ = requests(net)
+    _, noise = prepare(net, range(16), LENGTH, None)
+    state = begin(net, forced, noise, limits=limits)
+    new = begin(net, forced[:1], noise[:1], limits=limits[:1])
+    places = [part.data_ptr() for part in state.network.leaves() if part.ndim == 4]
+    size = sum(part.numel() * part.element_size() for part in state.network.leaves())
+    with Allocated() as allocated:
+        state = state.assign(torch.tensor([3]), new)
+    assert [part.data_ptr() for part in state.network.leaves() if part.ndim == 4] == places
+    assert allocated.total < size / 100  # nothing but a few row numbers
+    assert size > 10**6
+
+
+@torch.no_grad()
+def test_states_are_freed_at_once() -> None:
+    """A reference cycle would keep old caches until the next garbage collection."""
+    for net in networks():
+        _, state = net.start(4, 50, laws.contexts(net, 4))
+        gc.disable()
+        try:
+            old = [weakref.ref(part) for part in state.leaves()]
+            state = state[torch.tensor([1, 0, 2])]
+            state = concatenate([state, state[:]])
+            state = state.assign(torch.tensor([0]), state[1:2])
+            if net.spec.context is None:
+                assert not any(part() is not None for part in old)
+            else:  # sources are kept
+                assert any(part() is None for part in old)
+        finally:
+            gc.enable()
 
 
 def begun(net: Autoregressor, seeds: Any, length: int, forced: Tensor | None = None) -> Any:
