@@ -41,8 +41,9 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "enable_model_summary": False,
     "num_sanity_val_steps": 0,
 }
+OBJECTIVE = "objective"  # as checkpoint.monitor: the figure that the objective names
 CHECKPOINT_DEFAULTS = {
-    "checkpoint.monitor": "val/nll",
+    "checkpoint.monitor": OBJECTIVE,
     "checkpoint.filename": "best",
     "checkpoint.save_last": True,
     "checkpoint.save_on_exception": True,
@@ -58,6 +59,9 @@ class Command(LightningCLI):
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(WriteSamples, "samples")
         parser.set_defaults(CHECKPOINT_DEFAULTS)
+        parser.set_defaults(
+            {"model.objective": {"class_path": "arlm.training.objectives.Likelihood"}}
+        )
 
     def before_instantiate_classes(self) -> None:
         """Name the run after its first configuration file, and check the checkpoint before any work."""
@@ -80,6 +84,12 @@ class Command(LightningCLI):
             verb = sys.argv[1]
             options = self._subcommand_parsers[verb]._option_string_actions
             raise UserError(one_line(str(error), verb, options)) from None
+
+    def instantiate_classes(self) -> None:
+        super().instantiate_classes()
+        for callback in self.trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.monitor == OBJECTIVE:
+                callback.monitor = f"val/{self.model.objective.monitor}"
 
     def instantiate_trainer(self, **arguments: Any) -> Trainer:
         try:

@@ -69,7 +69,7 @@ class BatchScorer:
             )
         if self.custom_score:
             raise UserError(
-                "model.label_smoothing: it needs independent rows; choose 0, or set data.batching windows"
+                "model.objective.label_smoothing: it needs independent rows; choose 0, or data.batching windows"
             )
         starts, before = batch.starts_document, self.chunk_state
         if before is None or bool(starts.all()):

@@ -84,7 +84,7 @@ class AverageOncePlateaued(WeightAveraging):
     """NT-ASGD: when validation stops improving, starts to average the weights, and evaluates the average.
 
     Args:
-        patience: averaging starts when nll exceeds the minimum over all earlier validations except
+        patience: averaging starts when the monitored figure exceeds the minimum over all earlier validations except
             the last `patience`; called `nonmono` in AWD-LSTM.
 
     References:
@@ -106,13 +106,13 @@ class AverageOncePlateaued(WeightAveraging):
             return current.clone()
         return average + (current - average) / (int(steps) - self.before + 1)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         super().on_validation_end(trainer, pl_module)
         if trainer.sanity_checking or self.averaging:
             return
-        nll = float(trainer.callback_metrics["val/nll"])
-        self.averaging = nll > min(self.history[: -self.patience], default=float("inf"))
-        self.history.append(nll)
+        figure = float(trainer.callback_metrics[f"val/{pl_module.objective.monitor}"])
+        self.averaging = figure > min(self.history[: -self.patience], default=float("inf"))
+        self.history.append(figure)
 
     def state_dict(self) -> dict[str, Any]:
         """The state that a resumed run needs."""

@@ -1,4 +1,4 @@
-"""AutoregressiveModule: trains and evaluates any Autoregressor by maximum likelihood."""
+"""AutoregressiveModule: trains and evaluates any Autoregressor under any objective."""
 
 from __future__ import annotations
 
@@ -17,17 +17,15 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from arlm import checkpoints
-from arlm.core import Autoregressor, Batch, Spec
+from arlm.core import Autoregressor, Spec
 from arlm.errors import UserError
-from arlm.evaluation.likelihood import figures
-from arlm.evaluation.metric import Likelihood
 from arlm.inference.memory import keep_freed_memory
-from arlm.inference.scorer import BatchScorer
 from arlm.sampling import Sampler
+from arlm.training.accumulation import AccumulatedLoss, Totals
 from arlm.training.effort import Effort
+from arlm.training.objectives import Likelihood, Objective, Terms
 from arlm.training.optimizers import parameter_groups
 from arlm.training.schedules import WarmupCosine
-from arlm.training.smoothing import smoothed_score
 
 
 def planned_steps(trainer: Any) -> float:
@@ -45,73 +43,71 @@ def planned_steps(trainer: Any) -> float:
 
 
 class AutoregressiveModule(LightningModule):
-    """Minimises nats per scored token, plus the network's penalties; logs nll, ppl and bits per unit.
+    """Minimises an objective, and logs its figures.
 
-    It depends on no particular network, domain or logits processor: all are arguments.
+    It depends on no particular network, objective, domain or logits processor: all are arguments.
 
     Args:
         spec: of the data; linked from the data module on the command line.
         net: builds the network from the spec.
+        objective: what is minimised and reported; None is maximum likelihood.
         optimizer: builds the optimizer from parameter groups; matrices decay, vectors do not. None is
             AdamW; if AdamW were the default, the parser would keep its weight decay for any other class.
         scheduler: builds the learning-rate schedule from the optimizer and the number of steps.
         sampler: draws samples in `predict` and at validation.
         compile: compile the scoring of training batches; parameter names and other passes do not change.
-        label_smoothing: share of the target probability that is spread evenly over all tokens, in [0, 1);
-            it affects gradients only, never the reported figures.
     """
 
     def __init__(
         self,
         spec: Spec,
         net: Callable[[Spec], Autoregressor],
+        objective: Objective | None = None,
         optimizer: Callable[[list[dict[str, Any]]], Optimizer] | None = None,
         scheduler: Callable[[Optimizer, int], LRScheduler] = WarmupCosine,
         sampler: Sampler = Sampler(),  # noqa: B008  (frozen)
         compile: bool = False,
-        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         self.net = net(spec)
+        self.objective = Likelihood() if objective is None else objective
+        self.objective.prepare(self.net)
         self.optimizer_factory = AdamW if optimizer is None else optimizer
         self.scheduler_factory = scheduler
         self.sampler, self.compile_forward = sampler, compile
-        self.label_smoothing = label_smoothing
         self.random_state: Tensor | None = None
         self.run_config = ""  # the resolved configuration as YAML, set by the command line
-        self.val_likelihood = Likelihood(spec.unit)
-        self.test_likelihood = Likelihood(spec.unit)
         self.effort = Effort()
-        self._restored: list[Tensor] = []  # carried state of a resumed run
-        self._smoothed = smoothed_score(self.net, label_smoothing)
-        self._training_scorer = BatchScorer(self.net, score=self._smoothed)
-        self._scorer = BatchScorer(self.net)  # of validation and test
+        self._accumulated = AccumulatedLoss(self.objective.sums, self.device)
+        self._resumed: dict[str, Any] = {}  # a checkpoint's entries that training continues from
 
     def setup(self, stage: str) -> None:
-        self._training_scorer = BatchScorer(self.net, self.compile_forward, self._smoothed)
+        self.objective.prepare(self.net, self.compile_forward)
 
     def on_fit_start(self) -> None:
         if self.device.type == "cpu":
             keep_freed_memory()
 
-    def training_step(self, batch: Batch, _: int) -> Tensor:
-        scores = self._training_scorer(batch)
-        scored = batch.scored.sum()
-        self.effort.count(scored)
-        nats = -(scores.log_prob * batch.scored).sum()
-        total = nats
-        if scores.auxiliary is not None:
-            total = nats + (scores.auxiliary * batch.scored).sum()
+    def _terms(self, batch: Any) -> Terms:
+        if not isinstance(batch, self.objective.takes):
+            kind, wanted = type(self.objective).__name__, self.objective.takes.__name__
+            raise UserError(
+                f"model.objective: {kind} takes batches of type {wanted}, but the data module yields "
+                f"{type(batch).__name__}; choose another objective or data module"
+            )
+        return self.objective.loss(self.net, batch)
+
+    def training_step(self, batch: Any, _: int) -> Tensor | None:
+        terms = self._terms(batch)
+        self.effort.count(terms.count)
+        return self._accumulated.add(terms, self.trainer)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        sums = self._accumulated.finish(self.parameters(), self.trainer)
         trainer: Any = self.trainer
         if self.global_step % trainer.log_every_n_steps == 0:  # logging a scalar takes 0.3 ms
-            self._refuse_divergence([total])
-            units = float((batch.units * batch.scored).sum())
-            found = figures(float(nats.detach()), float(scored), units, self.net.spec.unit)
-            bits = f"bits_per_{self.net.spec.unit}"
-            self.log("train/nll", found["nll"])
-            self.log(f"train/{bits}", found[bits], prog_bar=True)
-        # With separate documents, all streams of a process may be empty.
-        return total / scored.clamp(min=1)
+            self._refuse_divergence([torch.tensor(sums["sum"])])
+            self._log_figures("train", sums)
 
     def on_validation_start(self) -> None:
         self._refuse_divergence(self.net.parameters())
@@ -129,35 +125,35 @@ class AutoregressiveModule(LightningModule):
         )
 
     def on_validation_epoch_start(self) -> None:
-        self._scorer = BatchScorer(self.net)
+        self.objective.start_evaluation()
+        self._totals = Totals(self.objective.sums, self.device)
 
-    def validation_step(self, batch: Batch, _: int) -> None:
-        self.val_likelihood.update(self._scorer(batch).log_prob, batch)
+    def validation_step(self, batch: Any, _: int) -> None:
+        self._totals.add(self._terms(batch))
 
     def on_validation_epoch_end(self) -> None:
-        self._log_figures("val", self.val_likelihood)
+        self._log_figures("val", self._totals.over_processes(self.trainer.strategy))
         if not self.trainer.sanity_checking:
             self.log("tokens_seen", float(self.effort.tokens * self.trainer.world_size))
             self.log("seconds", self.effort.seconds)
 
     on_test_epoch_start = on_validation_epoch_start
-
-    def test_step(self, batch: Batch, _: int) -> None:
-        self.test_likelihood.update(self._scorer(batch).log_prob, batch)
+    test_step = validation_step
 
     def on_test_epoch_end(self) -> None:
-        self._log_figures("test", self.test_likelihood)
+        self._log_figures("test", self._totals.over_processes(self.trainer.strategy))
 
-    def _log_figures(self, split: str, likelihood: Likelihood) -> None:
-        for name, value in likelihood.compute().items():
-            self.log(f"{split}/{name}", value, prog_bar=name.startswith("bits"))
-        likelihood.reset()
+    def _log_figures(self, split: str, sums: dict[str, float]) -> None:
+        for name, value in self.objective.figures(sums, self.net.spec.unit).items():
+            self.log(f"{split}/{name}", value, prog_bar=name == self.objective.monitor)
 
     def predict_step(self, seeds: Tensor, _: int) -> Tensor:
         """Sample one row for each seed (B,): tokens (B, T)."""
         return self.sampler(self.net, seeds.tolist()).tokens
 
     def configure_optimizers(self) -> Any:
+        if not self.objective.optimizes:
+            return None
         steps = planned_steps(self.trainer)
         if not math.isfinite(steps):
             raise UserError(
@@ -204,9 +200,10 @@ class AutoregressiveModule(LightningModule):
             "seconds": self.effort.seconds,
             "steps": self.trainer.global_step,
         }
-        # With several processes the state is not saved: rows start without it after a resume.
-        saved = self._training_scorer.saved() if world_size == 1 else []
-        contents["chunk_state"] = saved
+        # With several processes these differ: rows start without state after a resume, and a step afresh.
+        if world_size == 1:
+            contents["chunk_state"] = self.objective.carried()
+            contents["accumulated"] = self._accumulated.saved(self.named_parameters())
 
     def on_load_checkpoint(self, contents: dict[str, Any]) -> None:
         configured = checkpoints.describe(self.net, "spec")
@@ -234,13 +231,16 @@ class AutoregressiveModule(LightningModule):
         self.effort = Effort(
             effort.get("tokens", 0) // self.trainer.world_size, effort.get("seconds", 0.0)
         )
-        self._restored = contents.get("chunk_state", [])
+        self._resumed = {name: contents.get(name) for name in ("chunk_state", "accumulated")}
 
     def on_train_start(self) -> None:
-        self._training_scorer.restore(self._restored)
+        self._accumulated = AccumulatedLoss(self.objective.sums, self.device)
+        self._accumulated.restore(self._resumed.get("accumulated") or {}, self.named_parameters())
+        self.objective.restore(self._resumed.get("chunk_state") or [])
+        self._resumed = {}
         self.effort.start()
 
-    def on_train_batch_start(self, batch: Batch, _: int) -> None:
+    def on_train_batch_start(self, batch: Any, _: int) -> None:
         # Once, after a resume, so that dropout is the same as in an uninterrupted run.
         if self.random_state is not None:
             torch.set_rng_state(self.random_state)

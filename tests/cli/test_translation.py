@@ -43,7 +43,12 @@ def test_smoothing_is_for_training_only(run: Path) -> None:
     losses = []
     for smoothing in ("0.0", "0.4"):
         config = ROOT / "configs/translation/dates_attention.yaml"
-        more = ["--model.label_smoothing", smoothing, "--trainer.logger.name", f"s{smoothing}"]
+        more = [
+            "--model.objective.label_smoothing",
+            smoothing,
+            "--trainer.logger.name",
+            f"s{smoothing}",
+        ]
         short = ["--trainer.max_steps", "2", "--trainer.log_every_n_steps", "1", "--samples.n", "0"]
         end = ["--trainer.limit_val_batches", "1", "--trainer.val_check_interval", "2"]
         done = run_arlm("fit", "--config", config, *more, *short, *end, folder=run)

@@ -11,7 +11,7 @@ from arlm.errors import UserError
 from arlm.inference.scorer import BatchScorer
 from arlm.models.neural_ngram import NeuralNGram
 from arlm.models.rnn import LSTMLanguageModel
-from arlm.training.smoothing import smoothed_log_prob, smoothed_score
+from arlm.training.objectives.smoothing import smoothed_log_prob, smoothed_score
 
 
 def test_smoothing_is_in_the_gradient_and_not_in_the_value() -> None:
@@ -30,9 +30,9 @@ def test_smoothing_is_in_the_gradient_and_not_in_the_value() -> None:
 
 
 def test_smoothing_is_refused_where_it_would_be_ignored() -> None:
-    with pytest.raises(UserError, match=r"model.label_smoothing: LSTMLanguageModel"):
+    with pytest.raises(UserError, match=r"model.objective.label_smoothing: LSTMLanguageModel"):
         smoothed_score(LSTMLanguageModel(Spec(5, (4,)), width=4), 0.1)
-    with pytest.raises(UserError, match=r"model.label_smoothing: 1.0"):
+    with pytest.raises(UserError, match=r"model.objective.label_smoothing: 1.0"):
         smoothed_score(LSTMLanguageModel(Spec(5, (4,)), width=4), 1.0)
 
 
@@ -42,5 +42,7 @@ def test_smoothing_is_refused_for_continuous_streams() -> None:
     tokens, starts = torch.zeros(2, 4, dtype=torch.long), torch.ones(2, dtype=torch.bool)
     rows = Batch(tokens, tokens >= 0, torch.ones(2, 4))
     assert scorer(rows).log_prob.shape == (2, 4)
-    with pytest.raises(UserError, match=r"model.label_smoothing: it needs independent rows"):
+    with pytest.raises(
+        UserError, match=r"model.objective.label_smoothing: it needs independent rows"
+    ):
         scorer(rows._replace(starts_document=starts))

@@ -36,7 +36,7 @@ from arlm.inference.scorer import BatchScorer
 from arlm.models.lstm_seq2seq import LSTMSeq2Seq
 from arlm.models.transformer_seq2seq import TransformerSeq2Seq
 from arlm.sampling import beam_search
-from arlm.training.smoothing import smoothed_score
+from arlm.training.objectives.smoothing import smoothed_score
 from datamodules.multi30k import Multi30k
 from tools.bench.step import training_step
 from tools.bench.timing import Action, in_processes, in_turn, machine, median

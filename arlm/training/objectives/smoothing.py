@@ -23,13 +23,15 @@ def smoothed_score(
 
     Returns: the function, or None if `smoothing` is 0.
     """
-    require(0 <= smoothing < 1, "model.label_smoothing", smoothing, "choose from 0 to below 1")
+    require(
+        0 <= smoothing < 1, "model.objective.label_smoothing", smoothing, "choose from 0 to below 1"
+    )
     if not smoothing:
         return None
     kind = type(net)
     if kind.log_prob is not Autoregressor.log_prob or kind.score is not Autoregressor.score:
         raise UserError(
-            f"model.label_smoothing: {kind.__name__} computes log-probabilities in its own way; choose 0"
+            f"model.objective.label_smoothing: {kind.__name__} computes log-probabilities in its own way; choose 0"
         )
 
     def score(tokens: Tensor, context: Tensor | None) -> Scores:

@@ -1,0 +1,119 @@
+"""One optimizer step: sums and counts are added over batches and processes, and divided once.
+
+    process 0   batch 0: sum, count   batch 1: sum, count   \
+                                                              gradient of (all sums) / (all counts)
+    process 1   batch 0: sum, count   batch 1: sum, count   /
+
+The mean of the batches' means differs from this where their counts differ, as those of padded sentences do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from arlm.training.objectives import Terms
+
+
+class Totals:
+    """Adds the terms of batches in float64, on their device.
+
+    Args:
+        names: of the sums in `Terms.figures`.
+        device: of the batches; a process that gets no batch needs it too.
+    """
+
+    def __init__(self, names: Iterable[str], device: torch.device) -> None:
+        self.names = ("sum", "count", *names)
+        self.values = torch.zeros(len(self.names), dtype=torch.float64, device=device)
+
+    def add(self, terms: Terms) -> None:
+        """Add the terms of one batch."""
+        parts = {"sum": terms.sum.detach(), "count": terms.count} | dict(terms.figures)
+        self.values = self.values + torch.stack([parts[name].double() for name in self.names])
+
+    def over_processes(self, strategy: Any) -> dict[str, float]:
+        """The sums over all processes, by name."""
+        values = strategy.reduce(self.values.clone(), reduce_op="sum")
+        return dict(zip(self.names, values.tolist(), strict=True))
+
+
+class AccumulatedLoss:
+    """The loss of one optimizer step: all sums / all counts, over accumulated batches and processes.
+
+    The counts of later batches and other processes are unknown when a batch is propagated back. So each sum
+    is divided by a constant, a power of two near the count of the first batch, which keeps gradients in the
+    range of float16; before the optimizer steps, all gradients are multiplied by constant / count.
+
+    Args:
+        names, device: as for Totals.
+    """
+
+    def __init__(self, names: Iterable[str], device: torch.device) -> None:
+        self.names, self.device = tuple(names), device
+        self.totals = Totals(self.names, device)
+        self.batches = 0  # since the last optimizer step
+        self.constant = 0.0  # 0 before the first batch
+
+    def add(self, terms: Terms, trainer: Any) -> Tensor | None:
+        """Add a batch; returns what is propagated back, or None if there is nothing to optimise."""
+        self.totals.add(terms)
+        self.batches += 1
+        if not terms.sum.requires_grad:
+            return None
+        if not self.constant:
+            count = self.totals.over_processes(trainer.strategy)["count"]
+            self.constant = power_of_two(count / trainer.world_size)
+        return terms.sum / self.constant
+
+    def finish(self, parameters: Iterable[nn.Parameter], trainer: Any) -> dict[str, float]:
+        """Rescale the gradients, and start again; returns the sums, by name.
+
+        Lightning divides the loss by the number of accumulated batches, although the last step of an epoch
+        may have fewer, and the strategy averages gradients over processes. Both are undone here.
+        """
+        sums = self.totals.over_processes(trainer.strategy)
+        self.totals, self.batches = Totals(self.names, self.device), 0
+        divisor = self.constant * trainer.accumulate_grad_batches * trainer.world_size
+        rescale_gradients(parameters, divisor / sums["count"] if sums["count"] else 0.0)
+        return sums
+
+    def saved(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> dict[str, Any]:
+        """Sums and gradients of a step that is not finished, for a checkpoint; empty between steps."""
+        if not self.batches:
+            return {}
+        gradients = {name: value.grad for name, value in parameters if value.grad is not None}
+        numbers = {"constant": self.constant, "batches": self.batches}
+        return numbers | {"sums": self.totals.values, "gradients": gradients}
+
+    def restore(
+        self, saved: dict[str, Any], parameters: Iterable[tuple[str, nn.Parameter]]
+    ) -> None:
+        """Continue the step that `saved` returned."""
+        if saved:
+            self.constant, self.batches = saved["constant"], saved["batches"]
+            self.totals.values = saved["sums"].to(self.device)
+            for name, parameter in parameters:
+                if name in saved["gradients"]:
+                    parameter.grad = saved["gradients"][name].to(parameter.device)
+
+
+def power_of_two(number: float) -> float:
+    """The power of two nearest to a number on a logarithmic scale, at least 1."""
+    return 2.0 ** round(math.log2(max(1.0, number)))
+
+
+@torch.no_grad()
+def rescale_gradients(parameters: Iterable[nn.Parameter], factor: float) -> None:
+    """Multiply all gradients by a factor; 0 removes them, so that no optimizer moves the parameters."""
+    found = [parameter for parameter in parameters if parameter.grad is not None]
+    if factor:
+        gradients: list[Tensor] = [parameter.grad for parameter in found]  # type: ignore[misc]
+        torch._foreach_mul_(gradients, factor)
+        return
+    for parameter in found:
+        parameter.grad = None

@@ -1,0 +1,63 @@
+"""Maximum likelihood: nats per scored token, plus the network's penalties; labels may be smoothed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from arlm.core import Autoregressor, Batch
+from arlm.evaluation.likelihood import figures
+from arlm.inference.scorer import BatchScorer
+from arlm.training.objectives.base import Objective, Terms
+from arlm.training.objectives.smoothing import smoothed_score
+
+
+class Likelihood(Objective):
+    """Nats per scored token, plus the network's penalties. Figures: nll, ppl and bits per unit.
+
+    Rows that continue those of the batch before are scored with the state that is carried: truncated
+    back-propagation through time.
+
+    Args:
+        label_smoothing: share of the target probability that is spread evenly over all tokens, in [0, 1);
+            it affects gradients only, never the reported figures.
+    """
+
+    monitor = "nll"
+    sums = ("nats", "units")
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.label_smoothing = label_smoothing
+
+    def prepare(self, net: Autoregressor, compile: bool = False) -> None:
+        score = smoothed_score(net, self.label_smoothing)
+        self._training_scorer = BatchScorer(net, compile, score)
+        self._scorer = BatchScorer(net)
+
+    def loss(self, net: Autoregressor, batch: Batch) -> Terms:
+        scores = (self._training_scorer if net.training else self._scorer)(batch)
+        log_prob = scores.log_prob.where(batch.scored, 0)
+        total = -log_prob.sum()
+        if scores.auxiliary is not None:
+            total = total + scores.auxiliary.where(batch.scored, 0).sum()
+        return Terms(total, batch.scored.sum(), likelihood_sums(scores.log_prob, batch))
+
+    def figures(self, sums: Mapping[str, float], unit: str) -> dict[str, float]:
+        return figures(sums["nats"], sums["count"], sums["units"], unit)
+
+    def start_evaluation(self) -> None:
+        self._scorer.chunk_state = None
+
+    def carried(self) -> list[Tensor]:
+        return self._training_scorer.saved()
+
+    def restore(self, carried: list[Tensor]) -> None:
+        self._training_scorer.restore(carried)
+
+
+def likelihood_sums(log_prob: Tensor, batch: Batch) -> dict[str, Tensor]:
+    """Nats and units of the scored tokens of a batch in float64, given its log_prob (B, T)."""
+    nats = -log_prob.detach().double().where(batch.scored, 0).sum()
+    return {"nats": nats, "units": batch.units.double().where(batch.scored, 0).sum()}
