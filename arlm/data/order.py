@@ -75,11 +75,14 @@ class LengthBuckets(BatchOrder):
     """Batches of rows of similar length: a pure function of (seed, epoch), divided among processes.
 
     In training, batches come in random order, and rows of equal lengths are shuffled among themselves; the
-    number of batches is the same in every epoch.
+    number of batches is the same in every epoch. Each batch is divided among the processes, row by row, so
+    that all of them get rows of similar length, and the rows of a step are those of one process with the
+    budgets of all. In evaluation each process takes whole batches.
 
     Args:
         lengths: (N, 2), tokens of each pair's source and target.
-        budget: largest number of tokens in a batch on either side, padding included.
+        budget: largest number of tokens in a process's batch on either side, padding included; where the rows
+            of a batch do not divide evenly, a process has one row more.
         training, seed, rank, world_size: as for BatchOrder.
     """
 
@@ -88,11 +91,12 @@ class LengthBuckets(BatchOrder):
     ) -> None:
         super().__init__(len(lengths), 1, training, seed, rank, world_size)
         self.lengths = lengths
-        self.order, self.sizes = buckets(self.lengths, budget)
+        shares = world_size if training else 1
+        self.order, self.sizes = buckets(lengths, budget * shares, shares)
 
     def __len__(self) -> int:
         if self.training:
-            return len(self.sizes) // self.world_size
+            return len(self.sizes)
         return len(range(self.rank, len(self.sizes), self.world_size))
 
     def __iter__(self) -> Iterator[Rows]:
@@ -104,17 +108,22 @@ class LengthBuckets(BatchOrder):
             order = shuffled[by_length(self.lengths[shuffled])]
             batch_order = torch.randperm(len(batch_order), generator=random)
         batches = order.split(self.sizes)
-        for index in batch_order[self.rank :: self.world_size][: len(self)][skip:].tolist():
+        if self.training:
+            for index in batch_order[skip:].tolist():
+                yield Rows(self.epoch, batches[index][self.rank :: self.world_size])
+            return
+        for index in batch_order[self.rank :: self.world_size][skip:].tolist():
             yield Rows(self.epoch, batches[index])
 
 
-def buckets(lengths: Tensor, budget: int) -> tuple[Tensor, list[int]]:
+def buckets(lengths: Tensor, budget: int, least: int = 1) -> tuple[Tensor, list[int]]:
     """Rows sorted by length, and how many of them make each batch.
 
     Args:
         lengths: (N, 2), tokens of each source and target.
         budget: largest number of tokens in a batch on either side, padding included; a longer row is a
             batch of its own.
+        least: smallest number of rows in a batch, whatever the budget.
 
     Returns: order (N,), and sizes that sum to N.
     """
@@ -122,10 +131,13 @@ def buckets(lengths: Tensor, budget: int) -> tuple[Tensor, list[int]]:
     sizes, longest = [0], 0
     for length in lengths[order].amax(1).tolist():
         longest = max(longest, length)
-        if sizes[-1] and (sizes[-1] + 1) * longest > budget:
+        if sizes[-1] >= least and (sizes[-1] + 1) * longest > budget:
             sizes.append(0)
             longest = length
         sizes[-1] += 1
+    if sizes[-1] < least and len(sizes) > 1:
+        *sizes, last = sizes
+        sizes[-1] += last
     return order, sizes
 
 

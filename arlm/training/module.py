@@ -11,6 +11,7 @@ import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.precision import MixedPrecision, Precision
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import GradClipAlgorithmType
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
@@ -20,26 +21,13 @@ from arlm import checkpoints
 from arlm.core import Autoregressor, Spec
 from arlm.errors import UserError
 from arlm.inference.memory import keep_freed_memory
+from arlm.inference.scorer import ScoresChunks
 from arlm.sampling import Sampler
 from arlm.training.accumulation import AccumulatedLoss, Totals
 from arlm.training.effort import Effort
 from arlm.training.objectives import Likelihood, Objective, Terms
 from arlm.training.optimizers import parameter_groups
-from arlm.training.schedules import WarmupCosine
-
-
-def planned_steps(trainer: Any) -> float:
-    """Number of optimizer steps in the whole run.
-
-    Lightning's own estimate is not used for runs counted in epochs: it reads from the loader before a
-    checkpoint has restored the loader's position, and the epoch would start again from its first batch.
-    """
-    if trainer.max_epochs == -1 or trainer.datamodule is None:
-        return trainer.estimated_stepping_batches
-    batches, limit = len(trainer.datamodule.train_dataloader()), trainer.limit_train_batches
-    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    steps = math.ceil(batches / trainer.accumulate_grad_batches) * trainer.max_epochs
-    return steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)
+from arlm.training.schedules import WarmupCosine, planned_steps
 
 
 class AutoregressiveModule(LightningModule):
@@ -83,6 +71,10 @@ class AutoregressiveModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         self.objective.prepare(self.net, self.compile_forward)
+        strategy = self.trainer.strategy
+        if isinstance(strategy, DDPStrategy) and isinstance(self.net, ScoresChunks):
+            # The start vector takes no part in a batch whose rows all continue.
+            strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
 
     def on_fit_start(self) -> None:
         if self.device.type == "cpu":
@@ -193,6 +185,7 @@ class AutoregressiveModule(LightningModule):
         contents["arlm"] = checkpoints.record(
             self.net, contents["state_dict"], data, self.run_config
         )
+        contents["objective_files"] = self.objective.files()
         contents["random_state"] = torch.get_rng_state()
         world_size = self.trainer.world_size
         contents["effort"] = {
@@ -226,6 +219,12 @@ class AutoregressiveModule(LightningModule):
                     f"ckpt_path: {name} is {tuple(value.shape)} in the checkpoint and "
                     f"{tuple(shapes[name])} for this data; give the data.length of its training"
                 )
+        files, saved = self.objective.files(), contents.get("objective_files", {})
+        if files != saved:
+            raise UserError(
+                f"ckpt_path: the run was trained with the files {saved} (SHA-256), but the objective "
+                f"reads {files}; give the objective that the checkpoint was trained with"
+            )
         self.random_state = contents.get("random_state")
         effort = contents.get("effort", {})
         self.effort = Effort(

@@ -1,8 +1,9 @@
-"""Learning-rate schedules."""
+"""Learning-rate schedules, and the number of steps that they are for."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -61,3 +62,17 @@ class HoldThenDecay(LambdaLR):
         require(0 < factor <= 1, "model.scheduler.factor", factor, "choose above 0, up to 1")
         length = max(1, total_steps // epochs)
         super().__init__(optimizer, lambda step: factor ** max(0, step // length + 1 - hold))
+
+
+def planned_steps(trainer: Any) -> float:
+    """Number of optimizer steps in the whole run.
+
+    Lightning's own estimate is not used for runs counted in epochs: it reads from the loader before a
+    checkpoint has restored the loader's position, and the epoch would start again from its first batch.
+    """
+    if trainer.max_epochs == -1 or trainer.datamodule is None:
+        return trainer.estimated_stepping_batches
+    batches, limit = len(trainer.datamodule.train_dataloader()), trainer.limit_train_batches
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    steps = math.ceil(batches / trainer.accumulate_grad_batches) * trainer.max_epochs
+    return steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)

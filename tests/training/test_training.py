@@ -26,8 +26,8 @@ from arlm.models.rnn import LSTMLanguageModel
 from arlm.reports.view import view_of
 from arlm.sampling import Sampler, row_seeds
 from arlm.training.callbacks import AtomicCheckpointIO, AverageOncePlateaued, WriteSamples
-from arlm.training.module import AutoregressiveModule, planned_steps
-from arlm.training.schedules import WarmupCosine
+from arlm.training.module import AutoregressiveModule
+from arlm.training.schedules import WarmupCosine, planned_steps
 from datamodules.digits import Digits
 from datamodules.text_file import TextFile
 

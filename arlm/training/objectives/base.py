@@ -75,6 +75,10 @@ class Objective(nn.Module, ABC):
             unit: of the data, for the names of figures: "byte" or "dim".
         """
 
+    def files(self) -> dict[str, str]:
+        """SHA-256 of each file that the objective reads, by the argument that names it; saved with the run."""
+        return {}
+
     def start_evaluation(self) -> None:
         """Called before the first batch of an evaluation: forget what the one before has carried."""
 
