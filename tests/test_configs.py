@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import ROOT
+from conftest import ROOT, run_arlm
 
 from arlm.cli.trainer import TRAINER_DEFAULTS
 from arlm.core import Spec
@@ -109,9 +109,19 @@ def one_batch(
         elif "mnist" in stem or stem.startswith(("shakespeare", "wikitext", "study", "multi30k")):
             monkeypatch.setenv("ARLM_DATA_DIR", str(request.getfixturevalue("data_dir")))
     monkeypatch.chdir(tmp_path)
+    if Path(arguments[1]).stem.endswith("distilled"):
+        train_teacher(Path(arguments[1]))
     fast = ["--trainer.fast_dev_run", "1", "--trainer.accelerator", "cpu", "--samples.n", "1"]
     monkeypatch.setattr(sys, "argv", ["arlm", "fit", *arguments, *fast])
     assert main() == 0
+
+
+def train_teacher(path: Path) -> None:
+    """Train the teacher that a run of distillation names, for one step."""
+    teacher = Path(yaml.safe_load(path.read_text())["model"]["objective"]["init_args"]["teacher"])
+    short = ["--trainer.max_steps", "1", "--trainer.limit_val_batches", "1", "--samples.n", "0"]
+    done = run_arlm("fit", "--config", path.with_name(f"{teacher.name}.yaml"), *short)
+    assert done.code == 0, done.err
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda p: p.stem)

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from arlm.training.objectives import Terms
 
@@ -70,8 +71,10 @@ class AccumulatedLoss:
             self.constant = power_of_two(count / trainer.world_size)
         return terms.sum / self.constant
 
-    def finish(self, parameters: Iterable[nn.Parameter], trainer: Any) -> dict[str, float]:
+    def finish(self, optimizer: Optimizer, trainer: Any) -> dict[str, float]:
         """Rescale the gradients, and start again; returns the sums, by name.
+
+        If nothing was counted, the gradients are removed: no optimizer moves parameters without one.
 
         Lightning divides the loss by the number of accumulated batches, although the last step of an epoch
         may have fewer, and the strategy averages gradients over processes. Both are undone here.
@@ -79,7 +82,15 @@ class AccumulatedLoss:
         sums = self.totals.over_processes(trainer.strategy)
         self.totals, self.batches = Totals(self.names, self.device), 0
         divisor = self.constant * trainer.accumulate_grad_batches * trainer.world_size
-        rescale_gradients(parameters, divisor / sums["count"] if sums["count"] else 0.0)
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if sums["count"]:
+            rescale_gradients(parameters, divisor / sums["count"])
+        else:
+            scaler = getattr(trainer.precision_plugin, "scaler", None)
+            if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+                scaler.unscale_(optimizer)  # a fused optimizer would do it, from its gradients
+            for parameter in parameters:
+                parameter.grad = None
         return sums
 
     def saved(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> dict[str, Any]:
@@ -109,11 +120,7 @@ def power_of_two(number: float) -> float:
 
 @torch.no_grad()
 def rescale_gradients(parameters: Iterable[nn.Parameter], factor: float) -> None:
-    """Multiply all gradients by a factor; 0 removes them, so that no optimizer moves the parameters."""
-    found = [parameter for parameter in parameters if parameter.grad is not None]
-    if factor:
-        gradients: list[Tensor] = [parameter.grad for parameter in found]  # type: ignore[misc]
+    """Multiply all gradients by a factor, in place."""
+    gradients: list[Tensor] = [p.grad for p in parameters if p.grad is not None]
+    if gradients:
         torch._foreach_mul_(gradients, factor)
-        return
-    for parameter in found:
-        parameter.grad = None

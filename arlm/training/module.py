@@ -95,7 +95,7 @@ class AutoregressiveModule(LightningModule):
         return self._accumulated.add(terms, self.trainer)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        sums = self._accumulated.finish(self.parameters(), self.trainer)
+        sums = self._accumulated.finish(optimizer, self.trainer)
         trainer: Any = self.trainer
         if self.global_step % trainer.log_every_n_steps == 0:  # logging a scalar takes 0.3 ms
             self._refuse_divergence([torch.tensor(sums["sum"])])
@@ -152,7 +152,7 @@ class AutoregressiveModule(LightningModule):
                 "trainer.max_steps: the schedule needs the length of the run; "
                 "set trainer.max_steps or trainer.max_epochs"
             )
-        optimizer = self.optimizer_factory(parameter_groups(self.net))
+        optimizer = self.optimizer_factory(parameter_groups(self.net, self.objective))
         scheduler = self.scheduler_factory(optimizer, int(steps))
         return {
             "optimizer": optimizer,

@@ -15,9 +15,15 @@ from arlm.core import Autoregressor
 from arlm.errors import require
 
 
-def parameter_groups(net: Autoregressor) -> list[dict[str, Any]]:
-    """Parameters by kind. Embeddings (with tied heads) and vectors (norms, biases) get no weight decay."""
-    embeddings = {m.weight for m in net.modules() if isinstance(m, nn.Embedding)}
+def parameter_groups(net: Autoregressor, *more: nn.Module) -> list[dict[str, Any]]:
+    """Parameters by kind. Embeddings (with tied heads) and vectors (norms, biases) get no weight decay.
+
+    Args:
+        net: the network.
+        more: other modules that are trained with it, such as an objective.
+    """
+    modules = nn.ModuleList([net, *more])
+    embeddings = {m.weight for m in modules.modules() if isinstance(m, nn.Embedding)}
     head = getattr(net, "head", None)
     heads = {head.weight} if isinstance(head, nn.Linear) else set()
     kinds: dict[str, list[Tensor]] = {
@@ -27,7 +33,7 @@ def parameter_groups(net: Autoregressor) -> list[dict[str, Any]]:
         "embedding": [],
         "vector": [],
     }
-    for p in net.parameters():
+    for p in modules.parameters():
         if p.requires_grad:
             kind = "embedding" if p in embeddings else "head" if p in heads else None
             by_axes = "vector" if p.ndim < 2 else "matrix" if p.ndim == 2 else "kernel"

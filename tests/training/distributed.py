@@ -23,7 +23,6 @@ from arlm.models.lstm_seq2seq import LSTMSeq2Seq
 from arlm.models.rnn import LSTMLanguageModel
 from arlm.models.transformer import TransformerLanguageModel
 from arlm.training.module import AutoregressiveModule
-from arlm.training.objectives import Likelihood
 from datamodules.text_file import TextFile
 
 NETS: dict[str, Any] = {
@@ -93,29 +92,21 @@ class Losses(pl.Callback):
             self.values.append(float(trainer.callback_metrics["train/nll"]))
 
 
-def source(kind: str, folder: Path, options: dict[str, Any]) -> Any:
+def source(kind: str, options: dict[str, Any]) -> Any:
     """The data module: pairs by length, or this file's text in windows, streams or streams of documents."""
     if kind == "pairs":
         return Pairs(**options)
-    text = folder / "text.txt"
-    if not text.exists():
-        text.write_text(Path(__file__).read_text())
+    text = Path(__file__)
     batching: Any = "windows" if kind == "windows" else "continuous"
     given = {"length": 12, "batching": batching, "separate_documents": kind == "documents"}
     return TextFile(str(text), separator="\n\n", **given, **options)
 
 
-def main(path: Path, result: Path) -> None:
-    """Train for 20 steps."""
-    options = json.loads(path.read_text())
+def train(kind: str, given: dict[str, Any], **flags: Any) -> dict[str, Any]:
+    """The result of 20 steps."""
     pl.seed_everything(0, verbose=False)
-    data = source(options["kind"], path.parent, options["data"])
-    module = Recorded(
-        data.spec,
-        NETS[options["kind"]],
-        objective=Likelihood(**options.get("objective", {})),
-        optimizer=partial(torch.optim.AdamW, lr=0.01),
-    )
+    data = source(kind, given)
+    module = Recorded(data.spec, NETS[kind], optimizer=partial(torch.optim.AdamW, lr=0.01))
     module.norms = []
     losses = Losses()
     trainer = pl.Trainer(
@@ -131,15 +122,21 @@ def main(path: Path, result: Path) -> None:
         enable_model_summary=False,
         num_sanity_val_steps=0,
         check_val_every_n_epoch=None,
+        val_check_interval=20 * flags.get("accumulate_grad_batches", 1),
         gradient_clip_val=0.2,
-        **options["trainer"],
+        **flags,
     )
     trainer.fit(module, data)
-    if trainer.is_global_zero:
-        figures = [float(trainer.callback_metrics[f"val/{name}"]) for name in ("nll", "ppl")]
-        found = {"losses": losses.values, "norms": module.norms, "validation": figures}
-        weights = {name: value.tolist() for name, value in module.net.state_dict().items()}
-        torch.save(found | {"weights": weights}, result)
+    figures = [float(trainer.callback_metrics[f"val/{name}"]) for name in ("nll", "ppl")]
+    found = {"losses": losses.values, "norms": module.norms, "validation": figures}
+    return found | {"weights": module.net.state_dict(), "rank": trainer.global_rank}
+
+
+def main(path: Path, result: Path) -> None:
+    """Run what the options ask for."""
+    found = train(**json.loads(path.read_text()))
+    if found["rank"] == 0:
+        torch.save(found, result)
 
 
 if __name__ == "__main__":

@@ -12,26 +12,28 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT
+from distributed import train
+from torch import Tensor
+
+from arlm.training import accumulation
+from arlm.training.accumulation import AccumulatedLoss, rescale_gradients
+from arlm.training.objectives import Terms
 
 PRECISION = 1e-9  # relative and absolute, of gradients and weights in float64
 LOGGED = 1e-6  # of logged figures, which are float32
-TWO = {"strategy": "ddp", "devices": 2}
+Result = dict[str, Any]
 
 
-def trained(
-    folder: Path, kind: str, data: dict[str, Any], accumulate: int = 1, **trainer: Any
-) -> dict[str, Any]:
-    """The result of a run of `distributed.py`."""
-    options = {"kind": kind, "data": data}
-    steps = {"accumulate_grad_batches": accumulate, "val_check_interval": 20 * accumulate}
-    options["trainer"] = {"devices": 1} | steps | trainer
-    index = len(list(folder.glob("*.json")))
-    path, result = folder / f"{index}.json", folder / f"{index}.pt"
+def two_processes(folder: Path, kind: str, data: dict[str, Any], **flags: Any) -> Result:
+    """The result of a run of `distributed.py` with plain `ddp` over gloo."""
+    path, result = folder / "options.json", folder / "result.pt"
+    options = {"kind": kind, "given": data, "strategy": "ddp", "devices": 2} | flags
     path.write_text(json.dumps(options))
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "tests/training/distributed.py", str(path), str(result)]
-    given = {"cwd": ROOT, "env": environment, "capture_output": True, "text": True}
-    done = subprocess.run(command, timeout=120, **given)  # type: ignore[call-overload]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return torch.load(result, weights_only=True)
 
@@ -44,32 +46,66 @@ def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
     assert len(one["losses"]) == len(one["norms"]) == 20
     assert max(one["norms"]) > 0.2  # so that gradients are clipped
     for name, weight in one["weights"].items():
-        mine, theirs = torch.tensor(weight).double(), torch.tensor(other["weights"][name]).double()
-        assert torch.allclose(mine, theirs, PRECISION, PRECISION), name
+        assert torch.allclose(weight, other["weights"][name], PRECISION, PRECISION), name
 
 
 @pytest.mark.parametrize("kind", ["windows", "continuous", "documents", "pairs"])
 def test_two_processes_are_one_with_twice_the_batch(kind: str, tmp_path: Path) -> None:
-    size = "batch_tokens" if kind == "pairs" else "batch_size"
-    count = 60 if kind == "pairs" else 4
-    one = trained(tmp_path, kind, {size: 2 * count})
-    two = trained(tmp_path, kind, {size: count}, **TWO)
-    assert_same(one, two)
+    size, count = ("batch_tokens", 60) if kind == "pairs" else ("batch_size", 4)
+    assert_same(train(kind, {size: 2 * count}), two_processes(tmp_path, kind, {size: count}))
 
 
 def test_two_processes_that_accumulate_are_one_with_four_times_the_batch(tmp_path: Path) -> None:
-    one = trained(tmp_path, "windows", {"batch_size": 8})
-    two = trained(tmp_path, "windows", {"batch_size": 2}, accumulate=2, **TWO)
-    assert_same(one, two)
+    two = two_processes(tmp_path, "windows", {"batch_size": 2}, accumulate_grad_batches=2)
+    assert_same(train("windows", {"batch_size": 8}), two)
 
 
-def test_accumulated_windows_are_one_batch(tmp_path: Path) -> None:
-    one = trained(tmp_path, "windows", {"batch_size": 8})
-    four = trained(tmp_path, "windows", {"batch_size": 2}, accumulate=4)
-    assert_same(one, four)
+def test_accumulated_windows_are_one_batch() -> None:
+    four = train("windows", {"batch_size": 2}, accumulate_grad_batches=4)
+    assert_same(train("windows", {"batch_size": 8}), four)
 
 
-def test_accumulated_pairs_are_one_batch(tmp_path: Path) -> None:
-    one = trained(tmp_path, "pairs", {"batch_tokens": 60, "join": 4})
-    four = trained(tmp_path, "pairs", {"batch_tokens": 60}, accumulate=4)
-    assert_same(one, four)
+@pytest.fixture(scope="module")
+def four_at_once() -> Result:
+    """Training on four batches by length at once."""
+    return train("pairs", {"batch_tokens": 60, "join": 4})
+
+
+def accumulated_pairs() -> Result:
+    return train("pairs", {"batch_tokens": 60}, accumulate_grad_batches=4)
+
+
+def test_accumulated_pairs_are_one_batch(four_at_once: Result) -> None:
+    assert_same(four_at_once, accumulated_pairs())
+
+
+def mean_of_means(self: AccumulatedLoss, terms: Terms, trainer: Any) -> Tensor:
+    """Mutant of `add`: every batch's own mean."""
+    self.totals.add(terms)
+    return terms.sum / terms.count
+
+
+@pytest.mark.parametrize("mutant", ["mean of means", "no rescaling", "last count", "by batches"])
+def test_mutants_are_caught(
+    mutant: str, four_at_once: Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = AccumulatedLoss.add
+    if mutant == "mean of means":
+        monkeypatch.setattr(AccumulatedLoss, "add", mean_of_means)
+    if mutant in ("mean of means", "no rescaling"):
+        monkeypatch.setattr(accumulation, "rescale_gradients", lambda *_: None)
+    if mutant == "last count":
+
+        def forget(self: AccumulatedLoss, terms: Terms, trainer: Any) -> Tensor | None:
+            self.totals.values = torch.zeros_like(self.totals.values)
+            return real(self, terms, trainer)
+
+        monkeypatch.setattr(AccumulatedLoss, "add", forget)
+    if mutant == "by batches":
+
+        def rescale(parameters: Any, factor: float) -> None:
+            rescale_gradients(parameters, factor / 4)
+
+        monkeypatch.setattr(accumulation, "rescale_gradients", rescale)
+    with pytest.raises(AssertionError):
+        assert_same(four_at_once, accumulated_pairs())
