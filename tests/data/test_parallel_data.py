@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import gzip
 import json
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -144,6 +145,26 @@ def test_order_is_a_function_of_seed_and_epoch_and_resumes() -> None:
     halves = [epoch(2, rank=r, world_size=2) for r in (0, 1)]
     assert len(halves[0]) == len(halves[1])
     assert not {i for b in halves[0] for i in b} & {i for b in halves[1] for i in b}
+
+
+@pytest.mark.parametrize("budget", [10, 120])
+def test_processes_divide_the_rows_of_one_with_their_joint_budget(budget: int) -> None:
+    lengths = ragged().lengths
+
+    def epoch(budget: int, rank: int, world_size: int) -> list[list[int]]:
+        order = LengthBuckets(lengths, budget, True, 3, rank, world_size)
+        return [rows.chosen.tolist() for rows in order]
+
+    parts = [epoch(budget, rank, 3) for rank in range(3)]
+    assert all(len(part) == len(parts[0]) for part in parts)
+    for step in zip(*parts, strict=True):
+        counts = [len(chosen) for chosen in step]
+        assert min(counts) >= 1
+        assert max(counts) <= min(counts) + 1
+    joint = [sorted(chain(*step)) for step in zip(*parts, strict=True)]
+    assert sorted(chain(*joint)) == list(range(len(lengths)))
+    if budget == 120:
+        assert joint == [sorted(chosen) for chosen in epoch(3 * budget, 0, 1)]
 
 
 def test_padding_of_multi30k(data_dir: Path) -> None:
