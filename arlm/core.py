@@ -11,15 +11,20 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from arlm.construction import Captured
 from arlm.errors import UserError
 from arlm.states import Prefix, State, read_lengths
 
 _SERIALS = itertools.count()
+
+ContextKind = Literal[
+    "label", "sequence"
+]  # one class of a row, or a row of tokens such as a source
 
 
 @dataclass(frozen=True)
@@ -29,11 +34,13 @@ class Spec:
     Args:
         vocab_size: number of distinct tokens, V.
         shape: `(T,)` for text; `(H, W, C)` for an image, flattened "h w c -> (h w c)".
-        pad_id: token that pads short rows, if there is one.
-        eos_id: token that ends a row, if there is one.
+        pad_id, eos_id: tokens that pad and that end a row, if there are any.
         context: spec of the context that rows are conditioned on, if there is one.
         unit: what tokens are measured in, for the names of metrics: "byte" or "dim".
         joint: whether the context has the same vocabulary.
+        kind: of a context: "label", or "sequence".
+        null_id: of a label: the class that means "any class", if there is one; it is the last one.
+        fingerprint: of the tokenizer; None for tokens without one, such as pixels.
     """
 
     vocab_size: int
@@ -43,6 +50,9 @@ class Spec:
     context: Spec | None = None
     unit: str = "token"
     joint: bool = False
+    kind: ContextKind = "sequence"
+    null_id: int | None = None
+    fingerprint: str | None = None
 
     @property
     def length(self) -> int:
@@ -68,13 +78,13 @@ class Scores(NamedTuple):
     auxiliary: Tensor | None = None  # (B, T), added to the loss where tokens are scored
 
 
-class Autoregressor(nn.Module, ABC):
+class Autoregressor(Captured, nn.Module, ABC):
     """p(x | c) = prod_t p(x_t | x_<t, c) over sequences of discrete tokens.
 
     A subclass
     - writes `forward`, with the shift inside (a start vector, or mask A for pixels);
     - reads tokens only through a position-wise module `self.embed`, which gets whole rows (B, T) in `forward`;
-    - keeps each constructor argument as an attribute of the same name, for checkpoints;
+    - keeps what a factory argument built, a network, in the attribute of the same name, for checkpoints;
     - overrides `log_prob`, `score`, `start` and `advance` only for speed, or to add penalties in `score`.
     """
 

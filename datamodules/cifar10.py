@@ -8,51 +8,44 @@ References:
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from functools import cached_property
 
 import torch
 import torchvision
 from torch import Tensor
 
-from arlm.core import Spec
 from arlm.data.dataset import FixedRows
 from arlm.data.folders import Split, data_folder
-from arlm.data.module import TokenDataModule
+from arlm.data.labels import LabelledImageModule
 from arlm.domains.image import ImageDomain, check_levels
 from arlm.errors import UserError
 
 
-class CIFAR10(TokenDataModule):
+class CIFAR10(LabelledImageModule):
     """45,000 training, 5,000 validation (the last of the training files) and 10,000 test images.
 
     Args:
         levels: values per channel: 256, or a smaller power of two for coarser colours.
         labels: condition on the class, 0 to 9.
+        label_dropout: share of the training labels that are replaced by a null class; see LabelledImageModule.
         data_dir: folder that contains cifar-10-batches-py; by default $ARLM_DATA_DIR or the user cache.
         batch_size, seed, num_workers: as for TokenDataModule.
     """
-
-    domain: ImageDomain
 
     def __init__(
         self,
         levels: int = 256,
         labels: bool = False,
+        label_dropout: float = 0.0,
         data_dir: str | None = None,
         batch_size: int = 16,
         seed: int = 0,
         num_workers: int = 0,
     ) -> None:
-        super().__init__(batch_size, seed, num_workers)
-        self.levels, self.labels, self.data_dir = levels, labels, data_dir
+        super().__init__(labels, label_dropout, batch_size, seed, num_workers)
+        self.levels, self.data_dir = levels, data_dir
         self.domain = ImageDomain(check_levels(levels), height=32, width=32, channels=3)
         self._files: dict[bool, tuple[Tensor, Tensor]] = {}
-
-    @property
-    def spec(self) -> Spec:
-        context = Spec(10, (1,)) if self.labels else None
-        return replace(self.domain.spec, context=context)
 
     def prepare_data(self) -> None:
         for train in (True, False):
@@ -81,7 +74,7 @@ class CIFAR10(TokenDataModule):
             part = slice(-held_out) if split == "train" else slice(-held_out, None)
             images, targets = images[part], targets[part]
         tokens = self.domain.encode(images).to(torch.uint8)
-        return FixedRows(tokens, self.domain, targets if self.labels else None)
+        return FixedRows(tokens, self.domain, self.labels_of(split, targets))
 
     @cached_property
     def provenance(self) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -11,17 +10,16 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import center_crop, resize
 
-from arlm.core import Spec
 from arlm.data.dataset import FixedRows
 from arlm.data.folders import Split, data_folder, split_of
-from arlm.data.module import TokenDataModule
+from arlm.data.labels import LabelledImageModule
 from arlm.domains.image import ImageDomain, check_levels, read_image
 from arlm.errors import UserError, require
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 
 
-class ImageFolder(TokenDataModule):
+class ImageFolder(LabelledImageModule):
     """Images found anywhere under a folder, read into memory once.
 
     The shorter side is resized to `size`, and the centre is cropped. A hash of each file's path in the folder
@@ -34,12 +32,11 @@ class ImageFolder(TokenDataModule):
         levels: values per channel: 256, or a smaller power of two.
         labels: condition on the class, which is the top subfolder of an image; classes are numbered in
             sorted order.
+        label_dropout: share of the training labels that are replaced by a null class; see LabelledImageModule.
         held_out: one image in `held_out` is for validation, and one for the test.
         data_dir: folder of data sets; by default $ARLM_DATA_DIR or the user cache.
         batch_size, seed, num_workers: as for TokenDataModule.
     """
-
-    domain: ImageDomain
 
     def __init__(
         self,
@@ -48,18 +45,19 @@ class ImageFolder(TokenDataModule):
         channels: int = 3,
         levels: int = 256,
         labels: bool = False,
+        label_dropout: float = 0.0,
         held_out: int = 10,
         data_dir: str | None = None,
         batch_size: int = 16,
         seed: int = 0,
         num_workers: int = 0,
     ) -> None:
-        super().__init__(batch_size, seed, num_workers)
+        super().__init__(labels, label_dropout, batch_size, seed, num_workers)
         require(size >= 1, "data.size", size, "choose at least 1")
         require(channels in (1, 3), "data.channels", channels, "choose 1 for grey or 3 for RGB")
         require(held_out >= 3, "data.held_out", held_out, "choose at least 3")
         self.path, self.size, self.channels, self.levels = path, size, channels, levels
-        self.labels, self.held_out, self.data_dir = labels, held_out, data_dir
+        self.held_out, self.data_dir = held_out, data_dir
         self.domain = ImageDomain(check_levels(levels), size, size, channels)
 
     @cached_property
@@ -89,9 +87,8 @@ class ImageFolder(TokenDataModule):
         return sorted({p[0] for p in parts})
 
     @property
-    def spec(self) -> Spec:
-        context = Spec(len(self.classes), (1,)) if self.labels and self.files else None
-        return replace(self.domain.spec, context=context)
+    def number_of_classes(self) -> int:  # type: ignore[override]
+        return len(self.classes)
 
     def build(self, split: Split) -> FixedRows:
         names = [path.relative_to(self.folder) for path in self.files]
@@ -102,11 +99,10 @@ class ImageFolder(TokenDataModule):
                 "give more images or a smaller held_out"
             )
         images = torch.stack([self._read(self.folder / name) for name in names_of_split])
-        labels = (
-            torch.tensor([self.classes.index(n.parts[0]) for n in names_of_split])
-            if self.labels
-            else None
-        )
+        labels = None
+        if self.labels:
+            classes = [self.classes.index(name.parts[0]) for name in names_of_split]
+            labels = self.labels_of(split, torch.tensor(classes))
         return FixedRows(self.domain.encode(images).to(torch.uint8), self.domain, labels)
 
     def _read(self, path: Path) -> Tensor:

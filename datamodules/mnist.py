@@ -12,7 +12,6 @@ References:
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -21,10 +20,10 @@ import torch
 import torchvision
 from torch import Tensor
 
-from arlm.core import Batch, Spec
-from arlm.data.dataset import FixedRows, Rows, TokenDataset, generator, label_context, whole_rows
+from arlm.core import Batch
+from arlm.data.dataset import FixedRows, Rows, TokenDataset, generator, whole_rows
 from arlm.data.folders import Split, data_folder
-from arlm.data.module import TokenDataModule
+from arlm.data.labels import LabelledImageModule, Labels
 from arlm.domains.image import ImageDomain, check_levels
 from arlm.errors import UserError
 
@@ -38,7 +37,7 @@ MD5 = {  # of MNIST's idx files; the others are checked by size and header
 }
 
 
-class MNIST(TokenDataModule):
+class MNIST(LabelledImageModule):
     """50,000 training, 10,000 validation (the last of the training file) and 10,000 test images.
 
     With two levels, the binarisation protocol affects the likelihood more than the choice of network, so it
@@ -54,11 +53,10 @@ class MNIST(TokenDataModule):
         levels: values per pixel: 2, or a power of two up to 256 for grey.
         binarize: the protocol for two levels; not used for more.
         labels: condition on the class, 0 to 9.
+        label_dropout: share of the training labels that are replaced by a null class; see LabelledImageModule.
         data_dir: folder that contains VARIANT/raw; by default $ARLM_DATA_DIR or the user cache.
         batch_size, seed, num_workers: as for TokenDataModule; the seed affects training only.
     """
-
-    domain: ImageDomain
 
     def __init__(
         self,
@@ -66,21 +64,17 @@ class MNIST(TokenDataModule):
         levels: int = 2,
         binarize: Binarize = "dynamic",
         labels: bool = False,
+        label_dropout: float = 0.0,
         data_dir: str | None = None,
         batch_size: int = 32,
         seed: int = 0,
         num_workers: int = 0,
     ) -> None:
-        super().__init__(batch_size, seed, num_workers)
+        super().__init__(labels, label_dropout, batch_size, seed, num_workers)
         self.variant, self.levels, self.binarize = variant, levels, binarize
-        self.labels, self.data_dir = labels, data_dir
+        self.data_dir = data_dir
         self.domain = ImageDomain(check_levels(levels), height=28, width=28)
         self._files: dict[str, tuple[Tensor, Tensor]] = {}
-
-    @property
-    def spec(self) -> Spec:
-        context = Spec(10, (1,)) if self.labels else None
-        return replace(self.domain.spec, context=context)
 
     def prepare_data(self) -> None:
         for part in ("train", "test"):
@@ -120,7 +114,7 @@ class MNIST(TokenDataModule):
         if split != "test":
             part = slice(50_000) if split == "train" else slice(50_000, None)
             images, targets = images[part], targets[part]
-        labels = targets if self.labels else None
+        labels = self.labels_of(split, targets)
         if self.levels > 2 or self.binarize == "threshold":
             return FixedRows(self.domain.encode(images).to(torch.uint8), self.domain, labels)
         if split == "train" and self.binarize == "dynamic":
@@ -147,11 +141,11 @@ class DynamicRows(TokenDataset):
         images: (N, T) uint8 grey values.
         domain: an image domain of two levels.
         seed: of the binarisation.
-        labels: (N,), the class of each image, if it is the context.
+        labels: give the context of a batch, if there is one.
     """
 
     def __init__(
-        self, images: Tensor, domain: ImageDomain, seed: int, labels: Tensor | None = None
+        self, images: Tensor, domain: ImageDomain, seed: int, labels: Labels | None = None
     ) -> None:
         self.images, self.domain, self.seed, self.labels = images, domain, seed, labels
 
@@ -161,7 +155,8 @@ class DynamicRows(TokenDataset):
     def __getitem__(self, rows: Rows) -> Batch:
         noise = generator(self.seed, rows.epoch, int(rows.chosen[0]))
         tokens = binarized(self.images[rows.chosen], noise)
-        return whole_rows(tokens, self.domain, label_context(self.labels, rows))
+        context = None if self.labels is None else self.labels(rows)
+        return whole_rows(tokens, self.domain, context)
 
 
 def binarized(grey: Tensor, noise: torch.Generator) -> Tensor:

@@ -1,8 +1,12 @@
-"""Self-describing checkpoints: `load` rebuilds the network and the domain from the file alone."""
+"""Self-describing checkpoints: `load` rebuilds the network and the domain from the file alone.
+
+`save` writes a network without training, `describe` is what a checkpoint says of an object.
+"""
 
 from arlm.checkpoints.classes import build, find_class
 from arlm.checkpoints.describe import describe, record
 from arlm.checkpoints.load import Loaded, find, load, read, verify_archive
+from arlm.checkpoints.save import save
 
 __all__ = [
     "Loaded",
@@ -13,5 +17,6 @@ __all__ = [
     "load",
     "read",
     "record",
+    "save",
     "verify_archive",
 ]

@@ -6,7 +6,7 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
 from pathlib import Path
@@ -15,41 +15,48 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import arlm
+from arlm.checkpoints.specs import OLDER, spec_from
+from arlm.core import Autoregressor, Spec
 from arlm.errors import UserError
 from arlm.tokenizers import Tokenizer
 
 TRUSTED = ("arlm", "datamodules")
 CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
-OLDER = "use the version of arlm that wrote it"
+DEEPEST = 16  # descriptions within one another
 
 T = TypeVar("T")
 
 
-def build(description: Any, base: type[T], *arguments: Any, trusted: Sequence[str] = ()) -> T:
+def build(
+    description: Any, base: type[T], *arguments: Any, trusted: Sequence[str] = (), depth: int = 0
+) -> T:
     """Build the object of a description that `describe` returned.
 
     Args:
-        description: {"class_path": ..., "init_args": {...}}, with plain values or described tokenizers.
+        description: {"class_path": ..., "init_args": {...}}, with plain values, described tokenizers, or
+            described networks with their specs, for arguments that are factories of networks.
         base: the class has to be a subclass of it, defined in the module that the path names.
         arguments: positional arguments that come first, such as the spec.
         trusted: packages that may be imported beside arlm's own, such as "mypackage".
+        depth: number of descriptions around this one.
 
     Raises:
         UserError: the description is invalid, or its class is not trusted, no subclass of `base`, or cannot be
             built.
     """
+    if depth > DEEPEST:
+        raise UserError(f"checkpoint: more than {DEEPEST} descriptions are nested in it; {OLDER}")
     kind = find_class(description, base, trusted)
-    init_args = {
-        name: build(value, Tokenizer, trusted=trusted) if isinstance(value, dict) else value  # type: ignore[type-abstract]
-        for name, value in description["init_args"].items()
-    }
-    hints = _hints(kind)
-    for name, value in init_args.items():
-        if not _fits(value, hints.get(name, Any)):
+    hints, init_args = _hints(kind), {}
+    for name, value in description["init_args"].items():
+        hint = hints.get(name, Any)
+        try:
+            init_args[name] = _argument(value, hint, trusted, depth + 1)
+        except TypeError:
             raise UserError(
                 f"checkpoint: {description['class_path']} has {name} = {shortened(value)} in it, "
                 f"which does not fit; {OLDER}"
-            )
+            ) from None
     try:
         return kind(*arguments, **init_args)
     except UserError:
@@ -60,6 +67,47 @@ def build(description: Any, base: type[T], *arguments: Any, trusted: Sequence[st
         raise UserError(
             f"checkpoint: {path} cannot be built from the arguments in it ({reason}); {OLDER}"
         ) from None
+
+
+def _argument(value: Any, hint: Any, trusted: Sequence[str], depth: int) -> Any:
+    """An argument as its constructor takes it; raises a TypeError for a value that does not fit the hint."""
+    options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    if any(_is_factory(option) for option in options) and isinstance(value, dict):
+        return _factory(value, trusted, depth)
+    parts = [get_args(option)[0] for option in options if get_origin(option) in (list, Sequence)]
+    if any(_is_factory(part) for part in parts) and isinstance(value, list):
+        return [_argument(part, parts[0], trusted, depth) for part in value]
+    if isinstance(value, dict):
+        value = build(value, Tokenizer, trusted=trusted, depth=depth)  # type: ignore[type-abstract]
+    if not _fits(value, hint):
+        raise TypeError
+    return value
+
+
+def _factory(
+    description: dict[str, Any], trusted: Sequence[str], depth: int
+) -> Callable[[Spec], Autoregressor]:
+    """A factory of the network that a description with a spec describes, for exactly that spec."""
+    find_class(description, Autoregressor, trusted)  # type: ignore[type-abstract]
+    described = spec_from(description.get("spec"))
+
+    def make(spec: Spec) -> Autoregressor:
+        if spec != described:
+            raise UserError(
+                f"checkpoint: {description['class_path']} in it is for other data than the network that "
+                f"holds it; {OLDER}"
+            )
+        return build(description, Autoregressor, spec, trusted=trusted, depth=depth)  # type: ignore[type-abstract]
+
+    return make
+
+
+def _is_factory(hint: Any) -> bool:
+    """Whether a hint is `Callable[[Spec], Autoregressor]`."""
+    if get_origin(hint) is not Callable:
+        return False
+    made = get_args(hint)[-1]
+    return isinstance(made, type) and issubclass(made, Autoregressor)
 
 
 def _hints(kind: type) -> dict[str, Any]:
@@ -80,6 +128,10 @@ def _fits(value: Any, hint: Any) -> bool:
         return any(_fits(value, option) for option in get_args(hint))
     if origin is Literal:
         return isinstance(value, str | int) and value in get_args(hint)
+    if origin in (list, Sequence) and isinstance(value, list):
+        return all(_fits(part, get_args(hint)[0]) for part in value)
+    if _is_factory(hint) or origin in (list, Sequence):
+        return False
     if hint is float:
         return type(value) in (float, int)
     return hint not in (int, str, bool, NoneType) or type(value) is hint

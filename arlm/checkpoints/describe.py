@@ -3,55 +3,71 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from arlm.checkpoints.specs import plain_spec
+from arlm.construction import FACTORY, Captured, Construction, Unplain
 from arlm.core import Autoregressor
-from arlm.tokenizers import Tokenizer
+from arlm.errors import UserError
 
-FORMAT = 2
+FORMAT = 3
 PREFIX = "net."  # of the network's weights in Lightning's state dict
 
 
-def describe(thing: object, *skip: str) -> dict[str, Any]:
-    """Class path and constructor arguments of an object that keeps them as attributes of the same names.
+def describe(thing: Captured, *skip: str) -> dict[str, Any]:
+    """Class path and constructor arguments of an object, as they were when it was constructed.
+
+    An argument that is a factory of networks, or a list of them, is described by what it built: the network,
+    or the list of networks, in the attribute of the same name.
 
     Args:
         thing: a network, domain, tokenizer or data module.
         skip: arguments to leave out.
+
+    Raises:
+        UserError: an argument is neither plain, nor a tokenizer, nor such a factory.
     """
-    kind = type(thing)
-    values = {name: getattr(thing, name) for name in _arguments(kind) if name not in skip}
-    return {
-        "class_path": f"{kind.__module__}.{kind.__qualname__}",
-        "init_args": {name: _plain(value) for name, value in values.items()},
+    made = thing.construction
+    values = {name: value for name, value in made.arguments.items() if name not in skip}
+    init_args = {
+        name: _children(thing, name) if value == FACTORY else _plain(made, name, value)
+        for name, value in values.items()
     }
+    return {"class_path": made.class_path, "init_args": init_args}
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Tokenizer):
-        return describe(value)
-    return str(value) if isinstance(value, Path) else value
+def _children(thing: Captured, name: str) -> Any:
+    """The network, or the networks, that the factories of an argument built."""
+    built = getattr(thing, name, None)
+    several = isinstance(built, list | tuple | nn.ModuleList)
+    networks: list[Any] = list(built) if several else [built]  # type: ignore[arg-type]
+    if not all(isinstance(net, Autoregressor) for net in networks):
+        raise UserError(
+            f"checkpoint: {thing.construction.class_path} cannot be described: its argument {name} is a "
+            f"function; let it build a network, and keep that in the attribute {name}"
+        )
+    found = [describe(net, "spec") | {"spec": plain_spec(net.spec)} for net in networks]
+    return found if several else found[0]
 
 
-def _arguments(kind: type) -> list[str]:
-    """Names of a constructor's arguments, including those that it passes to its base class by `**`."""
-    names: list[str] = []
-    for base in kind.__mro__:
-        if "__init__" in vars(base):
-            parameters = list(inspect.signature(base).parameters.values())
-            open_ended = [p for p in parameters if p.kind is p.VAR_KEYWORD]
-            names += [p.name for p in parameters if p not in open_ended and p.name not in names]
-            if not open_ended:
-                return names
-    return names
+def _plain(made: Construction, name: str, value: Any) -> Any:
+    """An argument as JSON holds it."""
+    if isinstance(value, list):
+        return [_plain(made, name, part) for part in value]
+    if isinstance(value, Construction):
+        arguments = {n: _plain(value, n, v) for n, v in value.arguments.items()}
+        return {"class_path": value.class_path, "init_args": arguments}
+    if isinstance(value, Unplain):
+        raise UserError(
+            f"checkpoint: {made.class_path} cannot be described: its argument {name} is a {value.kind}; "
+            "give plain values, a tokenizer, or a factory of a network"
+        )
+    return value
 
 
 def record(
@@ -65,18 +81,21 @@ def record(
     Args:
         net: the network.
         weights: Lightning's state dict; each of the network's weights in it gets a SHA-256 checksum.
-        data: the network's `TokenDataModule`, if there is one.
+        data: the network's `TokenDataModule`, or a `Loaded` checkpoint of the same data, if there is one.
         config: the run's resolved configuration.
     """
     entry: dict[str, Any] = {
         "format": FORMAT,
         "network": json.dumps(describe(net, "spec")),
-        "spec": json.dumps(asdict(net.spec)),
+        "spec": json.dumps(plain_spec(net.spec)),
         "config": config,
         "weights": json.dumps(checksums(weights)),
     }
     if data is not None:
-        described = describe(data) | {"provenance": data.provenance}
+        provenance = getattr(
+            data, "provenance", None
+        )  # a loaded checkpoint's is in its description
+        described = data.data if provenance is None else describe(data) | {"provenance": provenance}
         entry |= {"domain": json.dumps(describe(data.domain)), "data": json.dumps(described)}
     return entry | {"checksum": entry_checksum(entry)}
 

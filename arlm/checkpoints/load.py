@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from arlm.checkpoints.classes import OLDER, build
+from arlm.checkpoints.classes import build
 from arlm.checkpoints.describe import FORMAT, PREFIX, checksums, entry_checksum
-from arlm.core import Autoregressor, Spec
+from arlm.checkpoints.specs import OLDER, check_spec, spec_from
+from arlm.core import Autoregressor
 from arlm.domains import Domain
 from arlm.errors import UserError
 
@@ -219,38 +220,3 @@ def _verified(path: str | Path, contents: dict[str, Any]) -> dict[str, Tensor]:
         if expected.get(name) != found.get(name):
             raise UserError(f"checkpoint: the weight {name} in '{path}' is damaged; {DAMAGED}")
     return {name: state[PREFIX + name] for name in found}
-
-
-def check_spec(spec: Spec, domain: Domain) -> None:
-    """Raise a UserError if the network's tokens are not those of the domain."""
-    own = getattr(domain, "spec", None)  # of images; a function of the length for other domains
-    own = own(spec.length) if callable(own) else own
-    fits = spec.vocab_size == domain.vocab_size
-    if isinstance(own, Spec):
-        fits = fits and repr(own.shape) == repr(spec.shape)  # 8.0 == 8, but is no size
-        fits = fits and own.context in (None, spec.context)
-    if not fits:
-        raise UserError(f"checkpoint: its spec does not fit its {type(domain).__name__}; {OLDER}")
-
-
-def spec_from(plain: Any, is_context: bool = False) -> Spec:
-    """A spec from its JSON form."""
-    kinds: dict[str, tuple[type, ...]] = {
-        "vocab_size": (int,),
-        "shape": (list,),
-        "pad_id": (int, type(None)),
-        "eos_id": (int, type(None)),
-        "context": (dict, type(None)),
-        "unit": (str,),
-        "joint": (bool,),
-    }
-    valid = isinstance(plain, dict) and set(plain) == set(kinds)
-    valid = valid and all(isinstance(plain[name], kinds[name]) for name in kinds)
-    sizes = [plain["vocab_size"], *plain["shape"]] if valid else [0]
-    valid = valid and all(type(size) is int and 1 <= size < 2**31 for size in sizes)
-    special = [plain["pad_id"], plain["eos_id"]] if valid else []
-    valid = valid and all(i is None or (type(i) is int and 0 <= i < sizes[0]) for i in special)
-    if not valid or len(sizes) > 4 or (is_context and plain["context"] is not None):
-        raise UserError(f"checkpoint: its spec is invalid: {shortened(plain)}; {OLDER}")
-    context = None if plain["context"] is None else spec_from(plain["context"], True)
-    return Spec(**plain | {"shape": tuple(plain["shape"]), "context": context})

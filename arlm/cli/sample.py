@@ -46,6 +46,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="search for the likeliest --n texts instead of sampling, with a beam of this width",
     )
     parser.add_argument("--label", type=int, help="class to sample (default: all classes in turn)")
+    parser.add_argument(
+        "--guidance",
+        type=float,
+        help="how strongly samples follow their class, for networks trained with data.label_dropout: "
+        "1 is plain sampling, 2 or 3 are strong (classifier-free guidance)",
+    )
     parser.add_argument("--prompt", default="", help="text to continue")
     parser.add_argument("--length", type=int, help="tokens in a sample, prompt included")
     parser.add_argument(
@@ -96,10 +102,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> None:
     """Run the command."""
     options = parse(arguments)
-    from arlm.checkpoints import load  # late: --help and errors need no torch
+    from arlm.adapters import guided  # late: --help and errors need no torch
+    from arlm.checkpoints import load
     from arlm.reports.files import check_writable
     from arlm.reports.view import view_of
-    from arlm.sampling import class_labels
+    from arlm.sampling import class_count, class_labels
     from arlm.sampling.processors import parse_processors
 
     processors = parse_processors(options.processors)
@@ -108,6 +115,8 @@ def main(arguments: Sequence[str]) -> None:
     view = view_of(domain)
     view.check_verb("sample", options.checkpoint)
     view.check_options(vars(options))
+    if options.guidance is not None:
+        net = guided(net, options.guidance)
     out = options.out or view.default_out
     for path in filter(None, (out, options.gif)):
         check_writable(Path(path))
@@ -134,8 +143,8 @@ def main(arguments: Sequence[str]) -> None:
         for index, text in enumerate(view.show(tokens).texts):
             print(f"--- {index}", text, sep="\n")
     else:
-        classes = net.spec.context  # a column for each class, since labels come in turn
-        columns = classes.vocab_size if classes and options.label is None else None
+        # A column for each class, since labels come in turn.
+        columns = class_count(net.spec) or None if options.label is None else None
         print(*view.write(drawn, Path(out), columns), sep="\n")
     if options.gif:
         from arlm.reports.images import appearing, write_animation

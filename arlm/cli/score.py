@@ -30,15 +30,14 @@ def main(arguments: Sequence[str]) -> None:
     from arlm.evaluation.likelihood import figures
     from arlm.reports.files import check_writable
     from arlm.reports.view import view_of
-    from arlm.sampling import class_labels
+    from arlm.sampling import class_count, class_labels
 
     net, domain, *_ = load(options.checkpoint)
     view = view_of(domain)
     view.check_verb("score", options.checkpoint)
-    if net.spec.context is not None and options.label is None:
-        raise UserError(
-            f"--label: the network needs a class; give 0 to {net.spec.context.vocab_size - 1}"
-        )
+    classes = class_count(net.spec)
+    if classes and options.label is None:
+        raise UserError(f"--label: the network needs a class; give 0 to {classes - 1}")
     check_writable(Path(options.out))
     tokens = torch.stack([domain.read(Path(name), "image") for name in options.images])  # type: ignore[attr-defined]
     with torch.inference_mode():

@@ -19,6 +19,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
+import arlm.adapters
 import arlm.models
 from arlm import checkpoints
 from arlm.cli.messages import one_line
@@ -105,8 +106,9 @@ def main() -> None:
     """Parse the command line and run the Trainer."""
     _silence()
     # Importing the networks makes their class names known to the command line.
-    for found in pkgutil.iter_modules(arlm.models.__path__):
-        importlib.import_module(f"arlm.models.{found.name}")
+    for room in (arlm.models, arlm.adapters):
+        for found in pkgutil.iter_modules(room.__path__):
+            importlib.import_module(f"{room.__name__}.{found.name}")
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     defaults = dict(TRAINER_DEFAULTS)
     if not sys.stderr.isatty():

@@ -8,6 +8,7 @@ pairs in `pairs`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -49,22 +50,20 @@ class FixedRows(TokenDataset):
     Args:
         tokens: (N, T) integers.
         domain: gives the units of the tokens.
-        labels: (N,) integers, the class of each row, which becomes the context; None for no context.
+        context: gives the context of a batch, (B, S) int64, such as `arlm.data.labels.Labels`; None for none.
     """
 
-    def __init__(self, tokens: Tensor, domain: Domain, labels: Tensor | None = None) -> None:
-        self.tokens, self.domain, self.labels = tokens, domain, labels
+    def __init__(
+        self, tokens: Tensor, domain: Domain, context: Callable[[Rows], Tensor] | None = None
+    ) -> None:
+        self.tokens, self.domain, self.context = tokens, domain, context
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def __getitem__(self, rows: Rows) -> Batch:
-        return whole_rows(self.tokens[rows.chosen], self.domain, label_context(self.labels, rows))
-
-
-def label_context(labels: Tensor | None, rows: Rows) -> Tensor | None:
-    """Labels of a batch as its context, (B, 1) int64."""
-    return None if labels is None else labels[rows.chosen, None].long()
+        context = None if self.context is None else self.context(rows)
+        return whole_rows(self.tokens[rows.chosen], self.domain, context)
 
 
 def whole_rows(tokens: Tensor, domain: Domain, context: Tensor | None = None) -> Batch:

@@ -10,6 +10,7 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from arlm.construction import Captured
 from arlm.core import Spec
 from arlm.data.dataset import TokenDataset
 from arlm.data.folders import Split
@@ -19,11 +20,12 @@ from arlm.errors import UserError, require
 from arlm.sampling.noise import row_seeds
 
 
-class TokenDataModule(LightningDataModule, ABC):
+class TokenDataModule(Captured, LightningDataModule, ABC):
     """A data set: a domain, a spec and three splits.
 
     A subclass sets `self.domain` in its constructor (the vocabulary must be known before the network is
-    built), keeps its arguments as attributes of the same names, and writes `spec` and `build`.
+    built), and writes `spec` and `build`. Constructor arguments are plain values, so that a checkpoint can
+    describe them.
 
     Args:
         batch_size: rows in a batch.

@@ -7,12 +7,13 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from arlm.construction import Captured
 
-class Domain(ABC):
+
+class Domain(Captured, ABC):
     """Native objects <-> tokens, and how many units each token represents.
 
-    A domain keeps each constructor argument as an attribute of the same name: plain values, or a tokenizer, so
-    that a checkpoint can describe it.
+    Constructor arguments are plain values or tokenizers, so that a checkpoint can describe them.
     """
 
     unit: ClassVar[str]  # singular: "byte", "dim"

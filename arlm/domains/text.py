@@ -25,7 +25,8 @@ class TextDomain(Domain):
 
     def spec(self, length: int) -> Spec:
         """The spec of rows of `length` tokens."""
-        return Spec(self.vocab_size, (length,), unit=self.unit)
+        fingerprint = self.tokenizer.fingerprint
+        return Spec(self.vocab_size, (length,), unit=self.unit, fingerprint=fingerprint)
 
     def encode(self, native: str, strict: bool = True) -> Tensor:
         """str -> tokens (T,) int64; see `Tokenizer.encode`."""

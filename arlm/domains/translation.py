@@ -40,13 +40,19 @@ class TranslationDomain(Domain):
 
     def spec(self, length: int) -> Spec:
         """The spec of rows of up to `length` tokens on either side."""
-        context = Spec(self.pad_id + 1, (length,), pad_id=self.pad_id, unit=self.unit)
+        context = Spec(
+            *(self.pad_id + 1, (length,)),
+            pad_id=self.pad_id,
+            unit=self.unit,
+            fingerprint=self.source.fingerprint,
+        )
         return Spec(
             *(self.vocab_size, (length,)),
             eos_id=self.eos_id,
             context=context,
             unit=self.unit,
             joint=self.target is None,
+            fingerprint=self.target_tokenizer.fingerprint,
         )
 
     def encode(self, native: str) -> Tensor:

@@ -18,7 +18,8 @@ class ClassEmbedding(nn.Module):
         spec: of the data; its context is one token, the class, or None.
         features: number of features that the embedding is added to.
 
-    Shapes: context (B, 1) -> (B, features, 1, 1), to be added to maps.
+    Shapes: context (B, 1) -> (B, features, 1, 1), to be added to maps. No context means the null class in
+    every row, if the data has one: (1, features, 1, 1).
 
     References:
         | Conditional Image Generation with PixelCNN Decoders (van den Oord et al., 2016), section 2.3
@@ -30,11 +31,12 @@ class ClassEmbedding(nn.Module):
         self.table = None
         if spec.context is None:
             return
-        if spec.context.shape != (1,):
+        if spec.context.kind != "label":
             raise UserError(
                 f"model.net: the context must be one class label, not a row of "
                 f"{spec.context.length} tokens; choose a network that attends to its context"
             )
+        self.null_id = spec.context.null_id
         self.table = nn.Embedding(spec.context.vocab_size, features)
         nn.init.zeros_(self.table.weight)
 
@@ -42,9 +44,11 @@ class ClassEmbedding(nn.Module):
         return 0.0 if self.table is None else self.vector(context)[:, :, None, None]
 
     def vector(self, context: Tensor | None) -> Tensor:
-        """Embedding (B, features), or a scalar zero."""
+        """Embedding (B, features), (1, features) of the null class for no context, or a scalar zero."""
         if self.table is None:
             return torch.zeros(())
-        if context is None:
+        if context is None and self.null_id is None:
             raise UserError("context: the network needs a class label; give one for each row")
-        return self.table(context[:, 0])
+        return (
+            self.table.weight[self.null_id, None] if context is None else self.table(context[:, 0])
+        )

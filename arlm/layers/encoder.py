@@ -26,7 +26,7 @@ from arlm.states import SHARED, State, check_joinable, concatenate, grows
 
 def source_spec(spec: Spec) -> Spec:
     """The spec of the source sentences; raises a UserError if the data has none."""
-    if spec.context is None or spec.context.pad_id is None:
+    if spec.context is None or spec.context.kind != "sequence":
         raise UserError(
             "model.net: the network translates, but the data has no source sentences; "
             "choose data of pairs, such as configs/data/dates.yaml"

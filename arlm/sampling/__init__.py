@@ -2,7 +2,14 @@
 
 from arlm.sampling.beam import Beams, beam_search
 from arlm.sampling.fixed_point import FixedPoint, fixed_point
-from arlm.sampling.generate import Generated, Sampler, class_labels, generate, prepare
+from arlm.sampling.generate import (
+    Generated,
+    Sampler,
+    class_count,
+    class_labels,
+    generate,
+    prepare,
+)
 from arlm.sampling.noise import draw, row_seeds, uniform_noise
 from arlm.sampling.steps import Block, SamplerState, Steps, begin
 
@@ -16,6 +23,7 @@ __all__ = [
     "Steps",
     "beam_search",
     "begin",
+    "class_count",
     "class_labels",
     "draw",
     "fixed_point",

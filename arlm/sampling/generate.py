@@ -149,13 +149,20 @@ class Sampler:
         return generate(net, seeds, processors=self.processors, **arguments)
 
 
+def class_count(spec: Spec) -> int:
+    """Number of classes that rows are conditioned on, without the null class; 0 for data without labels."""
+    context = spec.context
+    if context is None or context.kind != "label":
+        return 0
+    return context.vocab_size - (context.null_id is not None)
+
+
 def class_labels(net: Autoregressor, label: int | None, rows: int) -> Tensor | None:
     """The class of each row as a context (rows, 1): `label` for all, or with None 0, 1, 2, ... in turn.
 
     Returns None for a network without classes.
     """
-    context = net.spec.context
-    classes = 0 if context is None or context.shape != (1,) else context.vocab_size
+    classes = class_count(net.spec)
     if label is None:
         if not classes:
             return None

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from functools import cached_property
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from arlm.construction import Captured
 from arlm.errors import UserError
 
 
-class Tokenizer(ABC):
+class Tokenizer(Captured, ABC):
     """str <-> token ids.
 
-    A subclass sets `vocab_size` and `token_bytes`, writes `ids`, `decode` and `definition`, and keeps each
-    constructor argument as an attribute of the same name, plain enough for JSON, so that a checkpoint can
-    describe it.
+    A subclass sets `vocab_size` and `token_bytes`, and writes `ids`, `decode` and `definition`. Constructor
+    arguments are plain values, so that a checkpoint can describe them.
     """
 
     vocab_size: int
@@ -51,10 +52,11 @@ class Tokenizer(ABC):
             raise UserError("text: it holds bytes that are not UTF-8; convert it to UTF-8")
         return self.ids(text, strict)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the class and the definition: equal for tokenizers that give equal tokens."""
-        return hashlib.sha256(f"{type(self).__name__} {self.definition}".encode()).hexdigest()
+        """Start of the SHA-256 of class and definition: equal for tokenizers that give equal tokens."""
+        digest = hashlib.sha256(f"{type(self).__name__} {self.definition}".encode())
+        return digest.hexdigest()[:16]
 
 
 def utf8_bytes(tokens: list[str]) -> Tensor:

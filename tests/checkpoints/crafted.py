@@ -287,7 +287,7 @@ def missing_keys(o: Originals) -> Cases:
         "network": ("class_path", "init_args"),
         "domain": ("class_path", "init_args"),
         "data": ("class_path", "init_args", "provenance"),
-        "spec": ("vocab_size", "shape", "pad_id", "eos_id", "context", "unit", "joint"),
+        "spec": tuple(part(o.image, "spec")),
     }.items():
         for name in names:
             changed = part(o.image, role)
@@ -374,6 +374,9 @@ def wrong_specs(o: Originals) -> Cases:
         ),
         *(("unit", value) for value in (7, None, [], {})),
         *(("joint", value) for value in (7, None, "yes")),
+        *(("kind", value) for value in (7, None, "row", ["label"])),
+        *(("null_id", value) for value in (-1, 0, True, 17, "x")),
+        *(("fingerprint", value) for value in (7, [], {}, "0" * 64)),
         *(
             (name, value)
             for name in ("pad_id", "eos_id")
@@ -446,8 +449,8 @@ def wrong_tokenizers(o: Originals) -> Cases:
 
 
 def wrong_formats(o: Originals) -> Cases:
-    values = [0, 1, 3, 99, -2, "2", 2.0, None, True, [2], {"2": 2}, 10**600, torch.tensor(2)]
-    for index, value in enumerate([*values, torch.tensor([2, 2]), "2" * 10**6]):
+    values = [0, 1, 2, 4, 99, -3, "3", 3.0, None, True, [3], {"3": 3}, 10**600, torch.tensor(3)]
+    for index, value in enumerate([*values, torch.tensor([3, 3]), "3" * 10**6]):
         contents = contents_of(o.image)
         contents["arlm"]["format"] = value
         with suppress(TypeError, ValueError):

@@ -1,0 +1,6 @@
+"""Networks made of networks. A wrapped network is named by class path only: nothing here imports a model."""
+
+from arlm.adapters.logit_arithmetic import LogitArithmetic, guided
+from arlm.adapters.pretrained import pretrained
+
+__all__ = ["LogitArithmetic", "guided", "pretrained"]

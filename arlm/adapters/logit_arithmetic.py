@@ -1,0 +1,176 @@
+"""Weighted sums of the log-probabilities of several networks: guidance, ensembles, contrastive decoding.
+
+References:
+    | Classifier-Free Diffusion Guidance (Ho, Salimans, 2022), one network with and without its class
+    | https://arxiv.org/abs/2207.12598
+    | Stay on topic with Classifier-Free Guidance (Sanchez et al., 2023), for autoregressive networks
+    | https://arxiv.org/abs/2306.17806
+    | Products of Experts (Hinton, 1999), the geometric mean | https://www.cs.toronto.edu/~hinton/absps/icann-99.pdf
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor, nn
+
+from arlm.adapters.pretrained import check_tokens
+from arlm.core import Autoregressor, Spec, log_softmax
+from arlm.errors import UserError, require
+
+Given = Literal["given", "null", "none"]
+Run = tuple[int, bool]  # index of a network, and whether it gets the context
+
+
+class Term(NamedTuple):
+    """One summand: a network with one context."""
+
+    weight: float
+    net: int  # index into `nets`
+    context: Given
+
+
+class LogitArithmetic(Autoregressor):
+    """logits = sum_i weights_i log_softmax(logits_i).
+
+    A term of weight 0 contributes exactly nothing, and its network is not run. Where a term of positive weight
+    gives a token probability 0, so does the sum; under a negative weight, 0 counts as the smallest positive
+    number. A single term of weight 1 gives the logits of its network as they are.
+
+    Args:
+        spec: of the data.
+        nets: build the networks from the spec, or from the spec without its context for terms with "none".
+        weights: one for each term.
+        contexts: for each term: "given" passes the context on, "null" is the null class of a label, and "none"
+            is for networks of data without a context; by default "given".
+        indices: for each term, which of `nets` it runs, so that one network can appear in several terms; by
+            default term i runs network i.
+
+    Shapes: tokens (B, T), context (B, S) or None -> logits (B, T, V).
+
+    Raises:
+        UserError: the lists differ in length, a network has other tokens than the data, or the labels of the
+            data have no null class.
+    """
+
+    uses_context = True
+    nets: Any  # nn.ModuleList has no element type
+
+    def __init__(
+        self,
+        spec: Spec,
+        nets: list[Callable[[Spec], Autoregressor]],
+        weights: list[float],
+        contexts: list[Given] | None = None,
+        indices: list[int] | None = None,
+    ) -> None:
+        super().__init__(spec)
+        contexts = ["given"] * len(weights) if contexts is None else contexts
+        indices = list(range(len(nets))) if indices is None else indices
+        for name, count in {"contexts": len(contexts), "nets or indices": len(indices)}.items():
+            if count != len(weights):
+                raise UserError(
+                    f"model.net.weights: {len(weights)} weights for {count} {name}; "
+                    "give one of each for every term"
+                )
+        self.terms = [
+            Term(*term) for term in zip(map(float, weights), indices, contexts, strict=True)
+        ]
+        self._check_terms(len(nets))
+        specs = [self._spec_of(index) for index in range(len(nets))]
+        self.nets = nn.ModuleList(make(own) for make, own in zip(nets, specs, strict=True))
+        for index, own in enumerate(specs):
+            built = self.nets[index]
+            check_tokens(built.spec, own, f"nets[{index}]")
+            shape = built.spec.shape
+            require(
+                shape == own.shape, f"model.net.nets[{index}]", shape, f"build it for {own.shape}"
+            )
+
+    def _check_terms(self, nets: int) -> None:
+        finite = all(math.isfinite(term.weight) for term in self.terms)
+        weights = [term.weight for term in self.terms]
+        require(
+            finite and any(w > 0 for w in weights),
+            "model.net.weights",
+            weights,
+            "make one positive",
+        )
+        for _, index, context in self.terms:
+            require(0 <= index < nets, "model.net.indices", index, f"choose 0 to {nets - 1}")
+            words = get_args(Given)
+            require(context in words, "model.net.contexts", context, f"choose {', '.join(words)}")
+            given = self.spec.context
+            if context == "null" and (given is None or given.null_id is None):
+                raise UserError(
+                    "model.net.contexts: null given, but the data has no null class; "
+                    "train with data.label_dropout"
+                )
+        unused = set(range(nets)) - {term.net for term in self.terms}
+        require(not unused, "model.net.indices", sorted(unused), "use each of nets in a term")
+
+    def _spec_of(self, index: int) -> Spec:
+        """The spec of a network's own data."""
+        without = {term.context == "none" for term in self.terms if term.net == index}
+        if len(without) > 1:
+            raise UserError(
+                f"model.net.contexts: nets[{index}] is used both with and without a context; "
+                "give two networks, or null for the context"
+            )
+        return replace(self.spec, context=None, joint=False) if True in without else self.spec
+
+    @property
+    def max_length(self) -> int | None:
+        limits = [net.max_length for net in self.nets]
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    def forward(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
+        runs = self._runs(context)
+        logits = [self.nets[net](tokens, context if given else None) for net, given in runs]
+        return self._sum(logits, list(runs.values()))
+
+    def _runs(self, context: Tensor | None) -> dict[Run, float]:
+        """The weight of each run; terms of one network with equal contexts are one run."""
+        runs: dict[Run, float] = {}
+        for weight, net, kind in self.terms:
+            if weight:
+                run = net, kind == "given" and context is not None
+                runs[run] = runs.get(run, 0.0) + weight
+        return runs
+
+    def _sum(self, logits: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+        """Logits (..., V) of each run -> their weighted sum."""
+        if list(weights) == [1.0]:
+            return logits[0]
+        total = torch.zeros_like(logits[0])
+        for weight, each in zip(weights, logits, strict=True):
+            scores = log_softmax(each)
+            if weight < 0:
+                smallest = math.log(torch.finfo(scores.dtype).tiny)
+                scores = scores.masked_fill(scores == -math.inf, smallest)
+            if weight:
+                total = total + weight * scores
+        return total
+
+
+def guided(net: Autoregressor, scale: float) -> LogitArithmetic:
+    """Classifier-free guidance: log p(x_t | x_<t) + scale (log p(x_t | x_<t, c) - log p(x_t | x_<t)).
+
+    Args:
+        net: a network of labels with a null class.
+        scale: 1 is the plain conditional network, 0 the one without a class; more follows the class more.
+    """
+    context = net.spec.context
+    if context is None or context.null_id is None:
+        raise UserError(
+            f"--guidance: {scale} given, but the network has no null class; train it with "
+            "data.label_dropout, such as 0.1"
+        )
+    require(math.isfinite(scale), "--guidance", scale, "choose a finite number, such as 2")
+    given: list[Given] = ["given", "null"]
+    both = LogitArithmetic(net.spec, [lambda spec: net], [scale, 1 - scale], given, [0, 0])
+    return both.train(net.training)

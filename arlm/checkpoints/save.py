@@ -1,0 +1,37 @@
+"""Write a network to a checkpoint without training it, such as one that is made of trained networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from arlm.checkpoints.describe import PREFIX, record
+from arlm.core import Autoregressor
+from arlm.errors import UserError
+
+
+def save(path: str | Path, net: Autoregressor, data: Any) -> Path:
+    """Write a checkpoint that `load`, `arlm sample`, `arlm evaluate` and `arlm compare` read.
+
+    Args:
+        path: the file, *.ckpt.
+        net: the network; its spec is that of the data.
+        data: what it models: the `TokenDataModule`, or the `Loaded` checkpoint of a run on the same data.
+
+    Returns: the path.
+
+    Raises:
+        UserError: the network cannot be described, or the file cannot be written.
+    """
+    path = Path(path)
+    weights = {PREFIX + name: weight.cpu() for name, weight in net.state_dict().items()}
+    contents = {"state_dict": weights, "arlm": record(net, weights, data)}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(contents, path)
+    except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"path: '{path}' cannot be written ({reason}); choose another") from None
+    return path
