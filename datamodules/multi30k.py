@@ -32,7 +32,7 @@ class Multi30k(ParallelDataModule):
         self, test: str = "test_2016_flickr", data_dir: str | None = None, **options: Any
     ) -> None:
         super().__init__(**options)
-        self.test, self.data_dir = test, data_dir
+        self.test = test
         self.folder = data_folder(data_dir) / "multi30k"
         if not self.folder.is_dir():
             raise UserError(

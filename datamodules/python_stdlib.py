@@ -40,7 +40,6 @@ class PythonStdlib(TextDataModule):
         **options: Any,
     ) -> None:
         super().__init__(length, **options)
-        self.tokenizer = tokenizer
         self.domain = TextDomain(make_tokenizer(tokenizer))
 
     @cached_property

@@ -42,9 +42,7 @@ class TextFile(FilesDataModule):
     ) -> None:
         super().__init__(**options)
         require(0 < held_out < 1, "data.held_out", held_out, "choose between 0 and 1")
-        self.path = path if isinstance(path, str) else list(path)
-        self.tokenizer, self.held_out, self.one_held_out = tokenizer, held_out, one_held_out
-        self.separator, self.data_dir = separator, data_dir
+        self.held_out, self.one_held_out, self.separator = held_out, one_held_out, separator
         names = [path] if isinstance(path, str) else path
         self.name = ", ".join(names)
         self.files = [find_file(name, data_dir) for name in names]

@@ -54,8 +54,6 @@ class TextSplits(FilesDataModule):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.train, self.val, self.test = train, val, test
-        self.tokenizer, self.words_from = tokenizer, words_from
         self.separator, self.data_dir = separator, data_dir
         splits: dict[Split, Files] = {"train": train, "val": val, "test": test}
         self.name = train if isinstance(train, str) else ", ".join(train)

@@ -101,7 +101,6 @@ class GatedPixelCNN(PixelNetwork):
         check_sizes(width=width, depth=depth, kernel=kernel, head_width=head_width, dropout=dropout)
         require(kernel % 2 == 1, "model.net.kernel", kernel, "choose an odd number")
         self.width, self.depth, self.kernel = width, depth, kernel
-        self.head_width, self.dropout = head_width, dropout
         sizes: list[tuple[str, int, int, int]] = [("first", self.groups, width, 7)]
         sizes += (depth - 1) * [("inner", width, width, kernel)] + [("last", width, width, kernel)]
         self.layers = nn.ModuleList(GatedLayer(*size, dropout, spec) for size in sizes)

@@ -110,10 +110,7 @@ class LSTMSeq2Seq(Autoregressor):
                 f"model.net.feeding: true has no effect with attention {attention}; "
                 "choose dot or general, or feeding false"
             )
-        self.attention, self.width, self.depth, self.embedding = attention, width, depth, embedding
-        self.encoder_width, self.bidirectional = encoder_width, bidirectional
-        self.reverse, self.feeding, self.dropout = reverse, feeding, dropout
-        self.tied, self.shared = tied, shared
+        self.attention, self.width, self.reverse, self.feeding = attention, width, reverse, feeding
         self.embed = nn.Embedding(spec.vocab_size, embedding)
         self.embed_source = nn.Embedding(source.vocab_size, embedding)
         if shared:

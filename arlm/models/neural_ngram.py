@@ -55,8 +55,7 @@ class NeuralNGram(StatefulAutoregressor):
         super().__init__(spec)
         check_sizes(embedding=embedding, width=width, dropout=dropout)
         require(order >= 2, "model.net.order", order, "choose at least 2")
-        self.order, self.embedding, self.width = order, embedding, width
-        self.direct, self.dropout = direct, dropout
+        self.order = order
         self.embed = nn.Embedding(spec.vocab_size, embedding)
         self.start_vectors = nn.Parameter(torch.randn(order - 1, embedding))
         self.hidden = nn.Linear((order - 1) * embedding, width)

@@ -68,7 +68,7 @@ class PixelCNNPlusPlus(MixturePixelNetwork):
     ) -> None:
         super().__init__(spec, mixtures)
         check_sizes(width=width, depth=depth, dropout=dropout)
-        self.width, self.depth, self.dropout = width, depth, dropout
+        self.width = width
         channels = spec.shape[2]
         self.above_start = DownConv2d(channels, width, (2, 3))
         self.left_start_above = DownConv2d(channels, width, (1, 3))

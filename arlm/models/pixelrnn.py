@@ -61,7 +61,7 @@ class PixelRNN(PixelNetwork):
         super().__init__(spec, width=width, head_width=head_width)
         check_sizes(width=width, depth=depth, head_width=head_width, dropout=dropout)
         channels = self.groups
-        self.width, self.depth, self.head_width, self.dropout = width, depth, head_width, dropout
+        self.width, self.depth = width, depth
         self.register_buffer("order", None, persistent=False)
         self.label = ClassEmbedding(spec, 2 * width)
         self.first = MaskedConv2d("A", channels, 2 * width, 7, channels)

@@ -157,7 +157,7 @@ class PixelSNAIL(MixturePixelNetwork):
         fits = key_width <= value_width
         require(fits, "model.net.key_width", key_width, f"choose at most {value_width}")
         self.width, self.depth, self.residuals = width, depth, residuals
-        self.key_width, self.value_width, self.dropout = key_width, value_width, dropout
+        self.key_width, self.value_width = key_width, value_width
         self.first = MaskedConv2d("A", spec.shape[2], width, 7, 1)
         self.blocks = nn.ModuleList(
             Block(width, residuals, key_width, value_width, dropout, spec) for _ in range(depth)

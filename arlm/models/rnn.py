@@ -95,7 +95,7 @@ class RecurrentLanguageModel(StatefulAutoregressor):
         for name, probability in probabilities.items():
             fits = probability is None or 0 <= probability < 1
             require(fits, f"model.net.{name}", probability, "choose from 0 up to below 1")
-        self.width, self.depth, self.embedding, self.tied = width, depth, embedding, tied
+        self.width, self.depth = width, depth
         self.dropout, self.input_dropout = dropout, input_dropout
         self.hidden_dropout, self.embedding_dropout = hidden_dropout, embedding_dropout
         self.variational, self.weight_drop = variational, weight_drop

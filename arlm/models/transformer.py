@@ -129,17 +129,8 @@ class TransformerLanguageModel(Autoregressor):
             fits = 0 <= start_token < spec.vocab_size
             mend = f"choose 0 to {spec.vocab_size - 1}"
             require(fits, "model.net.start_token", start_token, mend)
-        self.width, self.depth, self.heads, self.kv_heads = width, depth, heads, kv_heads
-        self.positions, self.dropout, self.norm, self.norm_first = (
-            positions,
-            dropout,
-            norm,
-            norm_first,
-        )
-        self.mlp, self.mlp_width, self.bias, self.tied = mlp, mlp_width, bias, tied
+        self.depth, self.positions, self.start_token = depth, positions, start_token
         self.sliding_window, self.windowed_blocks = sliding_window, windowed_blocks
-        self.qkv_bias, self.start_token = qkv_bias, start_token
-        self.rotary_base, self.norm_eps = rotary_base, norm_eps
 
         def normalise() -> nn.Module:
             if norm == "rms":

@@ -155,10 +155,7 @@ class TransformerSeq2Seq(Autoregressor):
         check_sizes(width=width, depth=depth, heads=heads, dropout=dropout, mlp_width=hidden)
         check_sizes(attention_dropout)
         check_heads(width, heads, heads)
-        self.width, self.depth, self.heads, self.mlp_width = width, depth, heads, mlp_width
-        self.mlp, self.norm_first, self.positions = mlp, norm_first, positions
-        self.dropout, self.attention_dropout = dropout, attention_dropout
-        self.tied, self.shared = tied, shared
+        self.width, self.depth, self.heads = width, depth, heads
         self.embed = nn.Embedding(spec.vocab_size, width)
         self.embed_source = nn.Embedding(source.vocab_size, width)
         if shared:
