@@ -1,7 +1,7 @@
 """The laws that every network obeys, in float64, and the networks that they are applied to.
 
-A network joins by existing in `arlm/models`; a line in `SMALL` makes it small, a function in `reach.py`
-tells which earlier tokens it should reach, where that is not all of them.
+A network joins by existing in `arlm/models` or `arlm/adapters`; a line in `SMALL` makes it small, a function in
+`reach.py` tells which earlier tokens it should reach, where that is not all of them.
 """
 
 from __future__ import annotations
@@ -12,17 +12,25 @@ import itertools
 import pkgutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from reach import reach_of
 from torch import Tensor
 
+import arlm.adapters
 import arlm.models
 from arlm import checkpoints
-from arlm.core import Autoregressor, Spec
+from arlm.core import Autoregressor, Spec, log_softmax
 from arlm.data.dataset import generator
 from arlm.errors import UserError
+from arlm.models.lstm_seq2seq import LSTMSeq2Seq
+from arlm.models.neural_ngram import NeuralNGram
+from arlm.models.pixelcnn import PixelCNN
+from arlm.models.rnn import LSTMLanguageModel
+from arlm.models.transformer import TransformerLanguageModel
+from arlm.models.transformer_seq2seq import TransformerSeq2Seq
 from arlm.sampling import fixed_point, generate
 
 LLAMA = {
@@ -90,6 +98,36 @@ SMALL: dict[str, list[dict]] = {
         {"width": 12, "depth": 1, "head_width": 12, "kernel": 5},
     ],
 }
+BLOCKS = partial(TransformerLanguageModel, width=8, depth=1, heads=2)
+SMALL["LogitArithmetic"] = [
+    {
+        "nets": [
+            partial(LSTMLanguageModel, width=8, depth=1),
+            partial(NeuralNGram, order=3, embedding=4, width=8),
+        ],
+        "weights": [0.7, 0.5],
+    },
+    {
+        "nets": [BLOCKS, partial(BLOCKS, positions="learned")],
+        "weights": [0.8, -0.3],
+        "contexts": ["given", "none"],
+    },
+    {
+        "nets": [
+            partial(LSTMSeq2Seq, width=6, embedding=5, attention="dot"),
+            partial(TransformerSeq2Seq, width=8, depth=1, heads=2),
+            BLOCKS,
+        ],
+        "weights": [0.6, 0.5, -0.2],
+        "contexts": ["given", "given", "none"],
+    },
+    {
+        "nets": [partial(PixelCNN, width=12, depth=1, head_width=12)],
+        "weights": [1.5, -0.5],
+        "contexts": ["given", "null"],
+        "indices": [0, 0],
+    },
+]
 SPECS = {  # V ** T sequences are enumerated
     "text": Spec(3, (5,)),
     "grey": Spec(2, (3, 4, 1)),
@@ -97,7 +135,8 @@ SPECS = {  # V ** T sequences are enumerated
     "pairs": Spec(3, (5,), context=Spec(4, (4,), pad_id=3)),
     "joint": Spec(4, (5,), context=Spec(4, (4,), pad_id=3), joint=True),
 }
-LABEL = Spec(3, (1,))
+LABEL = Spec(3, (1,), kind="label")
+NULLABLE = Spec(4, (1,), kind="label", null_id=3)
 WIDE = {  # 7 levels: -2/3 and its like are no exact binary fractions
     "text": Spec(5, (9,)),
     "grey": Spec(7, (4, 11, 1)),
@@ -108,10 +147,11 @@ WIDE = {  # 7 levels: -2/3 and its like are no exact binary fractions
 
 
 def networks() -> list[type[Autoregressor]]:
-    """Every network of arlm.models."""
+    """Every network of arlm.models and arlm.adapters."""
     found = []
-    for info in pkgutil.iter_modules(arlm.models.__path__):
-        module = importlib.import_module(f"arlm.models.{info.name}")
+    rooms = (arlm.models, arlm.adapters)
+    for name in (f"{r.__name__}.{m.name}" for r in rooms for m in pkgutil.iter_modules(r.__path__)):
+        module = importlib.import_module(name)
         found += [
             kind
             for kind in vars(module).values()
@@ -125,6 +165,23 @@ def networks() -> list[type[Autoregressor]]:
 
 for specs in (SPECS, WIDE):  # images with a class label too
     specs |= {f"{k}+label": replace(specs[k], context=LABEL) for k in ("text", "grey", "rgb")}
+    # Only for networks that need a null class; the others have it in the law of contexts.
+    specs["grey+null"] = replace(specs["grey"], context=NULLABLE)
+
+
+def embeddings(net: Autoregressor) -> list[torch.nn.Module]:
+    """The modules through which a network reads its row: its own, or those of the networks in it."""
+    if hasattr(net, "embed"):
+        return [net.embed]
+    inner = (m for m in net.modules() if m is not net and isinstance(m, Autoregressor))
+    return [module for part in inner for module in embeddings(part)]
+
+
+def rebuilt(net: Autoregressor) -> Autoregressor:
+    """A new network from the description of one."""
+    described = checkpoints.describe(net, "spec")
+    package = described["class_path"].partition(".")[0]
+    return checkpoints.build(described, Autoregressor, net.spec, trusted=[package])
 
 
 class Case(NamedTuple):
@@ -157,6 +214,8 @@ def cases() -> Iterator[Case]:
     for kind in networks():
         for arguments in SMALL.get(kind.__name__, [{}]):
             for data, spec in SPECS.items():
+                if data.endswith("null") and "null" not in arguments.get("contexts", ()):
+                    continue
                 try:
                     kind(spec, **arguments)
                 except UserError:
@@ -174,7 +233,7 @@ def contexts(net: Autoregressor, count: int = 6) -> Tensor | None:
     context = net.spec.context
     if context is None:
         return None
-    if context.pad_id is None:
+    if context.kind == "label":
         return torch.arange(count)[:, None] % context.vocab_size
     sources = torch.randint(context.pad_id, (count, context.length), generator=generator(2))
     lengths = 1 + torch.arange(count) % context.length
@@ -217,10 +276,11 @@ def law_causal_by_gradient(build: Callable) -> None:
         seen.append(output.detach().requires_grad_())
         return seen[-1]
 
-    handle = net.embed.register_forward_hook(keep)
+    handles = [module.register_forward_hook(keep) for module in embeddings(net)]
     tokens = rows(net)
     logits = net(tokens, contexts(net))
-    handle.remove()
+    for handle in handles:
+        handle.remove()
     shapes = [tuple(output.shape[:2]) for output in seen]
     assert set(shapes) == {tuple(tokens.shape)}, (
         f"`forward` has to call `self.embed` on whole rows {tuple(tokens.shape)}, since this law reads the "
@@ -239,10 +299,9 @@ def law_causal_by_gradient(build: Callable) -> None:
 def law_exact_constants(build: Callable) -> None:
     """In float64 no buffer keeps a float32 rounding: each equals that of a network made in float64."""
     net = build(WIDE)
-    arguments = checkpoints.describe(net, "spec")["init_args"]
     torch.set_default_dtype(torch.float64)
     try:
-        exact = dict(type(net)(net.spec, **arguments).named_buffers())
+        exact = dict(rebuilt(net).named_buffers())
     finally:
         torch.set_default_dtype(torch.float32)
     for name, buffer in net.named_buffers():
@@ -330,9 +389,8 @@ def law_stable(build: Callable) -> None:
     assert list(net.state_dict()) == keys, "use changed the keys of the state dict"
     file = io.BytesIO()
     torch.save(net.state_dict(), file)
-    description = checkpoints.describe(net, "spec")
-    copy = type(net)(net.spec, **description["init_args"]).double().eval()
-    assert list(copy.state_dict()) == keys, "the network does not keep its arguments"
+    copy = rebuilt(net).double().eval()
+    assert list(copy.state_dict()) == keys, "the network is described wrongly"
     copy.load_state_dict(torch.load(io.BytesIO(file.getvalue()), weights_only=True))
     assert torch.equal(copy.log_prob(tokens, context), before), (
         "a saved and loaded network scores differently"
@@ -360,7 +418,10 @@ def law_deterministic(build: Callable) -> None:
 
 
 def law_conditional(build: Callable) -> None:
-    """Another context changes a row's log-probabilities and no other row's; without one, a clear refusal."""
+    """Another context changes a row's log-probabilities and no other row's; without one, a clear refusal.
+
+    If labels have a null class, no context is that class.
+    """
     net = build(SPECS)
     tokens, context = rows(net), contexts(net)
     if context is None:
@@ -369,36 +430,50 @@ def law_conditional(build: Callable) -> None:
     changed[2, 0] = (changed[2, 0] + 1) % 3
     moved = (net.log_prob(tokens, changed) != before).any(1).tolist()
     assert moved == [i == 2 for i in range(len(tokens))], f"a context moved the rows {moved}"
-    try:
-        net.log_prob(tokens)
-    except UserError:
+    if net.spec.context.null_id is None:
+        try:
+            net.log_prob(tokens)
+        except UserError:
+            pass
+        else:
+            raise AssertionError("a missing context is not refused")
+    if net.spec.context.kind != "label":
         return
-    raise AssertionError("a missing context is not refused")
+    nullable = {k: replace(s, context=s.context and NULLABLE) for k, s in SPECS.items()}
+    net = build(nullable)
+    null = torch.full_like(context, NULLABLE.null_id)
+    gap = (net.log_prob(tokens) - net.log_prob(tokens, null)).abs().max()
+    assert gap < 1e-12, f"no context is not the null class: off by {gap}"
+    logits, _ = net.start(len(tokens), net.spec.length)
+    gap = (log_softmax(logits) - log_softmax(net(tokens, null)[:, 0])).abs().max()
+    assert gap < 1e-10, f"decoding without a context is not that of the null class: off by {gap}"
 
 
 def law_source(build: Callable) -> None:
     """Padding of the source changes nothing; attention sums to 1 over real tokens; the source is read once."""
     net = build(SPECS)
     spec, tokens, context = net.spec.context, rows(net), contexts(net)
-    if spec is None or spec.pad_id is None:
+    if spec is None or spec.kind != "sequence":
         return
     padded = torch.nn.functional.pad(context, (0, 1), value=spec.pad_id)
     gap = (net.log_prob(tokens, padded) - net.log_prob(tokens, context)).abs().max()
     assert gap < 1e-12, f"padding of the source moves log-probabilities by {gap}"
-    weights = net.attention_weights(tokens, padded)
+    weights = net.attention_weights(tokens, padded) if hasattr(net, "attention_weights") else None
     if weights is not None:
         assert weights.shape == (*tokens.shape, padded.shape[1])
         assert (weights.sum(-1) - 1).abs().max() < 1e-12, "attention does not sum to 1"
         outside = weights.masked_select((padded == spec.pad_id)[:, None])
         assert not outside.any(), "attention falls on padding"
     reads = []
-    handle = net.embed_source.register_forward_hook(lambda *_: reads.append(1))
+    encoders = [m.embed_source for m in net.modules() if hasattr(m, "embed_source")]
+    handles = [m.register_forward_hook(lambda *_: reads.append(1)) for m in encoders]
     with torch.no_grad():
         _, state = net.start(len(tokens), net.spec.length, context)
         for t in range(net.spec.length - 1):
             _, state = net.advance(tokens[:, t : t + 1], state)
-    handle.remove()
-    assert len(reads) == 1, f"decoding reads the source {len(reads)} times"
+    for handle in handles:
+        handle.remove()
+    assert len(reads) == len(encoders), f"decoding reads the source {len(reads)} times"
 
 
 LAWS: list[Callable[[Callable], None]] = [

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
+from arlm.adapters import LogitArithmetic
 from arlm.core import Autoregressor
 from arlm.models.neural_ngram import NeuralNGram
 
@@ -123,6 +124,9 @@ REACH: dict[str, Callable[[Autoregressor], Reach]] = {
 def reach_of(net: Autoregressor) -> Tensor:
     """(T, T) bool: row t is what the logits of token t should see; all that is earlier by default."""
     length = net.spec.length
+    if isinstance(net, LogitArithmetic):
+        parts = [reach_of(net.nets[term.net]) for term in net.terms if term.weight]
+        return torch.stack(parts).any(0)
     if isinstance(net, NeuralNGram):
         return torch.ones(length, length).tril(-1).triu(1 - net.order).bool()
     for kind in type(net).__mro__:

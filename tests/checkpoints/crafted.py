@@ -36,6 +36,7 @@ class Originals(NamedTuple):
 
     image: Path  # PixelCNN on Digits
     text: Path  # LSTM with a character tokenizer
+    nested: Path  # that LSTM twice, in a network that holds networks
     canary: Path  # a file that a payload would create
     package: str  # a package that creates the canary when it is imported
 
@@ -44,7 +45,7 @@ class Originals(NamedTuple):
 def _contents(path: Path) -> dict[str, Any]:
     kept = "state_dict", "arlm", "effort", "global_step", "pytorch-lightning_version"
     contents = torch.load(path, weights_only=True)
-    return {name: contents[name] for name in kept}
+    return {name: contents[name] for name in kept if name in contents}
 
 
 def contents_of(path: Path) -> dict[str, Any]:
@@ -613,6 +614,70 @@ def no_checkpoints(o: Originals) -> Cases:
     yield "zip outside its folder", archive({f"../../{k}": v for k, v in members.items()})
 
 
+def wrong_networks_in_networks(o: Originals) -> Cases:
+    """Descriptions of the networks that the arguments of a network are factories of."""
+    network = part(o.nested, "network")
+    child = network["init_args"]["nets"][0]
+
+    def holding(nets: Any, **changed: Any) -> dict[str, Any]:
+        init_args = network["init_args"] | {"nets": nets} | changed
+        return with_entry(o.nested, network=network | {"init_args": init_args})
+
+    def changed(**parts: Any) -> dict[str, Any]:
+        return holding([child, child | parts])
+
+    for name, init_args in dangerous(o):
+        yield name, changed(class_path=name, init_args=init_args)
+    for path in PATHS:
+        yield repr(path[:40]), changed(class_path=path)
+    factory = {"checkpoint": str(o.text)}
+    yield "a function", changed(class_path="arlm.adapters.pretrained", init_args=factory)
+    yield (
+        "a function where it is",
+        changed(class_path="arlm.adapters.pretrained.pretrained", init_args=factory),
+    )
+    for role in ("domain", "data"):
+        yield f"a {role}", holding([child, part(o.text, role) | {"spec": child["spec"]}])
+    for name in ("class_path", "init_args", "spec"):
+        yield f"no {name}", holding([child, {k: v for k, v in child.items() if k != name}])
+    spec = child["spec"]
+    for name, value in {
+        "vocab_size": spec["vocab_size"] + 1,
+        "shape": [spec["shape"][0] + 1],
+        "fingerprint": "0" * 16,
+        "eos_id": 0,
+        "unit": "dim",
+        "context": part(o.image, "spec") | {"kind": "label"},
+        "joint": True,
+    }.items():
+        yield f"another {name}", changed(spec=spec | {name: value})
+    for value in (None, 5, "x", [], {}, spec | {"more": 1}, spec | {"shape": "x"}):
+        yield f"spec {str(value)[:30]}", changed(spec=value)
+    for value in (None, 5, "x", [], [[]], {}, True, 0.5, [child, None], [child, 5], [child, "x"]):
+        yield f"nets {str(value)[:30]}", holding(value)
+    for value in ([[child, child]], {"0": child, "1": child}, child, [child] * 3, [child]):
+        yield f"nets as {type(value).__name__} of {len(value)}", holding(value)
+    for name, values in {
+        "weights": (None, 1, "x", [], [1], [1, "x"], [1, None], [1, True], [1, [1]], [0, 0]),
+        "contexts": ("given", ["given"], ["given", 5], ["given", "x"], ["given", "null"], [[], []]),
+        "indices": (0, [0], [0, 2], [0, -1], [0, 0.5], [0, True], [1, 1], [child, child]),
+        "base": (child,),
+    }.items():
+        for value in values:
+            yield f"{name} {str(value)[:30]}", holding([child, child], **{name: value})
+    for value in (float("nan"), float("inf"), 10**400):
+        yield f"weight {str(value)[:10]}", holding([child, child], weights=[1, value])
+    for name, value in {"width": 10**6, "depth": 10**8, "tied": "yes", "more": 1}.items():
+        yield f"a network's {name}", changed(init_args=child["init_args"] | {name: value})
+    yield "a network as width", changed(init_args=child["init_args"] | {"width": child})
+    yield "many", holding([child] * 10**4, weights=[1.0] * 10**4, contexts=None, indices=None)
+    text = json.dumps(network | {"spec": spec})
+    start, end = text.split(json.dumps(child), 1)
+    for depth in (17, 100, 10**4):  # networks within networks
+        deep = start * depth + json.dumps(child) + end * depth
+        yield f"{depth} within one another", with_entry(o.nested, network=deep)
+
+
 KINDS = {
     kind.__name__: kind
     for kind in (
@@ -626,6 +691,7 @@ KINDS = {
         wrong_tokenizers,
         wrong_formats,
         wrong_weights,
+        wrong_networks_in_networks,
         not_signed,
         flipped_bits,
         truncated,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -33,6 +34,8 @@ from crafted import (
 )
 
 import arlm
+from arlm import checkpoints
+from arlm.adapters import LogitArithmetic
 from arlm.errors import UserError
 from arlm.models.pixelcnn import PixelCNN
 from arlm.models.rnn import LSTMLanguageModel
@@ -47,8 +50,10 @@ from pathlib import Path
 Path({canary!r}).touch()
 from arlm.domains import ImageDomain
 from arlm.models.pixelcnn import PixelCNN
+from arlm.models.rnn import LSTMLanguageModel
 from datamodules.digits import Digits
 class Network(PixelCNN): pass
+class Text(LSTMLanguageModel): pass
 class Pictures(ImageDomain): pass
 class Data(Digits): pass
 """
@@ -57,6 +62,10 @@ REASONS = {  # by which check a kind is refused, where any other would hide that
     "functions_and_foreign_classes": CLASS,
     "wrong_class_paths": f"{CLASS}|RecurrentLanguageModel cannot be built",
     "wrong_kinds": f"{CLASS}|which does not fit",
+    "wrong_networks_in_networks": (
+        f"{CLASS}|which does not fit|its spec is invalid|for other data than the network|^model.net|"
+        "are nested in it|cannot be built|much larger network|not a valid description"
+    ),
     "not_signed": "is damaged",
     "flipped_bits": "the weight .* is damaged",
     "truncated": "truncated or no checkpoint",
@@ -118,17 +127,20 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Originals:
     patch = pytest.MonkeyPatch()
     patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     folder = tmp_path_factory.mktemp("originals")
-    for name in ("image", "text", "site", "canary"):
+    for name in ("image", "text", "nested", "site", "canary"):
         (folder / name).mkdir()
     net = partial(PixelCNN, width=4, depth=1, head_width=4)
     image = fit(folder / "image", net, Digits())
     (folder / "text" / "text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 60)
     data = TextFile(str(folder / "text" / "text.txt"), "character", length=16, batch_size=4)
     text = fit(folder / "text", partial(LSTMLanguageModel, width=8, depth=2), data)
+    net = arlm.load(text).net
+    both = LogitArithmetic(net.spec, [lambda _: net, lambda _: copy.deepcopy(net)], [0.5, 0.5])
+    nested = checkpoints.save(folder / "nested" / "sound.ckpt", both, arlm.load(text))
     canary = folder / "canary" / "ran"
     (folder / "site" / "elsewhere.py").write_text(PACKAGE.format(canary=str(canary)))
     patch.undo()
-    return Originals(image, text, canary, "elsewhere")
+    return Originals(image, text, nested, canary, "elsewhere")
 
 
 @pytest.fixture
@@ -222,7 +234,7 @@ def check(
 
 
 def test_the_sound_ones_load_and_nothing_is_written(originals: Originals, empty: Path) -> None:
-    for path in (originals.image, originals.text):
+    for path in (originals.image, originals.text, originals.nested):
         assert run_arlm("sample", path, "--n", "1", "--out", empty / "x.png").code in (0, 2)
         assert refusal(lambda: attempt(path), (empty.parent, path.parent), originals) == ""  # noqa: B023
     assert run_arlm("evaluate", originals.image).code == 0
@@ -400,6 +412,30 @@ def test_a_network_much_larger_than_its_weights_is_not_built(
         network["init_args"][name] = value
         path = write(with_entry(originals.text, network=network), empty / "large.ckpt")
         assert "much larger network" in attempt(path)
+
+
+def test_a_network_in_a_network_loads_once_it_is_trusted(originals: Originals, empty: Path) -> None:
+    network = part(originals.nested, "network")
+    network["init_args"]["nets"][1]["class_path"] = "elsewhere.Text"
+    path = write(with_entry(originals.nested, network=network), empty / "own.ckpt")
+    assert 'arlm.load(path, trusted=["elsewhere"])' in attempt(path)
+    assert not originals.canary.exists()
+    try:
+        assert type(arlm.load(path, trusted=["elsewhere"]).net.nets[1]).__name__ == "Text"
+    finally:
+        originals.canary.unlink(missing_ok=True)
+
+
+def test_sixteen_networks_within_one_another_load(originals: Originals, empty: Path) -> None:
+    net = arlm.load(originals.text).net
+    for _ in range(16):
+        net = LogitArithmetic(net.spec, [lambda _, net=net: net], [0.5])
+    path = checkpoints.save(empty / "deep.ckpt", net, arlm.load(originals.text))
+    tokens = torch.zeros(1, 16).long()
+    assert torch.equal(arlm.load(path).net(tokens), net(tokens))
+    deeper = LogitArithmetic(net.spec, [lambda _: net], [0.5])
+    path = checkpoints.save(empty / "deep.ckpt", deeper, arlm.load(originals.text))
+    assert "more than 16 descriptions are nested in it" in attempt(path)
 
 
 def test_a_long_message_is_cut_in_its_middle(originals: Originals, empty: Path) -> None:

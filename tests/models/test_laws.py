@@ -170,12 +170,13 @@ class GrowingKeys(TransformerLanguageModel):
         return super().start(batch, length, context)
 
 
-class ForgetsArgument(TransformerLanguageModel):
-    """An argument is not kept under its own name, so a loaded network differs."""
+class DescribedByAttribute(TransformerLanguageModel):
+    """An argument is described by an attribute, which has changed since."""
 
-    def __init__(self, spec, width=8, depth=2, heads=2, positions="rotary"):
-        super().__init__(spec, width, depth, heads, positions)
-        self.positions = "learned"
+    @property
+    def construction(self):
+        made = super().construction
+        return dataclasses.replace(made, arguments=made.arguments | {"positions": "learned"})
 
 
 class NoisyEval(LSTMLanguageModel):
@@ -263,7 +264,7 @@ MUTANTS = [
     (Unnormalised, "text", laws.law_normalised),
     (UnusedParameter, "text", laws.law_stable),
     (GrowingKeys, "text", laws.law_stable),
-    (ForgetsArgument, "text", laws.law_stable),
+    (DescribedByAttribute, "text", laws.law_stable),
     (NoisyEval, "text", laws.law_deterministic),
     (SeesPadding, "pairs", laws.law_source),
     (UnpackedEncoder, "pairs", laws.law_source),
