@@ -79,9 +79,20 @@ def refused(action: Callable, what: str) -> None:
     raise AssertionError(f"{what} is not refused")
 
 
+def parts_of(state: State) -> list[State]:
+    """The states in a state of states, or the state itself."""
+    inner = getattr(state, "states", ())
+    return [part for each in inner for part in parts_of(each)] or [state]
+
+
 def is_image(state: State) -> bool:
     """Whether all rows of the state are at one position."""
     return state.one_position
+
+
+def has_positions(state: State, of: Callable = all) -> bool:
+    """Whether all (or any) of the networks know the position of a row, so that it can go back and has a room."""
+    return of(hasattr(part, "position") for part in parts_of(state))
 
 
 @for_each_decoder
@@ -142,7 +153,7 @@ def law_assign(d: Decoder) -> None:
     d.check(state, [0, 3, 4], [1, 3, 0], "assigned rows at different positions")
     short = d.at([0], 1, 2)
     longer = d.at([1], 3)
-    if hasattr(short, "position"):
+    if has_positions(short, any):
         refused(lambda a=short, b=longer: a.assign(torch.tensor([0]), b), "a row beyond the room")
 
 
@@ -151,7 +162,7 @@ def law_rewind(d: Decoder) -> None:
     """Going back gives the earlier state, or is refused; so are more tokens than a row holds."""
     state, everything = d.at([0, 1, 2, 3, 4, 5], 3), [0, 1, 2, 3, 4, 5]
     counts = torch.tensor([0, 1, 2, 3, 1, 0])
-    if not hasattr(state, "position") or is_image(state):
+    if not has_positions(state) or is_image(state):
         refused(lambda a=state: a.rewind(counts), "going back")
         d.check(state, everything, [3] * 6, "after a refusal")
         return
@@ -228,7 +239,7 @@ def law_ragged(d: Decoder) -> None:
         fits = torch.tensor(room).bool()
         gap = (last[:, 0] - d.expected[everything, (at + 1).clamp(max=d.net.spec.length - 1)])[fits]
         assert gap.abs().max() < 1e-10, f"{what}: logits are off by {gap.abs().max():.1e}"
-    if hasattr(d.at([0], 1), "position"):
+    if has_positions(d.at([0], 1), any):
         refused(
             lambda: d.advance(d.at([0, 1], 2), d.tokens[:2, : d.net.spec.length - 1]),
             "more tokens than there is room for",

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any, Literal, NamedTuple, get_args
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from arlm.adapters.pretrained import check_tokens
 from arlm.core import Autoregressor, Spec, log_softmax
 from arlm.errors import UserError, require
+from arlm.states import SHARED, State
 
 Given = Literal["given", "null", "none"]
 Run = tuple[int, bool]  # index of a network, and whether it gets the context
@@ -32,6 +33,21 @@ class Term(NamedTuple):
     weight: float
     net: int  # index into `nets`
     context: Given
+
+
+@dataclass(frozen=True)
+class ArithmeticState(State):
+    """The states of the runs; two runs of one network have a state each."""
+
+    states: tuple[State, ...]
+    given: bool = field(metadata=SHARED)  # whether the rows have a context
+
+    def rewind(self, counts: Tensor) -> Self:
+        self._check_unused()
+        # Of other objects with the same tensors, so that a refusal by one network consumes none.
+        rewound = self._each(lambda entry, x: x, lambda state: replace(state).rewind(counts))
+        self.used.append(True)
+        return rewound
 
 
 class LogitArithmetic(Autoregressor):
@@ -129,16 +145,43 @@ class LogitArithmetic(Autoregressor):
         return min((limit for limit in limits if limit is not None), default=None)
 
     def forward(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
-        runs = self._runs(context)
+        runs = self._runs(context is not None)
         logits = [self.nets[net](tokens, context if given else None) for net, given in runs]
         return self._sum(logits, list(runs.values()))
 
-    def _runs(self, context: Tensor | None) -> dict[Run, float]:
-        """The weight of each run; terms of one network with equal contexts are one run."""
+    def start(self, batch: int, length: int, context: Tensor | None = None) -> tuple[Tensor, State]:
+        runs = self._runs(context is not None)
+        started = [
+            self.nets[net].start(batch, length, context if given else None) for net, given in runs
+        ]
+        states = tuple(state for _, state in started)
+        logits = self._sum([each for each, _ in started], list(runs.values()))
+        return logits, ArithmeticState(states, context is not None, net=self.serial)
+
+    def advance(
+        self, tokens: Tensor, state: Any, lengths: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        if not isinstance(state, ArithmeticState):
+            return super().advance(tokens, state, lengths)
+        state.consume(self)
+        runs = self._runs(state.given)
+        advanced = [
+            self.nets[net].advance(tokens, own, lengths)
+            for (net, _), own in zip(runs, state.states, strict=True)
+        ]
+        logits = self._sum([each for each, _ in advanced], list(runs.values()))
+        return logits, replace(state, states=tuple(own for _, own in advanced))
+
+    def _runs(self, given: bool) -> dict[Run, float]:
+        """The weight of each run; terms of one network with equal contexts are one run.
+
+        Args:
+            given: whether there is a context.
+        """
         runs: dict[Run, float] = {}
         for weight, net, kind in self.terms:
             if weight:
-                run = net, kind == "given" and context is not None
+                run = net, kind == "given" and given
                 runs[run] = runs.get(run, 0.0) + weight
         return runs
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -56,8 +57,8 @@ class NormalisedTwice(LogitArithmetic):
 class NothingTimesInfinity(LogitArithmetic):
     """A term of weight 0 is multiplied like any other."""
 
-    def _runs(self, context):
-        return {(net, kind == "given"): weight for weight, net, kind in self.terms}
+    def _runs(self, given):
+        return {(net, kind == "given" and given): weight for weight, net, kind in self.terms}
 
     def _sum(self, logits, weights):
         return sum(w * each.log_softmax(-1) for w, each in zip(weights, logits, strict=True))
@@ -68,6 +69,18 @@ class ImpossibleEverywhere(LogitArithmetic):
 
     def _sum(self, logits, weights):
         return sum(w * each.log_softmax(-1) for w, each in zip(weights, logits, strict=True))
+
+
+class SharedState(LogitArithmetic):
+    """Two terms of one network advance one state."""
+
+    def start(self, batch, length, context=None):
+        logits, state = super().start(batch, length, context)
+        return logits, dataclasses.replace(state, states=(state.states[0],) * len(state.states))
+
+    def advance(self, tokens, state, lengths=None):
+        states = tuple(part[:] for part in state.states)
+        return super().advance(tokens, dataclasses.replace(state, states=states), lengths)
 
 
 class RunsEveryTerm(LogitArithmetic):
@@ -88,6 +101,7 @@ MUTANTS = [
     (NormalisedTwice, adapter_laws.law_first_alone),
     (NothingTimesInfinity, adapter_laws.law_impossible_tokens),
     (ImpossibleEverywhere, adapter_laws.law_impossible_tokens),
+    (SharedState, adapter_laws.law_guidance),
     (RunsEveryTerm, adapter_laws.law_runs_once),
 ]
 
