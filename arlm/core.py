@@ -21,10 +21,7 @@ from arlm.errors import UserError
 from arlm.states import Prefix, State, read_lengths
 
 _SERIALS = itertools.count()
-
-ContextKind = Literal[
-    "label", "sequence"
-]  # one class of a row, or a row of tokens such as a source
+ContextKind = Literal["label", "sequence"]
 
 
 @dataclass(frozen=True)
@@ -34,12 +31,10 @@ class Spec:
     Args:
         vocab_size: number of distinct tokens, V.
         shape: `(T,)` for text; `(H, W, C)` for an image, flattened "h w c -> (h w c)".
-        pad_id, eos_id: tokens that pad and that end a row, if there are any.
-        context: spec of the context that rows are conditioned on, if there is one.
+        pad_id, eos_id, context: tokens that pad and that end a row, and the spec of its context, if any.
         unit: what tokens are measured in, for the names of metrics: "byte" or "dim".
         joint: whether the context has the same vocabulary.
-        kind: of a context: "label", or "sequence".
-        null_id: of a label: the class that means "any class", if there is one; it is the last one.
+        kind, null_id: of a context: "label" or "sequence"; the class that means any class, the last one.
         fingerprint: of the tokenizer; None for tokens without one, such as pixels.
     """
 
@@ -67,8 +62,7 @@ class Batch(NamedTuple):
     scored: Tensor  # (B, T) bool: counts in loss and metrics
     units: Tensor  # (B, T) float: bytes or dims that the token represents
     context: Tensor | None = None  # (B, S) int64
-    # (B,) bool: the row starts a document; other rows continue those of the batch before
-    starts_document: Tensor | None = None
+    starts_document: Tensor | None = None  # (B,) bool; False: continues the batch before
 
 
 class Scores(NamedTuple):
@@ -114,8 +108,7 @@ class Autoregressor(Captured, nn.Module, ABC):
             tokens: (B, T) int64, a prefix of a row or a whole row.
             context: (B, S) int64, or None.
 
-        Returns:
-            logits (B, T, V), unnormalised; `[:, t]` depends on `tokens[:, :t]` only.
+        Returns: logits (B, T, V), unnormalised; `[:, t]` depends on `tokens[:, :t]` only.
         """
 
     def log_prob(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
@@ -141,8 +134,7 @@ class Autoregressor(Captured, nn.Module, ABC):
         A row of `length` tokens takes `length - 1`: nothing is scored after the last one. With `lengths` (B,),
         each from 0 to S, a row takes so many; the others may be any integers, and logits there are undefined.
 
-        Returns:
-            logits (B, S, V), `[:, s]` scoring the token after `tokens[:, s]`, and the new state.
+        Returns: logits (B, S, V), `[:, s]` scoring the token after `tokens[:, s]`, and the new state.
         """
         state.consume(self)
         lengths = read_lengths(tokens, lengths)

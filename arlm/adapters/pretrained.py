@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from reprlib import repr as shortened
 
 from arlm.checkpoints import build, describe, load
 from arlm.core import Autoregressor, Spec
@@ -52,7 +51,7 @@ def check_tokens(ours: Spec, theirs: Spec, name: str) -> None:
         if own != given:
             raise UserError(
                 f"model.net: '{name}' was trained with other {what} than those of the data "
-                f"({shortened(_tokens(own))}, not {shortened(_tokens(given))}); "
+                f"({_tokens(own)}, not {_tokens(given)}); "
                 "train both with the same tokenizer and labels"
             )
 
@@ -61,5 +60,5 @@ def _tokens(spec: Spec | None) -> str:
     """Vocabulary and fingerprint, for messages."""
     if spec is None:
         return "none"
-    tokenizer = f" of tokenizer {spec.fingerprint}" if spec.fingerprint else ""
+    tokenizer = f" of tokenizer {spec.fingerprint[:16]}" if spec.fingerprint else ""
     return f"{spec.vocab_size}{tokenizer}"
