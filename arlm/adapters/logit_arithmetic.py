@@ -102,20 +102,16 @@ class LogitArithmetic(Autoregressor):
         for index, own in enumerate(specs):
             built = self.nets[index]
             check_tokens(built.spec, own, f"nets[{index}]")
-            shape = built.spec.shape
-            require(
-                shape == own.shape, f"model.net.nets[{index}]", shape, f"build it for {own.shape}"
-            )
+            if built.spec != own:  # a checkpoint could not be loaded
+                raise UserError(
+                    f"model.net.nets[{index}]: it is for {built.spec}, not for {own}; "
+                    "build it from the spec that its factory gets"
+                )
 
     def _check_terms(self, nets: int) -> None:
-        finite = all(math.isfinite(term.weight) for term in self.terms)
         weights = [term.weight for term in self.terms]
-        require(
-            finite and any(w > 0 for w in weights),
-            "model.net.weights",
-            weights,
-            "make one positive",
-        )
+        fits = all(map(math.isfinite, weights)) and any(weight > 0 for weight in weights)
+        require(fits, "model.net.weights", weights, "give finite numbers, one of them above 0")
         for _, index, context in self.terms:
             require(0 <= index < nets, "model.net.indices", index, f"choose 0 to {nets - 1}")
             words = get_args(Given)

@@ -75,7 +75,7 @@ def test_guidance_is_saved_loaded_sampled_evaluated_and_compared(
     plain, found = (json.loads(run_arlm("evaluate", each, "--json").out) for each in (image, path))
     assert found["data"] == plain["data"]
     assert found["models"] != plain["models"]
-    assert run_arlm("compare", image, path, folder=tmp_path).code == 0
+    assert run_arlm("compare", f"plain={image}", f"guided={path}", folder=tmp_path).code == 0
     for name, arguments in {"a": [path], "b": [image, "--guidance", "2.5"]}.items():
         done = run_arlm("sample", *arguments, "--n", "10", "--out", f"{name}.png", folder=tmp_path)
         assert done.code == 0, done.err
