@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from arlm.core import Autoregressor, device_of
+from arlm.core import Autoregressor, Spec, device_of
 from arlm.errors import UserError, require
 from arlm.sampling.noise import uniform_noise
 from arlm.sampling.processors import LogitsProcessor
