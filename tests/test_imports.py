@@ -83,6 +83,7 @@ def test_arlm(path: Path) -> None:
         third = {n.split(".")[0] for n in imports(path)} - {"arlm"}
         assert third <= {
             "__future__",
+            "itertools",
             "math",
             "abc",
             "collections",
