@@ -156,5 +156,5 @@ def token_log_prob(logits: Tensor, tokens: Tensor) -> Tensor:
 
 
 def device_of(net: nn.Module) -> torch.device:
-    """The device of a network's parameters."""
-    return next(net.parameters()).device
+    """The device of a network's parameters, or of its buffers if it has no parameters."""
+    return next(itertools.chain(net.parameters(), net.buffers())).device

@@ -49,6 +49,7 @@ SMALL: dict[str, list[dict]] = {
         {"width": 8, "depth": 2},
         {"width": 8, "depth": 2, "embedding": 6, "tied": True},
     ],
+    "KneserNeyNGram": [{"order": 3}, {"order": 1}],
     "NeuralNGram": [
         {"order": 3, "embedding": 4, "width": 8},
         {"order": 2, "embedding": 4, "width": 8, "direct": False},
@@ -201,8 +202,11 @@ class Case(NamedTuple):
 
 
 def lively(net: Autoregressor) -> Autoregressor:
-    """Weights so large that a leak or a lost tap shows."""
+    """Weights so large that a leak or a lost tap shows; networks that count are fitted to random rows."""
     torch.manual_seed(0)
+    if hasattr(net, "count"):
+        pairs = torch.randint(net.spec.vocab_size, (2, 50, net.spec.length), generator=generator(3))
+        net.count(pairs.amin(0))
     for parameter in net.parameters():
         fan_in = parameter[0].numel() if parameter.ndim > 1 else 1
         torch.nn.init.normal_(parameter, std=min(0.4, 1.5 * fan_in**-0.5))
@@ -307,6 +311,8 @@ def law_exact_constants(build: Callable) -> None:
     for name, buffer in net.named_buffers():
         wide = buffer.dtype == torch.float64 or not buffer.is_floating_point()
         assert wide, f"the buffer {name} stays {buffer.dtype} in float64"
+        if not buffer.is_floating_point():
+            continue
         gap = (buffer.double() - exact[name].double()).abs().max() if buffer.numel() else 0.0
         assert gap == 0, f"the buffer {name} is off by {gap:.1e} in float64: a float32 constant"
 
@@ -379,8 +385,10 @@ def law_stable(build: Callable) -> None:
     net = build(SPECS)
     keys, tokens, context = list(net.state_dict()), rows(net), contexts(net)
     before = net.log_prob(tokens, context)
-    (before * torch.randn_like(before)).sum().backward()
-    for name, parameter in net.named_parameters():
+    parameters = list(net.named_parameters())
+    if parameters:
+        (before * torch.randn_like(before)).sum().backward()
+    for name, parameter in parameters:
         learns = parameter.grad is not None and parameter.grad.abs().sum() > 0
         assert learns, f"{name} gets no gradient"
     generate(net, [0, 1], context=contexts(net, 2))
@@ -476,6 +484,11 @@ def law_source(build: Callable) -> None:
     assert len(reads) == len(encoders), f"decoding reads the source {len(reads)} times"
 
 
+# Laws that do not apply to a network, with the reason.
+EXEMPT: dict[tuple[str, Callable[[Callable], None]], str] = {
+    (name, law_causal_by_gradient): "counts have no gradient; changes of tokens prove it causal"
+    for name in ("KneserNeyNGram", "Unigram", "Histogram")
+}
 LAWS: list[Callable[[Callable], None]] = [
     law_causal_by_perturbation,
     law_causal_by_gradient,

@@ -14,6 +14,8 @@ from torch import Tensor
 from arlm.adapters import LogitArithmetic
 from arlm.core import Autoregressor
 from arlm.models.neural_ngram import NeuralNGram
+from arlm.models.ngram import KneserNeyNGram
+from arlm.models.unigram import Histogram, Unigram
 
 Position = tuple[int, int, int]
 Reach = dict[Position, frozenset[Position]]
@@ -127,7 +129,9 @@ def reach_of(net: Autoregressor) -> Tensor:
     if isinstance(net, LogitArithmetic):
         parts = [reach_of(net.nets[term.net]) for term in net.terms if term.weight]
         return torch.stack(parts).any(0)
-    if isinstance(net, NeuralNGram):
+    if isinstance(net, (Unigram, Histogram)):
+        return torch.zeros(length, length, dtype=torch.bool)
+    if isinstance(net, (NeuralNGram, KneserNeyNGram)):
         return torch.ones(length, length).tril(-1).triu(1 - net.order).bool()
     for kind in type(net).__mro__:
         if kind.__name__ in REACH:

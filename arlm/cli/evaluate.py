@@ -11,7 +11,7 @@ from arlm.cli.parser import Parser, add_beam_options, add_data_options, bar, che
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from arlm.core import Batch
+    from arlm.core import Autoregressor, Batch
     from arlm.evaluation.metric import Likelihood
 
     Scorer: TypeAlias = Callable[[Batch], Tensor]  # nats (B, T)
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> None:
     network: dict[str, Scorer] = {type(net).__name__: lambda batch: scorer(batch).log_prob}
     likelihoods = score(network, loader, domain.unit)
     if options.baselines:
-        simple = {name: from_tokens(log_prob) for name, log_prob in baselines(data).items()}
+        simple = {name: without_context(net) for name, net in baselines(data).items()}
         likelihoods |= score(simple, independent_batches(data, options.split), domain.unit)
 
     words = data.words(options.split)
@@ -78,9 +78,9 @@ def main(arguments: Sequence[str]) -> None:
         print(f"{title}:", *shown)
 
 
-def from_tokens(log_prob: Callable[[Tensor], Tensor]) -> Scorer:
-    """Turn a function of tokens (B, T) into a scorer of batches."""
-    return lambda batch: log_prob(batch.tokens)
+def without_context(net: Autoregressor) -> Scorer:
+    """A scorer of batches, for a network that conditions on no context."""
+    return lambda batch: net.log_prob(batch.tokens)
 
 
 def score(scorers: dict[str, Scorer], loader: Iterable[Batch], unit: str) -> dict[str, Likelihood]:

@@ -19,6 +19,9 @@ from arlm.domains import Domain
 from arlm.errors import UserError, require
 from arlm.sampling.noise import row_seeds
 
+COUNTED_TOKENS = 2**22  # tokens in a batch of a single pass, about
+PRECEDING = 64  # an n-gram has at most 62 tokens
+
 
 class TokenDataModule(Captured, LightningDataModule, ABC):
     """A data set: a domain, a spec and three splits.
@@ -98,8 +101,28 @@ class TokenDataModule(Captured, LightningDataModule, ABC):
             streams=dataset.streams,
         )
 
+    def single_pass(self) -> ResumableLoader:
+        """The training split for objectives that count: every token is scored once, in the order of the data.
+
+        A token's row has at least `PRECEDING` tokens before it, or all that there are.
+        """
+        return self.in_order(self.dataset("train"), self.spec.length)
+
+    def in_order(self, dataset: TokenDataset, length: int) -> ResumableLoader:
+        """All rows, of up to `length` tokens, once and in order, in large batches."""
+        rows = max(1, COUNTED_TOKENS // length)
+        order = BatchOrder(len(dataset), rows, training=False)
+        return ResumableLoader(dataset, order, self.num_workers)
+
     def train_dataloader(self) -> ResumableLoader:
-        return self.loader("train")
+        trainer: Any = self.trainer
+        objective = getattr(getattr(trainer, "lightning_module", None), "objective", None)
+        if not getattr(objective, "single_pass", False):
+            return self.loader("train")
+        epochs, processes = trainer.max_epochs, trainer.world_size
+        require(epochs == 1, "trainer.max_epochs", epochs, "choose 1: counting reads the data once")
+        require(processes == 1, "trainer.devices", processes, "choose 1: one process counts")
+        return self.single_pass()
 
     def val_dataloader(self) -> ResumableLoader:
         return self.loader("val")

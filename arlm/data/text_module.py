@@ -12,7 +12,8 @@ from arlm.core import Spec
 from arlm.data.continuous import ContinuousText
 from arlm.data.corpus import Corpus, Piece, prepare
 from arlm.data.folders import Split, prepared_folder
-from arlm.data.module import TokenDataModule
+from arlm.data.module import PRECEDING, TokenDataModule
+from arlm.data.order import ResumableLoader
 from arlm.data.text_files import read_text
 from arlm.data.windows import TextDataset, TextWindows
 from arlm.domains import TextDomain
@@ -91,6 +92,14 @@ class TextDataModule(TokenDataModule):
         streams = self.batch_size * world_size if training else max(self.streams, world_size)
         overlap = None if training else self.overlap
         return ContinuousText(*given, streams, overlap, self.seed, self.separate_documents)
+
+    def single_pass(self) -> ResumableLoader:
+        corpus = self.corpus("train")
+        length = min(2**16, len(corpus))
+        stride = max(1, length - PRECEDING)  # in rows that overlap, a token is scored once
+        given = corpus, self.domain, length, stride
+        windows = TextWindows(*given, separate_documents=self.separate_documents)
+        return self.in_order(windows, length)
 
     @property
     def evaluation_stride(self) -> int:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from arlm.core import Batch
+from arlm.checkpoints import build
+from arlm.core import Autoregressor, Batch
 from arlm.data.continuous import ContinuousText
 from arlm.data.dataset import Rows
 from arlm.data.folders import Split
 from arlm.data.module import TokenDataModule
 from arlm.data.pairs import Pairs
 from arlm.data.windows import TextDataset, TextWindows
-from arlm.evaluation.baselines import Histogram, NGram, Uniform
 
 WINDOWS = 256, 128  # length and stride of the windows that replace continuous streams
+# A unigram without counts.
+UNIFORM = {"class_path": "arlm.models.unigram.Unigram", "init_args": {}}
 
 
 def independent_batches(data: TokenDataModule, split: Split) -> Iterable[Batch]:
@@ -30,18 +33,28 @@ def independent_batches(data: TokenDataModule, split: Split) -> Iterable[Batch]:
         yield dataset[Rows(0, chosen)]
 
 
-def baselines(data: TokenDataModule) -> dict[str, Callable[[Tensor], Tensor]]:
-    """The baselines for this kind of data, each a function from tokens (B, T) to log-probabilities (B, T)."""
-    spec = data.spec
-    models: dict[str, Uniform | Histogram | NGram] = {"uniform": Uniform(spec)}
+def baselines(data: TokenDataModule) -> dict[str, Autoregressor]:
+    """Simple networks for this kind of data, fitted to its training split; they condition on no context."""
     train = data.dataset("train")
-    if isinstance(train, (Pairs, TextDataset)):
-        pairs = isinstance(train, Pairs)
-        tokens = torch.cat(list(train.targets)) if pairs else train.corpus.whole()  # type: ignore[union-attr]
-        order = min(5, int(62 / math.log2(spec.vocab_size)))
-        models["unigram"] = NGram(tokens, 1, spec.vocab_size)
-        models[f"{order}-gram"] = NGram(tokens, order, spec.vocab_size)
+    if isinstance(train, Pairs):
+        rows = torch.cat(list(train.targets))[None]
+    elif isinstance(train, TextDataset):
+        rows = train.corpus.whole()[None]
     else:
         rows = train[Rows(0, torch.arange(len(train)))].tokens
-        models["pixel histogram"] = Histogram(rows, spec.vocab_size)
-    return {name: model.log_prob for name, model in models.items()}
+    spec = replace(data.spec, context=None)
+
+    def fitted(path: str, **arguments: int) -> Autoregressor:
+        described = {"class_path": f"arlm.models.{path}", "init_args": arguments}
+        net: Any = build(described, Autoregressor, spec)  # type: ignore[type-abstract]
+        net.count(rows)
+        return net.eval()
+
+    uniform = build(UNIFORM, Autoregressor, spec).eval()  # type: ignore[type-abstract]
+    if isinstance(train, (Pairs, TextDataset)):
+        order = min(5, int(62 / math.log2(spec.vocab_size)))
+        ngram = "ngram.KneserNeyNGram"
+        simple = {"unigram": fitted(ngram, order=1), f"{order}-gram": fitted(ngram, order=order)}
+    else:
+        simple = {"pixel histogram": fitted("unigram.Histogram")}
+    return {"uniform": uniform} | simple

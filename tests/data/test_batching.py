@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,14 +16,18 @@ from arlm.core import Batch, Spec
 from arlm.data.continuous import ContinuousText
 from arlm.data.corpus import Corpus
 from arlm.data.dataset import Rows, TokenDataset
+from arlm.data.folders import Split
+from arlm.data.text_module import TextDataModule
 from arlm.data.windows import TextWindows
 from arlm.domains import TextDomain
 from arlm.errors import UserError
 from arlm.inference.scorer import BatchScorer, score_split
 from arlm.models.neural_ngram import NeuralNGram
+from arlm.models.ngram import KneserNeyNGram
 from arlm.models.rnn import GRULanguageModel, LSTMLanguageModel, RNNLanguageModel
 from arlm.models.transformer import TransformerLanguageModel
 from arlm.tokenizers import CharacterTokenizer
+from datamodules.digits import Digits
 
 LETTERS = TextDomain(CharacterTokenizer("abcdefgh"))
 NETS = [
@@ -198,3 +203,40 @@ def test_workers_of_a_loader_can_pickle_continuous_text(separate: bool) -> None:
     for (_, ours), (_, theirs) in zip(batches(dataset), batches(copy), strict=True):
         assert torch.equal(ours.tokens, theirs.tokens)
         assert torch.equal(ours.starts_document, theirs.starts_document)
+
+
+class Letters(TextDataModule):
+    """A random text of letters, in one or more documents."""
+
+    def __init__(self, size: int, documents: list[int] | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.size, self.documents, self.domain = size, documents, LETTERS
+
+    def read(self, split: Split) -> Corpus:
+        return corpus(self.size, self.documents)
+
+
+@pytest.mark.parametrize("options", [{}, {"batching": "continuous"}, {"separate_documents": True}])
+@pytest.mark.parametrize("size", [50, 150_000])
+def test_a_single_pass_scores_each_token_once_after_all_that_an_ngram_reads(
+    size: int, options: dict
+) -> None:
+    documents = [0, size // 3, size // 2]
+    data = Letters(size, documents, length=20, batch_size=2, **options)
+    loader = data.single_pass()
+    assert (times_scored(loader.dataset, size) == 1).all()
+    counted = [KneserNeyNGram(data.spec, 5) for _ in range(2)]
+    for batch in loader:
+        counted[0].count(batch.tokens, batch.scored)
+    parts = documents if options.get("separate_documents") else [0]
+    for first, end in zip(parts, [*parts[1:], size], strict=True):
+        counted[1].count(data.corpus("train").whole()[None, first:end])
+    for one, other in zip(*(net.buffers() for net in counted), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_single_pass_over_images_has_every_row() -> None:
+    data = Digits(batch_size=1000)
+    assert torch.equal(
+        torch.cat([batch.tokens for batch in data.single_pass()]), data.dataset("train").tokens
+    )
