@@ -117,7 +117,7 @@ class TokenDataModule(Captured, LightningDataModule, ABC):
     def train_dataloader(self) -> ResumableLoader:
         trainer: Any = self.trainer
         objective = getattr(getattr(trainer, "lightning_module", None), "objective", None)
-        if not getattr(objective, "single_pass", False):
+        if getattr(objective, "optimizes", True):
             return self.loader("train")
         epochs, processes = trainer.max_epochs, trainer.world_size
         require(epochs == 1, "trainer.max_epochs", epochs, "choose 1: counting reads the data once")

@@ -146,6 +146,11 @@ class AutoregressiveModule(LightningModule):
     def configure_optimizers(self) -> Any:
         if not self.objective.optimizes:
             return None
+        if not any(p.requires_grad for p in self.parameters()):
+            raise UserError(
+                f"model.objective: {type(self.net).__name__} has no parameters to optimise; choose "
+                "arlm.training.objectives.Counting for a network that counts"
+            )
         steps = planned_steps(self.trainer)
         if not math.isfinite(steps):
             raise UserError(
@@ -212,7 +217,9 @@ class AutoregressiveModule(LightningModule):
                 f"ckpt_path: the checkpoint knows {vocab_size} tokens, the data has "
                 f"{self.net.spec.vocab_size}; give the tokenizer that it was trained with"
             )
-        shapes = {f"net.{name}": value.shape for name, value in self.net.state_dict().items()}
+        # A tensor without entries, of a network that counts, takes the size of the file.
+        state = self.net.state_dict()
+        shapes = {f"net.{name}": value.shape for name, value in state.items() if value.numel()}
         for name, value in contents["state_dict"].items():
             if name in shapes and shapes[name] != value.shape:
                 raise UserError(

@@ -43,7 +43,7 @@ class Objective(nn.Module, ABC):
     - `sums`: names of the sums that `loss` returns in `Terms.figures`;
     - `takes`: the type of the batches; a run whose data module yields others is refused;
     - `optimizes`: False if `loss` fits the network by itself, such as by counting; then the run has no
-      optimizer and no backward pass.
+      optimizer and no backward pass, and reads the training split once (`TokenDataModule.single_pass`).
     """
 
     monitor: ClassVar[str]
