@@ -162,7 +162,7 @@ def _raised_in_lightning(error: Exception) -> bool:
 
 
 def _silence() -> None:
-    """Drop Lightning's tips and one of its deprecation warnings; keep every other warning."""
+    """Drop Lightning's tips and three of its warnings; keep every other warning."""
 
     def wanted(entry: logging.LogRecord) -> bool:
         message = entry.getMessage()
@@ -170,3 +170,6 @@ def _silence() -> None:
 
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(wanted)
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
+    # An objective that counts has neither an optimizer nor a loss.
+    warnings.filterwarnings("ignore", message=r".*this fit will run with no optimizer")
+    warnings.filterwarnings("ignore", message=r"`training_step` returned `None`")

@@ -115,14 +115,9 @@ class TokenDataModule(Captured, LightningDataModule, ABC):
         return ResumableLoader(dataset, order, self.num_workers)
 
     def train_dataloader(self) -> ResumableLoader:
-        trainer: Any = self.trainer
-        objective = getattr(getattr(trainer, "lightning_module", None), "objective", None)
-        if getattr(objective, "optimizes", True):
-            return self.loader("train")
-        epochs, processes = trainer.max_epochs, trainer.world_size
-        require(epochs == 1, "trainer.max_epochs", epochs, "choose 1: counting reads the data once")
-        require(processes == 1, "trainer.devices", processes, "choose 1: one process counts")
-        return self.single_pass()
+        module: Any = getattr(self.trainer, "lightning_module", None)
+        objective = getattr(module, "objective", None)
+        return self.loader("train") if getattr(objective, "optimizes", True) else self.single_pass()
 
     def val_dataloader(self) -> ResumableLoader:
         return self.loader("val")

@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from arlm import checkpoints
 from arlm.core import Autoregressor, Spec
-from arlm.errors import UserError
+from arlm.errors import UserError, require
 from arlm.inference.memory import keep_freed_memory
 from arlm.inference.scorer import ScoresChunks
 from arlm.sampling import Sampler
@@ -75,6 +75,10 @@ class AutoregressiveModule(LightningModule):
         if isinstance(strategy, DDPStrategy) and isinstance(self.net, ScoresChunks):
             # The start vector takes no part in a batch whose rows all continue.
             strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
+        if stage == "fit" and not self.objective.optimizes:
+            epochs, processes = self.trainer.max_epochs, self.trainer.world_size
+            require(epochs == 1, "trainer.max_epochs", epochs, "choose 1: counting reads data once")
+            require(processes == 1, "trainer.devices", processes, "choose 1: one process counts")
 
     def on_fit_start(self) -> None:
         if self.device.type == "cpu":
@@ -170,6 +174,8 @@ class AutoregressiveModule(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: Any = None,
     ) -> None:
+        if not self.objective.optimizes:
+            return
         # Lightning refuses to clip gradients for a fused optimizer under any mixed precision, but only
         # float16, which scales the loss, has a reason to.
         plugin: Any = self.trainer.precision_plugin

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -25,7 +26,7 @@ class Likelihood(Objective):
     """
 
     monitor = "nll"
-    sums = ("nats", "units")
+    sums: ClassVar[tuple[str, ...]] = ("nats", "units")
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         super().__init__()
