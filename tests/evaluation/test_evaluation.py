@@ -1,17 +1,12 @@
-"""Likelihood adds and divides last; baselines are distributions, and the figures of the anchors hold."""
+"""Likelihood adds, and divides last."""
 
-import itertools
 import math
 
 import pytest
 import torch
 
-from arlm.core import Batch, Spec
-from arlm.errors import UserError
-from arlm.evaluation.baselines import Histogram, NGram, Uniform
+from arlm.core import Batch
 from arlm.evaluation.metric import Likelihood
-from arlm.inference.baselines import baselines
-from datamodules.digits import Digits, images
 
 
 def batch(scored: list[list[bool]], units: list[list[float]]) -> Batch:
@@ -49,60 +44,3 @@ def test_sums_stay_float64_in_half_precision() -> None:
     likelihood.reset()
     assert likelihood.nats.dtype == torch.float64
     assert likelihood.nats.item() == 0
-
-
-@pytest.mark.parametrize("order", [1, 2, 3, 4])
-def test_ngram_is_a_distribution(order: int) -> None:
-    stream = torch.randint(3, (60,), generator=torch.Generator().manual_seed(order))
-    model = NGram(stream, order, 3)
-    everything = torch.tensor(list(itertools.product(range(3), repeat=5)))
-    total = model.log_prob(everything).sum(-1).exp().sum()
-    assert total.item() == pytest.approx(1, abs=1e-12)
-
-
-def test_ngram_by_hand() -> None:
-    # a b a b a c: bigrams ab ab ba ba ac; left neighbours of a: {b}, b: {a}, c: {a}
-    stream = torch.tensor([0, 1, 0, 1, 0, 2])
-    model = NGram(stream, 2, 3)
-    discount_1, discount_2 = 0.5, 1 / (1 + 2 * 2)  # no count is 2 below; ac once, ab and ba twice
-    unigram = (1 - discount_1) / 3 + discount_1 * 3 / 3 / 3
-    expected = (2 - discount_2 + discount_2 * 2 * unigram) / 3  # b after a, seen 2 of 3 times
-    assert model.log_prob(torch.tensor([[0, 1]]))[0, 1].exp().item() == pytest.approx(expected)
-
-
-def test_ngram_learns_and_refuses_what_does_not_fit() -> None:
-    stream = torch.tensor([0, 1, 2, 3] * 50)
-    nats = [-NGram(stream, order, 4).log_prob(stream[None]).mean().item() for order in (1, 2)]
-    assert nats[1] < 0.1 < 1.3 < nats[0]
-    with pytest.raises(UserError, match="9-grams of 256 tokens"):
-        NGram(stream, 9, 256)
-
-
-def test_ngram_beats_the_unigram_on_english_and_not_by_cheating() -> None:
-    from datamodules.python_docs import PythonDocs
-
-    data = PythonDocs()
-    models = baselines(data)
-    assert list(models) == ["uniform", "unigram", "5-gram"]
-    test = data.corpus("test").whole()[None]
-    bits = {k: -(m(test).mean() / math.log(2)).item() for k, m in models.items()}
-    assert bits["uniform"] == pytest.approx(math.log2(97))
-    assert 1.7 < bits["5-gram"] < 2.4 < 4.5 < bits["unigram"] < 5
-
-
-def test_pixel_histogram_of_all_digits_is_2_413_bits() -> None:
-    rows = images().flatten(1).long()
-    in_sample = Histogram(rows, 17, smoothing=0).log_prob(rows)
-    assert -in_sample.mean().item() / math.log(2) == pytest.approx(2.4127, abs=5e-4)
-    uniform = Uniform(Spec(17, (8, 8, 1))).log_prob(rows)
-    assert -uniform.mean().item() / math.log(2) == pytest.approx(4.0875, abs=1e-4)
-
-
-def test_baselines_of_images() -> None:
-    data = Digits()
-    models = baselines(data)
-    assert list(models) == ["uniform", "pixel histogram"]
-    tokens = data.dataset("test").tokens.long()
-    assert torch.isfinite(models["pixel histogram"](tokens)).all()
-    table = Histogram(tokens, 17).table
-    assert torch.allclose(table.exp().sum(-1), torch.ones(64).double())
