@@ -13,6 +13,7 @@ from arlm.layers.encoder import LSTMEncoder
 from arlm.layers.kv_cache import CachedState
 from arlm.layers.masked_conv import MaskedConv2d
 from arlm.models.lstm_seq2seq import LSTMSeq2Seq
+from arlm.models.ngram import KneserNeyNGram
 from arlm.models.pixelcnn import PixelCNN
 from arlm.models.rnn import LSTMLanguageModel
 from arlm.models.transformer import TransformerLanguageModel
@@ -254,7 +255,24 @@ class ForgetsWhatWasFed(LSTMSeq2Seq):
         return super().advance(tokens, dataclasses.replace(state, fed=torch.zeros_like(state.fed)))
 
 
+class CountsItself(KneserNeyNGram):
+    """The history of a token ends with the token itself."""
+
+    def _histories(self, line):
+        return super()._histories(torch.cat([line[:, 1:], line[:, -1:]], dim=1))
+
+
+class ForgetsHistory(KneserNeyNGram):
+    """Every chunk begins without a history."""
+
+    def advance(self, tokens, state, lengths=None):
+        return super().advance(tokens, state.map(lambda x: torch.full_like(x, -1)), lengths)
+
+
 MUTANTS = [
+    (CountsItself, "text", laws.law_causal_by_perturbation),
+    (CountsItself, "text", laws.law_normalised),
+    (ForgetsHistory, "text", laws.law_incremental_is_parallel),
     (LeakingMask, "grey", laws.law_causal_by_perturbation),
     (LeakingMask, "grey", laws.law_causal_by_gradient),
     (LeakingChannels, "rgb", laws.law_causal_by_perturbation),
