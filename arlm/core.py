@@ -132,7 +132,7 @@ class Autoregressor(Captured, nn.Module, ABC):
         """Take `tokens` (B, S) into the state, which is consumed: `state[:]`, before, is a copy to keep.
 
         A row of `length` tokens takes `length - 1`: nothing is scored after the last one. With `lengths` (B,),
-        each from 0 to S, a row takes so many; the others may be any integers, and logits there are undefined.
+        each from 0 to S, a row takes its first tokens; the others may be any integers, with undefined logits.
 
         Returns: logits (B, S, V), `[:, s]` scoring the token after `tokens[:, s]`, and the new state.
         """

@@ -57,8 +57,11 @@ STANDALONE: dict[str, tuple[str, list[str]]] = {
     # The dates have two tokenizers.
     "model/lstm_additive": ("translation/dates_attention", ["--model.net.shared", "false"]),
     "model/neural_ngram": ("text/docs_lstm", []),
+    "sampler/frequency_penalty": ("images/digits_pixelcnn", []),
     "sampler/greedy": ("images/digits_pixelcnn", []),
     "sampler/min_p": ("images/digits_pixelcnn", []),
+    "sampler/mirostat": ("images/digits_pixelcnn", []),
+    "sampler/presence_penalty": ("images/digits_pixelcnn", []),
     "sampler/temperature": ("images/digits_pixelcnn", []),
     "sampler/top_k": ("images/digits_pixelcnn", []),
     "sampler/top_p": ("images/digits_pixelcnn", []),

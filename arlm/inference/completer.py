@@ -4,7 +4,7 @@ A piece is shown when nothing that follows can change it:
 
     tokens (bytes)   e2 82        ac          the first two bytes of a character are held back
     shown                         "€"
-    text so far      "the end."   " Pa"       with the stop string "\n\n", a "\n" at the end would be held back
+    text drawn       "the end."   " Pa"       with the stop string "\n\n", a "\n" at the end would be held back
 """
 
 from __future__ import annotations

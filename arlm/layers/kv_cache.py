@@ -32,7 +32,7 @@ class Slots(NamedTuple):
 
     positions: Tensor  # (B, S) int64; those that a row does not take repeat its last one
     filled: int  # slots that attention reads
-    places: Tensor  # (N,) int64: where they go in a flattened cache
+    targets: Tensor  # (N,) int64: where they go in a flattened cache
     taken: (
         Tensor | None
     )  # (N,) int64: which of the B * heads * S new ones are written; None for all
@@ -42,7 +42,7 @@ class Slots(NamedTuple):
         for kept, added in zip(cache, new, strict=True):
             rows = added.reshape(-1, added.shape[-1])
             rows = rows if self.taken is None else rows[self.taken]
-            kept.view(-1, kept.shape[-1]).index_copy_(0, self.places, rows)
+            kept.view(-1, kept.shape[-1]).index_copy_(0, self.targets, rows)
         keys, values = cache
         return keys[:, :, : self.filled], values[:, :, : self.filled]
 

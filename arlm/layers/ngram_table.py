@@ -68,7 +68,7 @@ class NGramTable(NamedTuple):
         return lower * weight + ((self.counts[entry] - self.discount) / total).where(known, 0.0)
 
     def interpolate_all(self, lower: Tensor, history: Tensor) -> Tensor:
-        """The same of all tokens: history (N,), lower (N, V), which is overwritten."""
+        """Probability of every token after histories (N,), from `lower` (N, V), which is overwritten."""
         group, seen, total, weight = self._find(history)
         kinds = self.kinds[group].where(seen, 0)
         rows = torch.arange(len(kinds), device=kinds.device).repeat_interleave(kinds)

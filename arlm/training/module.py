@@ -206,7 +206,7 @@ class AutoregressiveModule(LightningModule):
         }
         # With several processes these differ: rows start without state after a resume, and a step afresh.
         if world_size == 1:
-            contents["chunk_state"] = self.objective.carried()
+            contents["chunk_state"] = self.objective.chunk_state()
             contents["accumulated"] = self._accumulated.saved(self.named_parameters())
 
     def on_load_checkpoint(self, contents: dict[str, Any]) -> None:

@@ -229,9 +229,9 @@ class EncodesPadding(TransformerSeq2Seq):
 class ReadsAgain(TransformerSeq2Seq):
     """The source is encoded again at every step."""
 
-    def advance(self, tokens, state):
+    def advance(self, tokens, state, lengths=None):
         self._encode(torch.zeros(len(tokens), 1, dtype=torch.long))
-        return super().advance(tokens, state)
+        return super().advance(tokens, state, lengths)
 
 
 class Deaf(LSTMSeq2Seq):
@@ -251,8 +251,9 @@ class SeesAhead(LSTMSeq2Seq):
 class ForgetsWhatWasFed(LSTMSeq2Seq):
     """Input feeding that is lost between steps."""
 
-    def advance(self, tokens, state):
-        return super().advance(tokens, dataclasses.replace(state, fed=torch.zeros_like(state.fed)))
+    def advance(self, tokens, state, lengths=None):
+        state = dataclasses.replace(state, fed=torch.zeros_like(state.fed))
+        return super().advance(tokens, state, lengths)
 
 
 class CountsItself(KneserNeyNGram):

@@ -105,7 +105,7 @@ def writes_ignored(state, new, lengths):
     slots, after = CachedState.reserve(state, new, lengths)
     rows, heads, size, _ = after.caches[0][0].shape
     first = torch.arange(rows * heads).view(rows, heads, 1) * size
-    return slots._replace(places=(first + slots.positions[:, None]).flatten(), taken=None), after
+    return slots._replace(targets=(first + slots.positions[:, None]).flatten(), taken=None), after
 
 
 def keeps_position(state, rows, other):

@@ -80,11 +80,11 @@ class Objective(nn.Module, ABC):
         return {}
 
     def start_evaluation(self) -> None:
-        """Called before the first batch of an evaluation: forget what the one before has carried."""
+        """Called before the first batch of an evaluation: forget the state of the one before."""
 
-    def carried(self) -> list[Tensor]:
+    def chunk_state(self) -> list[Tensor]:
         """What training carries from batch to batch, as tensors for a checkpoint."""
         return []
 
-    def restore(self, carried: list[Tensor]) -> None:
-        """Continue from the tensors that `carried` returned."""
+    def restore(self, saved: list[Tensor]) -> None:
+        """Continue from the tensors that `chunk_state` returned."""

@@ -17,7 +17,7 @@ from arlm.training.objectives.smoothing import smoothed_score
 class Likelihood(Objective):
     """Nats per scored token, plus the network's penalties. Figures: nll, ppl and bits per unit.
 
-    Rows that continue those of the batch before are scored with the state that is carried: truncated
+    Rows that continue those of the batch before are scored with its state, without gradients: truncated
     back-propagation through time.
 
     Args:
@@ -51,11 +51,11 @@ class Likelihood(Objective):
     def start_evaluation(self) -> None:
         self._scorer.chunk_state = None
 
-    def carried(self) -> list[Tensor]:
+    def chunk_state(self) -> list[Tensor]:
         return self._training_scorer.saved()
 
-    def restore(self, carried: list[Tensor]) -> None:
-        self._training_scorer.restore(carried)
+    def restore(self, saved: list[Tensor]) -> None:
+        self._training_scorer.restore(saved)
 
 
 def likelihood_sums(log_prob: Tensor, batch: Batch) -> dict[str, Tensor]:
