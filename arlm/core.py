@@ -7,10 +7,10 @@ B rows, T tokens in a row, V vocabulary size, S tokens in a chunk or context, C 
 
 from __future__ import annotations
 
-import itertools
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from itertools import chain, count
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -20,7 +20,7 @@ from arlm.construction import Captured
 from arlm.errors import UserError
 from arlm.states import Prefix, State, read_lengths
 
-_SERIALS = itertools.count()
+_SERIALS = count()
 ContextKind = Literal["label", "sequence"]
 
 
@@ -78,7 +78,7 @@ class Autoregressor(Captured, nn.Module, ABC):
     A subclass
     - writes `forward`, with the shift inside (a start vector, or mask A for pixels);
     - reads tokens only through a position-wise module `self.embed`, which gets whole rows (B, T) in `forward`;
-    - keeps what a factory argument built, a network, in the attribute of the same name, for checkpoints;
+    - keeps the network that a factory argument built in the attribute of the same name, for checkpoints;
     - overrides `log_prob`, `score`, `start` and `advance` only for speed, or to add penalties in `score`.
     """
 
@@ -92,8 +92,10 @@ class Autoregressor(Captured, nn.Module, ABC):
                 f"model.net: {type(self).__name__} cannot condition on the context of this data; "
                 "choose a network whose `uses_context` is true, or data without a context"
             )
-        self.spec = spec
-        self.serial = next(_SERIALS)  # a state names its network by this number
+        self.spec, self.serial = spec, next(_SERIALS)  # a state names its network by its serial
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state | {"serial": next(_SERIALS)})  # a copy is another network
 
     @property
     def max_length(self) -> int | None:
@@ -104,10 +106,7 @@ class Autoregressor(Captured, nn.Module, ABC):
     def forward(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
         """Logits of every token of a row, in one pass.
 
-        Args:
-            tokens: (B, T) int64, a prefix of a row or a whole row.
-            context: (B, S) int64, or None.
-
+        Args: tokens (B, T) int64, a prefix of a row or a whole row; context (B, S) int64, or None.
         Returns: logits (B, T, V), unnormalised; `[:, t]` depends on `tokens[:, :t]` only.
         """
 
@@ -157,4 +156,4 @@ def token_log_prob(logits: Tensor, tokens: Tensor) -> Tensor:
 
 def device_of(net: nn.Module) -> torch.device:
     """The device of a network's parameters, or of its buffers if it has no parameters."""
-    return next(itertools.chain(net.parameters(), net.buffers())).device
+    return next(chain(net.parameters(), net.buffers())).device

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import Field, dataclass, field, fields, replace
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -26,19 +26,8 @@ SHARED: dict[str, Any] = {"shared": True}
 
 
 def grows(axis: int, fill: float | str = 0.0) -> dict[str, Any]:
-    """Metadata of a field of tensors that grow along an axis; those of different sizes are padded.
-
-    Args:
-        axis: of the tensors, 0 being the batch.
-        fill: the padding, or the name of the field that holds it.
-    """
+    """Metadata of a field of tensors that grow along `axis`; `fill` is their padding, or the field that holds it."""
     return {"axis": axis, "fill": fill}
-
-
-class HasSerial(Protocol):
-    """A network, as states know it."""
-
-    serial: int
 
 
 @dataclass(frozen=True)
@@ -46,10 +35,7 @@ class State:
     """What incremental decoding carries from token to token: tensors whose first axis is the batch.
 
     A field is a tensor with an entry for each row, a nested tuple of such tensors, or another State, unless its
-    metadata is `SHARED`.
-
-    Args:
-        net: serial number of the network that made the state.
+    metadata is `SHARED`. `net` is the serial number of the network that made the state.
     """
 
     net: int = field(kw_only=True, metadata=SHARED)
@@ -58,12 +44,8 @@ class State:
         default_factory=list, init=False, repr=False, compare=False, metadata=SHARED
     )
 
-    def consume(self, net: HasSerial) -> None:
-        """Mark the state as used; the first line of every `advance`.
-
-        Raises:
-            UserError: it was used before, or was made by another network.
-        """
+    def consume(self, net: Any) -> None:
+        """Mark the state as used, in the first line of every `advance`; refuse a used one, or another net's."""
         self._check_unused()
         if self.net != net.serial:
             raise UserError("state: another network made it; start one with this network")
@@ -81,11 +63,12 @@ class State:
         return self._each(lambda entry, x: self._copied(entry, x, rows), lambda s: s[rows])
 
     def assign(self, rows: Tensor, other: Self) -> Self:
-        """Write the rows of `other` (n,) over the rows `rows` (n,), in place; this state is consumed.
+        """Write the n rows of `other` over the rows `rows` (n,), in place; this state is consumed.
 
-        Raises a UserError if another network made `other`, or it exceeds the room.
+        Raises a UserError, and changes nothing, if another network made `other`, or it does not fit.
         """
         check_joinable([self, other])
+        self.check_fits(rows, other)
         result = self._each(
             lambda entry, x, y: self._written(entry, x, rows, y),
             lambda s, t: s.assign(rows, t),
@@ -94,11 +77,29 @@ class State:
         self.used.append(True)
         return result
 
-    def rewind(self, counts: Tensor) -> Self:
-        """Take back the last `counts` (B,) tokens of each row; this state is consumed.
+    def check_fits(self, rows: Tensor, other: Self) -> None:
+        """Refuse rows of `other` that cannot be written over the rows `rows`."""
 
-        Raises a UserError if the network cannot go back, or a row has fewer tokens.
-        """
+        def check(state: State, new: State) -> State:
+            check_joinable([state, new])
+            state.check_fits(rows, new)
+            return state
+
+        self._each(lambda entry, x, y: self._check_fit(entry, x, rows, y), check, other)
+
+    def _check_fit(self, entry: Field, x: Tensor, rows: Tensor, y: Tensor) -> Tensor:
+        chosen, axis = len(torch.arange(len(x), device=x.device)[rows]), entry.metadata.get("axis")
+        if chosen != len(y):
+            raise UserError(f"rows: {chosen} rows given for {len(y)} new ones; give as many")
+        if axis is not None and y.shape[axis] > x.shape[axis]:
+            raise UserError(
+                f"{entry.name}: rows of {y.shape[axis]} do not fit the running batch, which has room for "
+                f"{x.shape[axis]}; start it with longer rows"
+            )
+        return x
+
+    def rewind(self, counts: Tensor) -> Self:
+        """Take back the last `counts` (B,) tokens of each row, if the network can; this state is consumed."""
         raise UserError(
             f"state: {type(self).__name__} cannot be rewound; copy it before advancing, `state[:]`, "
             "and advance again from the copy"
@@ -117,9 +118,9 @@ class State:
         return self._each(lambda entry, x: function(x), lambda s: s.map(function))
 
     def leaves(self) -> list[Tensor]:
-        """All per-row tensors, in the order of the fields."""
+        """All per-row tensors, in the order of the fields; of a consumed state too."""
         found: list[Tensor] = []
-        self.map(lambda x: found.append(x) or x)  # type: ignore[func-returns-value]
+        replace(self).map(lambda x: found.append(x) or x)  # type: ignore[func-returns-value]
         return found
 
     def with_leaves(self, leaves: Sequence[Tensor]) -> Self:
@@ -139,7 +140,6 @@ class State:
         self, tensors: Callable[..., Tensor], states: Callable[..., State], *others: Self
     ) -> Self:
         """Apply `tensors(field, x, ...)` to per-row tensors of this state and of others; `states` to States."""
-
         own = [entry for entry in fields(self) if not entry.metadata.get("shared")]
         changed = {
             entry.name: _each_value(
@@ -159,8 +159,6 @@ class State:
             x[rows] = y
             return x
         size, room = y.shape[axis], x.shape[axis]
-        if size > room:
-            raise UserError(f"state: rows of {size} {entry.name} do not fit the room for {room}")
         x.narrow(axis, 0, size)[rows] = y
         if size < room:
             x.narrow(axis, size, room - size)[rows] = self._fill(entry)
@@ -181,6 +179,11 @@ class State:
 # Not nested in `_each`, where a recursive function would be a reference cycle that keeps old states in memory.
 def _each_value(entry: Field, tensors: Callable, states: Callable, *values: Any) -> Any:
     """`State._each` for the value of one field."""
+    kinds = {type(v) if v is None or isinstance(v, tuple) else object for v in values}
+    if len(kinds) > 1 or len({len(v) for v in values if isinstance(v, tuple)}) > 1:
+        raise UserError(
+            f"state: some rows have {entry.name} that others lack; join rows of one kind"
+        )
     if isinstance(values[0], Tensor):
         return tensors(entry, *values)
     if isinstance(values[0], State):
@@ -188,7 +191,9 @@ def _each_value(entry: Field, tensors: Callable, states: Callable, *values: Any)
     if isinstance(values[0], tuple):
         parts = zip(*values, strict=True)
         return tuple(_each_value(entry, tensors, states, *part) for part in parts)
-    return values[0]
+    if values[0] is not None:
+        raise TypeError(f"{entry.name} holds {type(values[0])}; use tensors, tuples and States")
+    return None
 
 
 def padded(x: Tensor, axis: int, size: int, fill: float) -> Tensor:
@@ -215,11 +220,7 @@ def check_joinable(states: Sequence[State]) -> None:
 
 
 def read_lengths(tokens: Tensor, lengths: Tensor | None) -> Tensor:
-    """How many of the tokens (B, S) each row takes, (B,) int64: all S by default.
-
-    Raises:
-        UserError: a length is below 0 or above S.
-    """
+    """How many of the tokens (B, S) each row takes, (B,) int64 from 0 to S: by default S."""
     rows, most = tokens.shape
     if lengths is None:
         return torch.full((rows,), most, device=tokens.device)
@@ -232,13 +233,6 @@ def read_lengths(tokens: Tensor, lengths: Tensor | None) -> Tensor:
             f"give {rows} numbers from 0 to {most}"
         )
     return lengths
-
-
-def without_ignored(tokens: Tensor, lengths: Tensor) -> Tensor:
-    """Tokens (B, S) with 0 in place of those beyond `lengths` (B,), which may be any integers."""
-    return tokens.masked_fill(
-        torch.arange(tokens.shape[1], device=tokens.device) >= lengths[:, None], 0
-    )
 
 
 @dataclass(frozen=True)
@@ -265,10 +259,14 @@ class Prefix(State):
         return replace(self, position=position)
 
     def assign(self, rows: Tensor, other: Self) -> Self:
-        check_joinable([self, other])
-        check_room(other.position * 0, other.position, self.tokens.shape[1] - 1)
+        self._check_unused()
+        # The context may be the caller's.
+        own = replace(self, context=None if self.context is None else self.context.clone())
         most = int(other.position.max())
-        return super().assign(rows, replace(other, tokens=other.tokens[:, :most]))
+        check_room(other.position * 0, other.position, self.tokens.shape[1] - 1)
+        result = super(Prefix, own).assign(rows, replace(other, tokens=other.tokens[:, :most]))
+        self.used.append(True)
+        return result
 
 
 def check_room(position: Tensor, lengths: Tensor, room: int) -> None:
@@ -278,7 +276,7 @@ def check_room(position: Tensor, lengths: Tensor, room: int) -> None:
         row = over[0]
         raise UserError(
             f"state: row {row} holds {int(position[row])} tokens and cannot take {int(lengths[row])} more, "
-            f"because `start` made room for {room} before the last one; start longer rows"
+            f"because `start` was given rows of {room + 1}, and nothing follows the last; start longer rows"
         )
 
 

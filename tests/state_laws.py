@@ -6,6 +6,7 @@ a network's own decoding and to the inherited one, which recomputes the prefix.
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -149,12 +150,23 @@ def law_assign(d: Decoder) -> None:
     if is_image(first):
         refused(lambda a=first: a.assign(torch.tensor([0]), d.at([1], 2)), "another pixel")
         return
+    context = None if d.context is None else d.context.clone()
     state = first.assign(torch.tensor([1]), d.at([3], 3)).assign(torch.tensor([2]), d.at([4], 0))
     d.check(state, [0, 3, 4], [1, 3, 0], "assigned rows at different positions")
+    state = d.at([0, 1, 2], 2)
+    mapped = state.map(torch.clone).assign(torch.tensor([True, False, False]), d.at([5], 2))
+    d.check(mapped, [5, 1, 2], [2] * 3, "assigned to a mapped state")
+    if state.leaves():
+        refused(lambda a=state: a.assign(torch.tensor([0, 1]), d.at([5], 2)), "one row for two")
+    d.check(state, [0, 1, 2], [2] * 3, "a state whose rows were assigned in a mapped one")
+    assert context is None or torch.equal(context, d.context), (
+        "`assign` changed the caller's context"
+    )
     short = d.at([0], 1, 2)
     longer = d.at([1], 3)
     if has_positions(short, any):
         refused(lambda a=short, b=longer: a.assign(torch.tensor([0]), b), "a row beyond the room")
+        short[:]  # a refusal does not consume
 
 
 @for_each_decoder
@@ -199,6 +211,8 @@ def law_consumed(d: Decoder) -> None:
         d.other, 2, d.net.spec.length, None if d.context is None else d.context[:2]
     )[1]
     refused(lambda a=assigned, b=theirs: concatenate([a, b]), "joining two networks")
+    twin = copy.deepcopy(d.net)
+    refused(lambda: d.kind.advance(twin, d.tokens[:2, :1], assigned), "a state of the original")
     refused(lambda a=assigned, b=theirs: a.assign(torch.tensor([0]), b[:1]), "mixing networks")
     refused(lambda b=theirs: d.advance(b, d.tokens[:2, :1]), "a state of another network")
 

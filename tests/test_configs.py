@@ -21,8 +21,8 @@ from arlm.sampling.processors import (
     LogitsProcessor,
     MemoryProcessor,
     all_processors,
+    apply,
 )
-from arlm.sampling.steps import apply
 
 CONFIGS = ROOT / "configs"
 OPTION = {  # the folders of fragments, each with the option that takes one

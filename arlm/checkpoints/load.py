@@ -17,7 +17,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
 from arlm.checkpoints.classes import build
 from arlm.checkpoints.describe import FORMAT, PREFIX, checksums, entry_checksum
@@ -109,7 +112,7 @@ def user_errors(path: str | Path) -> Iterator[None]:
 
 @contextmanager
 def at_most(weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """Raise a UserError for a network that is built with far more parameters than `weights` holds.
+    """Raise a UserError for a network that is built with far more parameters or buffers than `weights` holds.
 
     The sizes in a crafted or damaged description could otherwise fill the memory. The bound has a factor of
     10, because tied parameters are made before they are replaced.
@@ -126,11 +129,15 @@ def at_most(weights: Mapping[str, Tensor]) -> Iterator[None]:
                 f"checkpoint: its weights do not fit the much larger network that it names; {OLDER}"
             )
 
-    hook = register_module_parameter_registration_hook(count)
+    hooks = [
+        register_module_parameter_registration_hook(count),
+        register_module_buffer_registration_hook(count),
+    ]
     try:
         yield
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
 
 
 def find(path: str | Path) -> Path:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from arlm.checkpoints.describe import PREFIX, record
+from arlm.checkpoints.specs import check_spec
 from arlm.core import Autoregressor
 from arlm.errors import UserError
 
@@ -23,9 +24,11 @@ def save(path: str | Path, net: Autoregressor, data: Any) -> Path:
     Returns: the path.
 
     Raises:
-        UserError: the network cannot be described, or the file cannot be written.
+        UserError: the network is for other tokens than the data or cannot be described, or the file cannot be
+            written.
     """
     path = Path(path)
+    check_spec(net.spec, data.domain)
     weights = {PREFIX + name: weight.cpu() for name, weight in net.state_dict().items()}
     contents = {"state_dict": weights, "arlm": record(net, weights, data)}
     try:

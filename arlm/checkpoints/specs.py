@@ -29,7 +29,9 @@ def check_spec(spec: Spec, domain: Domain) -> None:
         fits = fits and own.fingerprint == spec.fingerprint
         fits = fits and own.context in (None, spec.context)
     if not fits:
-        raise UserError(f"checkpoint: its spec does not fit its {type(domain).__name__}; {OLDER}")
+        raise UserError(
+            f"checkpoint: the tokens of its network are not those of its {type(domain).__name__}; {OLDER}"
+        )
 
 
 def spec_from(plain: Any, is_context: bool = False) -> Spec:

@@ -28,7 +28,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--processors",
         default="",
-        help='logits processors in this order, such as "temperature=0.8,top_p=0.9" or "greedy"',
+        help='logits processors in this order, such as "temperature=0.8,top_p=0.9" or "greedy"; '
+        'a colon adds a field: "frequency_penalty=0.5:prompt=true"',
     )
     parser.add_argument(
         "--sweep",
@@ -64,7 +65,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         action="append",
         default=[],
         metavar="TEXT",
-        help="end a text before this string, which may be given several times",
+        help="end a text before the first occurrence of this string; repeat the option for several strings",
     )
     parser.add_argument("--complete", help="an image file, part of which is to be sampled")
     parser.add_argument(
@@ -92,6 +93,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         option = "--stream" if options.stream else "--stop"
         if options.beam is not None or options.decoding != "steps":
             raise UserError(f"{option}: it draws token by token; omit --beam and --decoding")
+        require(all(options.stop), "--stop", "''", "give at least one character")
         if options.stream and options.out:
             raise UserError("--stream: it prints the texts; omit --out")
     if options.sweep and options.gif:
@@ -207,7 +209,7 @@ def print_texts(
     for rows in chosen:
         given = None if forced is None else forced[rows]
         free, noise = prepare(net, [seeds[i] for i in rows], length, given)
-        steps = Steps(net, begin(net, free, noise, processors), processors)
+        steps = Steps(net, begin(net, free, noise, processors))
         if options.stream:
             print(f"--- {rows[0]}")
         for piece in stream(steps, decode, options.stop):

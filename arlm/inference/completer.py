@@ -33,15 +33,16 @@ class _Row:
     """The text of one row, of which a part was shown."""
 
     def __init__(self, prompt: str, stop: Sequence[str]) -> None:
-        self.shown, self.searched, self.stop = "", len(prompt), stop
+        self.shown, self.search_from, self.stop = "", len(prompt), stop
 
     def take(self, text: str, ended: bool) -> Piece | None:
-        """What can be shown of the row's text; None if there is nothing new. The row number is missing."""
-        found = [text.find(one, self.searched) for one in self.stop]
-        first = min((place for place in found if place >= 0), default=None)
-        stopped = first is not None
-        if first is not None:
-            text = text[:first]
+        """What can be shown of the row's text; None if there is nothing new. `row` is -1; the caller sets it."""
+        found = [(text.find(one, self.search_from), len(one)) for one in self.stop]
+        # The one that ends first, so that the result does not depend on the size of the pieces.
+        ends = [(place + size, place) for place, size in found if place >= 0]
+        stopped = bool(ends)
+        if ends:
+            text = text[: min(ends)[1]]
         elif not ended:
             text = text.rstrip(REPLACEMENT)
             text = text[: len(text) - max((overlap(text, one) for one in self.stop), default=0)]
@@ -76,8 +77,8 @@ def stream(
         require(bool(one), "--stop", repr(one), "give at least one character")
     rows: dict[int, _Row] = {}
 
-    def pieces() -> Iterator[Piece]:
-        state = steps.state
+    def pieces() -> list[Piece]:
+        state, found = steps.state, []
         stopped = torch.zeros_like(state.ended)
         numbers, lengths, ended = state.rows.tolist(), state.lengths.tolist(), state.ended.tolist()
         for slot, number in enumerate(numbers):
@@ -89,12 +90,13 @@ def stream(
             text = decode(state.tokens[slot, : lengths[slot]].cpu())
             piece = rows[number].take(text, ended[slot])
             if piece is not None:
-                yield piece._replace(row=number)
+                found.append(piece._replace(row=number))
                 if piece.ended:
                     rows[number] = finished
                     stopped[slot] = True
         if bool(stopped.any()):
-            steps.state = steps.state.end(stopped)
+            steps.state = state.end(stopped)
+        return found
 
     finished = _Row("", ())
     yield from pieces()

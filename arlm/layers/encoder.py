@@ -10,7 +10,7 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any, Self
@@ -113,8 +113,21 @@ class SourceState(State):
             return state
         return replace(state, sources=self.sources[kept], sentence=sentence, lent=[])
 
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        return replace(super().map(function), sources=self.sources.map(function), lent=[])
+
+    def check_fits(self, rows: Tensor, other: Self) -> None:
+        super().check_fits(rows, other)
+        longest, room = other.sources.bias.shape[1], self.sources.bias.shape[1]
+        if longest > room:
+            raise UserError(
+                f"context: a source of {longest} tokens does not fit the running batch, which has room for "
+                f"{room}; start it with longer sources"
+            )
+
     def assign(self, rows: Tensor, other: Self) -> Self:
         check_joinable([self, other])
+        self.check_fits(rows, other)
         own = self._one_each()
         sources = own.sources.assign(rows, other.sources[other.sentence])
         sentence = torch.arange(len(self.sentence), device=self.sentence.device)

@@ -90,21 +90,30 @@ class CachedState(State):
         self._check_unused()
         position = 1 + rewound(self.position - 1, counts)
         self.used.append(True)
-        return replace(self, position=position)
+        return replace(self, position=position, filled=int(position.max()))
 
     def assign(self, rows: Tensor, other: Self) -> Self:
         check_joinable([self, other])
+        self.check_fits(rows, other)
         most = int(other.position.max())
-        if most > self.room:
-            raise UserError(
-                f"state: a row of {most - 1} tokens does not fit the room for {self.room - 1}; "
-                "start longer rows"
-            )
         filled = tuple((keys[:, :, :most], values[:, :, :most]) for keys, values in other.caches)
         large = replace(self, caches=self._grown(max(most, self.caches[0][0].shape[2])))
         self.used.append(True)
         result = super(CachedState, large).assign(rows, replace(other, caches=filled))
         return replace(result, filled=int(result.position.max()))
+
+    def check_fits(self, rows: Tensor, other: Self) -> None:
+        most = int(other.position.max())
+        if most > self.room:
+            raise UserError(
+                f"state: a row of {most - 1} tokens does not fit the running batch, which has room for "
+                f"{self.room - 1}; start it with longer rows"
+            )
+        super().check_fits(rows, other)
+
+    def _check_fit(self, entry: Field, x: Tensor, rows: Tensor, y: Tensor) -> Tensor:
+        # Caches grow up to the room.
+        return x if entry.name == "caches" else super()._check_fit(entry, x, rows, y)
 
     def concatenated(self, others: Sequence[Self]) -> Self:
         joined, states = super().concatenated(others), (self, *others)
@@ -122,8 +131,7 @@ class CachedState(State):
         """Copy filled slots only: beam search selects rows at every step."""
         if entry.name != "caches":
             return super()._copied(entry, x, rows)
-        if isinstance(rows, slice):
-            rows = torch.arange(len(x), device=x.device)[rows]
-        # Whole blocks, because freed memory of few sizes is used again.
+        chosen = torch.arange(len(x), device=x.device)[rows]
+        # Whole blocks: with few distinct sizes, the allocator can use freed memory again.
         size = -(-(self.filled + 1) // SLOTS) * SLOTS
-        return x[:, :, :size].index_select(0, rows)
+        return x[:, :, :size].index_select(0, chosen)

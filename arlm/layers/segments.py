@@ -56,3 +56,10 @@ def by_segments(
     if logits is None:
         logits = torch.zeros(*tokens.shape, vocab_size, device=tokens.device)
     return logits, state
+
+
+def without_ignored(tokens: Tensor, lengths: Tensor) -> Tensor:
+    """Tokens (B, S) with 0 in place of those beyond `lengths` (B,), which may be any integers."""
+    return tokens.masked_fill(
+        torch.arange(tokens.shape[1], device=tokens.device) >= lengths[:, None], 0
+    )

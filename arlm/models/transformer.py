@@ -27,7 +27,8 @@ from arlm.layers.class_embedding import ClassEmbedding
 from arlm.layers.kv_cache import CachedState, KVCache, Slots
 from arlm.layers.mlp import MLP
 from arlm.layers.positional_encoding import AlibiSlopes, rotary_table
-from arlm.states import read_lengths, without_ignored
+from arlm.layers.segments import without_ignored
+from arlm.states import read_lengths
 
 
 class Block(nn.Module):

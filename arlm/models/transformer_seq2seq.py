@@ -32,7 +32,8 @@ from arlm.layers.head import logits_of
 from arlm.layers.kv_cache import CachedState, KVCache, Slots
 from arlm.layers.mlp import MLP
 from arlm.layers.positional_encoding import SinusoidalEncoding
-from arlm.states import grows, read_lengths, without_ignored
+from arlm.layers.segments import without_ignored
+from arlm.states import grows, read_lengths
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ class TransformerSeq2Seq(Autoregressor):
         check_sizes(width=width, depth=depth, heads=heads, dropout=dropout, mlp_width=hidden)
         check_sizes(attention_dropout)
         check_heads(width, heads, heads)
-        self.width, self.depth, self.heads = width, depth, heads
+        self.width = width
         self.embed = nn.Embedding(spec.vocab_size, width)
         self.embed_source = nn.Embedding(source.vocab_size, width)
         if shared:

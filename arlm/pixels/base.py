@@ -145,7 +145,9 @@ class PixelNetwork(Autoregressor):
                 allocated.at(workspace).copy_(value(context))
             for initialise in program.initialisers:
                 initialise(workspace)
-            return self._score(PixelState(workspace, 0, program, None, net=self.serial))
+            backend = self._backend(program, workspace)
+            state = PixelState(workspace, 0, program, backend, net=self.serial)
+            return self._score(state, backend, 0), state
 
     def advance(
         self, tokens: Tensor, state: Any, lengths: Tensor | None = None
@@ -161,34 +163,38 @@ class PixelNetwork(Autoregressor):
                 f"state: its images hold {state.position} tokens and cannot take {tokens.shape[1]} more; "
                 f"an image has {self.spec.length}, and the last one scores nothing"
             )
-        scores = []
+        scores, position = [], state.position
         with torch.no_grad():
-            state = replace(state)
+            backend = state.backend or self._backend(state.program, state.workspace)
             for values in self.embed(tokens).unbind(1):
-                logits, state = self._score(self._write(values, state))
-                scores.append(logits)
+                self._write(values, state, position)
+                position += 1
+                scores.append(self._score(state, backend, position))
+        after = PixelState(state.workspace, position, state.program, backend, net=self.serial)
+        if len(scores) == size:
+            return torch.stack(scores, dim=1), after
         missing = state.workspace.new_zeros(len(tokens), size - len(scores), self.spec.vocab_size)
-        return torch.cat([*(logits[:, None] for logits in scores), missing], dim=1), state
+        return torch.cat([*(logits[:, None] for logits in scores), missing], dim=1), after
 
     def _backend(self, program: Program, workspace: Tensor) -> TorchBackend | NativeBackend:
         """The native backend if it is available, else the torch backend."""
         native = is_available(workspace.dtype, workspace.device)
         return (NativeBackend if native else TorchBackend)(program, workspace)
 
-    def _write(self, values: Tensor, state: PixelState) -> PixelState:
-        """Write the intensities of the next token (B,) into the image."""
+    def _write(self, values: Tensor, state: PixelState, position: int) -> None:
+        """Write the intensities of the token at a position (B,) into the image."""
         _, width, channels = self.spec.shape
-        column, channel = divmod(state.position % (width * channels), channels)
+        column, channel = divmod(position % (width * channels), channels)
         slot = state.program.image.window()
         state.workspace[:, slot.base + column * slot.right + channel] = values
-        return replace(state, position=state.position + 1)
 
-    def _score(self, state: PixelState) -> tuple[Tensor, PixelState]:
-        """Logits (B, V) of the next token."""
+    def _score(
+        self, state: PixelState, backend: TorchBackend | NativeBackend, position: int
+    ) -> Tensor:
+        """Logits (B, V) of the token at a position."""
         _, width, channels = self.spec.shape
         program, workspace = state.program, state.workspace
-        backend = state.backend or self._backend(program, workspace)
-        pixel, channel = divmod(state.position, channels)
+        pixel, channel = divmod(position, channels)
         row, column = divmod(pixel, width)
         if column == channel == 0:
             if program.before_row is not None:
@@ -196,8 +202,7 @@ class PixelNetwork(Autoregressor):
             backend.start_row(row)
         if channel < self.groups:
             backend.run(row, column, channel)
-        state = replace(state, backend=backend)
-        return self.read_logits(program, workspace, column, channel), state
+        return self.read_logits(program, workspace, column, channel)
 
     def sample_rows(
         self,

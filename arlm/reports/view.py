@@ -158,7 +158,7 @@ class View(ABC, Generic[D]):
         """Refuse options of `arlm sample` that do not apply to the domain."""
         for name, reason in self.refusals.items():
             value = options.get(name)
-            if value not in (None, "", False, []):
+            if value not in (None, "", []) and value is not False:
                 raise UserError(f"--{name}: {value!r} given, but {reason}")
 
 

@@ -22,8 +22,8 @@ from torch import Tensor
 from arlm.core import Autoregressor, token_log_prob
 from arlm.sampling.generate import prepare
 from arlm.sampling.noise import draw
-from arlm.sampling.processors import History, LogitsProcessor, MemoryProcessor
-from arlm.sampling.steps import apply, choose, inference_context, without_padding
+from arlm.sampling.processors import History, LogitsProcessor, MemoryProcessor, apply, choose
+from arlm.sampling.steps import inference_context, without_padding
 
 
 class FixedPoint(NamedTuple):

@@ -14,7 +14,7 @@ from arlm.core import Autoregressor, Spec, device_of
 from arlm.errors import UserError, require
 from arlm.sampling.noise import uniform_noise
 from arlm.sampling.processors import LogitsProcessor
-from arlm.sampling.steps import BLOCK, Steps, begin, inference_context
+from arlm.sampling.steps import SCORED_TOGETHER, Steps, begin, inference_context
 
 
 class Generated(NamedTuple):
@@ -83,8 +83,8 @@ def generate(
             result = net.sample_rows(noise, free, context, report)
     if result is not None:
         return Generated(*(value.clone() for value in result))  # clones may enter autograd again
-    limits = None if lengths is None else read_limits(lengths, free)
-    steps = Steps(net, begin(net, free, noise, processors, context, limits), processors, BLOCK)
+    limits = None if lengths is None else torch.tensor(lengths, device=free.device)
+    steps = Steps(net, begin(net, free, noise, processors, context, limits), SCORED_TOGETHER)
     done = int(steps.state.lengths.max())
     report(done)
     for _ in steps:
@@ -111,16 +111,6 @@ def prepare(
     if forced is not None:
         free = F.pad(forced.to(device), (0, length - forced.shape[1]), value=-1)
     return free.expand(len(seeds), -1), uniform_noise(seeds, length).to(device)
-
-
-def read_limits(lengths: Sequence[int], forced: Tensor) -> Tensor:
-    """The most tokens of each row, (B,); raises a UserError for a number outside 1 to T."""
-    rows, longest = forced.shape
-    if len(lengths) != rows or not all(1 <= n <= longest for n in lengths):
-        raise UserError(
-            f"lengths: {list(lengths)} is out of range; give {rows} numbers from 1 to {longest}"
-        )
-    return torch.tensor(lengths, device=forced.device)
 
 
 def check_length(net: Autoregressor, length: int) -> None:

@@ -1,7 +1,7 @@
 """Sampling step by step: score the next token, apply the logits processors, draw, advance.
 
     begin(...)   ->  SamplerState: rows with their prompts taken, each at its own position
-    Steps(net, state, processors)    an iterator over blocks of drawn tokens:
+    Steps(net, state)    an iterator over blocks of drawn tokens:
 
         row 0   p p p p | x x | x x | x .      p prompt, x drawn, . ended
         row 1   p       | x x | x .            block 0, 1, 2: two positions each
@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 
 from arlm.core import Autoregressor, Spec, device_of, token_log_prob
-from arlm.errors import UserError
+from arlm.errors import UserError, require
 from arlm.sampling.noise import draw
-from arlm.sampling.processors import History, LogitsProcessor, MemoryProcessor
-from arlm.states import State, grows
+from arlm.sampling.processors import History, LogitsProcessor, MemoryProcessor, apply, choose
+from arlm.states import SHARED, State, grows
 
-BLOCK = 32  # positions whose drawn tokens are scored in one call
+SCORED_TOGETHER = 64  # positions whose drawn tokens are scored in one call
 
 
 class Block(NamedTuple):
@@ -46,6 +46,7 @@ class SamplerState(State):
 
     network: State
     logits: Tensor  # (B, V) of each row's next token
+    processors: tuple[LogitsProcessor, ...] = field(metadata=SHARED)
     memories: tuple[Any, ...]  # of each processor; None if it has none
     tokens: Tensor = field(metadata=grows(1))  # (B, T) int64, the filler beyond `lengths`
     log_prob: Tensor = field(metadata=grows(1))  # (B, T) float64, 0 beyond `lengths`
@@ -63,11 +64,17 @@ class SamplerState(State):
 
     @torch.inference_mode()
     def assign(self, rows: Tensor, other: SamplerState) -> SamplerState:
+        self._check_processors([other])
         return super().assign(rows, other)
 
     @torch.inference_mode()
     def concatenated(self, others: Sequence[SamplerState]) -> SamplerState:
+        self._check_processors(others)
         return super().concatenated(others)
+
+    def _check_processors(self, others: Sequence[SamplerState]) -> None:
+        if any(other.processors != self.processors for other in others):
+            raise UserError("processors: the rows have different ones; begin all with the same")
 
     def end(self, rows: Tensor) -> SamplerState:
         """The state with some rows ended, (B,) bool."""
@@ -89,18 +96,22 @@ def begin(
         net: the network.
         forced: (B, T) int64, -1 where a token is to be drawn.
         noise: (B, T) float64 in [0, 1).
-        processors: those that the rows will be drawn with.
+        processors: applied to the logits in order.
         context: (B, S) int64, or None.
-        limits: (B,) int64, most tokens of each row, at most T, which is the default.
+        limits: (B,) int64, most tokens of each row, from 1 to T, which is the default; equal for images.
         rows: (B,) int64, numbers for the rows, by default 0, 1, 2, ...
+
+    Raises a UserError if a limit is out of range.
     """
     with inference_context(net):
         batch, length = forced.shape
-        forced, noise = (
-            forced.clone(),
-            noise.clone(),
-        )  # may be expanded; later rows are written over them
+        # They may be expanded, and later rows are written over them.
+        forced, noise = forced.clone(), noise.clone()
         logits, network = net.start(batch, length, context)
+        most_tokens = torch.full((batch,), length, device=forced.device)
+        if limits is not None:
+            most_tokens = limits.clone()
+            check_limits(most_tokens, batch, length, network.one_position)
         leading = (forced >= 0).long().cumprod(1).sum(1)
         taken = leading.clamp(max=length - 1)
         if network.one_position:
@@ -119,7 +130,6 @@ def begin(
             longest = int(lengths.max())
             nats = token_log_prob(scores[:, :longest], tokens[:, :longest]).double()
             log_prob[:, :longest] = nats.where(columns[:longest] < lengths[:, None], 0.0)
-        most_tokens = torch.full_like(leading, length) if limits is None else limits.clone()
         number = torch.arange(batch, device=forced.device) if rows is None else rows.clone()
         parts = (tokens, log_prob, forced, noise, lengths, leading, most_tokens)
         memories = tuple(
@@ -128,7 +138,20 @@ def begin(
         )
         ended = lengths >= most_tokens
         return SamplerState(
-            network, logits.clone(), memories, *parts, ended, number, net=net.serial
+            *(network, logits.clone(), tuple(processors), memories, *parts, ended, number),
+            net=net.serial,
+        )
+
+
+def check_limits(limits: Tensor, rows: int, longest: int, equal: bool) -> None:
+    """Refuse limits outside 1 to `longest`, and different ones if they have to be equal."""
+    fits = len(limits) == rows and bool(((limits >= 1) & (limits <= longest)).all())
+    mend = f"give {rows} numbers from 1 to {longest}"
+    require(fits, "lengths", limits.tolist(), mend)
+    if equal and len(limits.unique()) > 1:
+        raise UserError(
+            f"lengths: {limits.tolist()} differ, but the images of a batch are at the same pixel; "
+            "give one length for all"
         )
 
 
@@ -138,133 +161,110 @@ class Steps(Iterator[Block]):
     Args:
         net: is put into eval mode while it draws.
         state: from `begin`; `steps.state` holds the rows between two blocks and may be replaced there.
-        processors: applied to the logits in order.
         block: positions in a block, at most; fewer are drawn where a row reaches its limit.
     """
 
-    def __init__(
-        self,
-        net: Autoregressor,
-        state: SamplerState,
-        processors: Sequence[LogitsProcessor] = (),
-        block: int = 1,
-    ) -> None:
+    def __init__(self, net: Autoregressor, state: SamplerState, block: int = 1) -> None:
+        require(block >= 1, "block", block, "choose at least 1")
         if state.net != net.serial:
             raise UserError("state: another network made it; begin the rows with this network")
-        self.net, self.state, self.processors, self.block = net, state, processors, block
+        self.net, self.state, self.block = net, state, block
 
     def __next__(self) -> Block:
         with inference_context(self.net):
             if bool(self.state.ended.all()):
                 raise StopIteration
             block = self._draw_block()
-        return Block(*(part.clone() for part in block))  # clones may enter autograd again
+        return Block(*(part.clone() for part in block))  # clones can be used in autograd
 
     def _draw_block(self) -> Block:
         s, end, filler = self.state, self.net.spec.eos_id, _filler(self.net.spec)
-        first, lengths, ended, logits = s.lengths, s.lengths, s.ended, s.logits
-        live = ~ended
-        # Nobody reaches a limit before the last of `count` positions.
-        left = int((s.limits - lengths)[live].min())
+        s.consume(self.net)
+        first, ended, logits, live = s.lengths, s.ended, s.logits, ~s.ended
+        # No live row reaches its limit before the last of these positions.
+        left = int((s.limits - first)[live].min())
         count = min(self.block, left, max(1, 2**22 // logits.numel()))
-        offsets = torch.arange(count, device=lengths.device)
+        offsets = torch.arange(count, device=first.device)
         columns = (first[:, None] + offsets).clamp(max=s.tokens.shape[1] - 1)
         noise, forced = s.noise.gather(1, columns), s.forced.gather(1, columns)
         given = forced >= 0
         any_given, any_ended = given.any(0).tolist(), not bool(live.all())
         drawn, scores, counted = [], [], []
-        network, memories, tokens = s.network, s.memories, s.tokens
+        network, memories = s.network, s.memories
         for i in range(count):
-            drawn_before = lengths >= s.prompt_lengths if any_given[i] else None
-            history = History(tokens, lengths, s.prompt_lengths, self.net.spec)
-            shaped, outputs = self._process(logits, history, memories)
+            shaped, outputs = without_padding(logits, self.net.spec), []
+            if s.processors:
+                history = History(s.tokens, first + i, s.prompt_lengths, self.net.spec)
+                outputs = self._process(shaped, history, memories)
+                shaped = outputs[-1]
             token = draw(shaped, noise[:, i])
             if any_given[i]:
                 token = torch.where(given[:, i], forced[:, i], token)
-            column = columns[:, i : i + 1]
-            written = token
             if any_ended:
                 token = token.masked_fill(ended, filler)
-                written = token.where(live, tokens.gather(1, column).squeeze(1))
-            tokens.scatter_(1, column, written[:, None])
-            memories = self._observe(token, outputs, memories, drawn_before, ended, any_ended)
+            if s.processors:
+                column = columns[:, i : i + 1]
+                if any_ended:
+                    self._write(column, token[:, None], live[:, None])
+                else:
+                    s.tokens.scatter_(1, column, token[:, None])
+                if any(memory is not None for memory in memories):
+                    observed = live & (first + i >= s.prompt_lengths)
+                    memories = self._observe(token, outputs, memories, observed)
             drawn.append(token)
             scores.append(logits)
             counted.append(live)
-            lengths = lengths + live if any_ended else lengths + 1
-            if i + 1 == count:
-                ended = ended | (lengths >= s.limits)
+            last = i + 1 == count
+            if last:
+                ended = ended | (first + count >= s.limits)
             if end is not None:
                 ended = ended | ((token == end) & live)
-            if end is not None or i + 1 == count:
+            if end is not None or last:
                 live = ~ended
                 any_ended = bool(ended.any())
                 if any_ended and not bool(live.any()):
                     break
-            chunk, network = self.net.advance(
-                token[:, None], network, live.long() if any_ended else None
-            )
+            taken = live.long() if any_ended else None
+            chunk, network = self.net.advance(token[:, None], network, taken)
             logits = chunk[:, 0]
-        each = torch.stack(drawn, dim=1)
-        inside = torch.stack(counted, dim=1)
+        each, inside = torch.stack(drawn, dim=1), torch.stack(counted, dim=1)
+        columns = columns[:, : len(drawn)]
+        self._write(columns, each, inside)
         nats = token_log_prob(torch.stack(scores, dim=1), each).double().where(inside, 0.0)
-        log_prob = s.log_prob.scatter_add_(1, columns[:, : len(drawn)], nats)
+        s.log_prob.scatter_add_(1, columns, nats)
         self.state = replace(
             s,
             network=network,
             logits=logits,
             memories=memories,
-            tokens=tokens,
-            log_prob=log_prob,
-            lengths=lengths,
+            lengths=first + inside.sum(1),
             ended=ended,
         )
         return Block(s.rows, first, each, inside.sum(1), nats)
 
-    def _process(
-        self, logits: Tensor, history: History, memories: tuple[Any, ...]
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Logits after all processors, and after each of them."""
-        shaped, outputs = without_padding(logits, self.net.spec), []
-        for processor, memory in zip(self.processors, memories, strict=True):
-            shaped = apply(processor, shaped, history, memory)
-            outputs.append(shaped)
-        return shaped, outputs
+    def _write(self, columns: Tensor, tokens: Tensor, inside: Tensor) -> None:
+        """Write tokens (B, n) to the columns (B, n) of the rows, where they are inside (B, n)."""
+        kept = self.state.tokens.gather(1, columns)
+        self.state.tokens.scatter_(1, columns, tokens.where(inside, kept))
+
+    def _process(self, logits: Tensor, history: History, memories: tuple[Any, ...]) -> list[Tensor]:
+        """Logits after each processor."""
+        outputs = []
+        for processor, memory in zip(self.state.processors, memories, strict=True):
+            logits = apply(processor, logits, history, memory)
+            outputs.append(logits)
+        return outputs
 
     def _observe(
-        self,
-        token: Tensor,
-        outputs: list[Tensor],
-        memories: tuple[Any, ...],
-        after_prompt: Tensor | None,
-        ended: Tensor,
-        any_ended: bool,
+        self, token: Tensor, outputs: list[Tensor], memories: tuple[Any, ...], observed: Tensor
     ) -> tuple[Any, ...]:
-        """The processors' memories after the token; prompts and ended rows do not change them."""
-        observed = after_prompt
-        if any_ended:
-            observed = ~ended if observed is None else observed & ~ended
+        """The processors' memories after the token, in the rows (B,) where it is observed."""
         new = []
-        for processor, output, memory in zip(self.processors, outputs, memories, strict=True):
+        for processor, output, memory in zip(self.state.processors, outputs, memories, strict=True):
             if isinstance(processor, MemoryProcessor):
-                after = processor.observe(token, output, memory)
-                memory = after if observed is None else choose(observed, after, memory)
+                memory = choose(observed, processor.observe(token, output, memory), memory)
             new.append(memory)
         return tuple(new)
-
-
-def apply(processor: LogitsProcessor, logits: Tensor, history: History, memory: Any) -> Tensor:
-    """Logits after a processor, with or without memory."""
-    if isinstance(processor, MemoryProcessor):
-        return processor(logits, history, memory)
-    return processor(logits, history)
-
-
-def choose(rows: Tensor, a: Any, b: Any) -> Any:
-    """Nested tuples of tensors: `a` in the rows (B,) where it is true, else `b`."""
-    if isinstance(a, tuple):
-        return tuple(choose(rows, x, y) for x, y in zip(a, b, strict=True))
-    return torch.where(rows.view(-1, *[1] * (a.ndim - 1)), a, b)
 
 
 @contextmanager

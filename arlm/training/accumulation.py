@@ -58,18 +58,29 @@ class AccumulatedLoss:
         self.names, self.device = tuple(names), device
         self.totals = Totals(self.names, device)
         self.batches = 0  # since the last optimizer step
+        self.pending: Terms | None = None  # added, and not propagated back yet
         self.constant = 0.0  # 0 before the first batch
 
     def add(self, terms: Terms, trainer: Any) -> Tensor | None:
-        """Add a batch; returns what is propagated back, or None if there is nothing to optimise."""
-        self.totals.add(terms)
-        self.batches += 1
+        """Add a batch; returns what is propagated back, or None if there is nothing to optimise.
+
+        It counts when `commit` is called, after the backward pass: a run that is stopped in between does the
+        batch again.
+        """
+        self.pending = terms
         if not terms.sum.requires_grad:
+            self.commit()
             return None
         if not self.constant:
-            count = self.totals.over_processes(trainer.strategy)["count"]
+            count = strategy_sum(trainer.strategy, terms.count)
             self.constant = power_of_two(count / trainer.world_size)
         return terms.sum / self.constant
+
+    def commit(self) -> None:
+        """Count the batch that was added last."""
+        if self.pending is not None:
+            self.totals.add(self.pending)
+            self.batches, self.pending = self.batches + 1, None
 
     def finish(self, optimizer: Optimizer, trainer: Any) -> dict[str, float]:
         """Rescale the gradients, and start again; returns the sums, by name.
@@ -111,6 +122,11 @@ class AccumulatedLoss:
             for name, parameter in parameters:
                 if name in saved["gradients"]:
                     parameter.grad = saved["gradients"][name].to(parameter.device)
+
+
+def strategy_sum(strategy: Any, value: Tensor) -> float:
+    """The sum of a number over all processes."""
+    return float(strategy.reduce(value.double().clone(), reduce_op="sum"))
 
 
 def power_of_two(number: float) -> float:

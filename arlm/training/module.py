@@ -98,6 +98,9 @@ class AutoregressiveModule(LightningModule):
         self.effort.count(terms.count)
         return self._accumulated.add(terms, self.trainer)
 
+    def on_after_backward(self) -> None:
+        self._accumulated.commit()
+
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         sums = self._accumulated.finish(optimizer, self.trainer)
         trainer: Any = self.trainer
@@ -217,11 +220,12 @@ class AutoregressiveModule(LightningModule):
                 f"ckpt_path: the checkpoint holds {saved}, but the configuration asks for {configured}; "
                 "give the configuration that the checkpoint was trained with"
             )
-        vocab_size = json.loads(contents["arlm"]["spec"])["vocab_size"]
-        if vocab_size != self.net.spec.vocab_size:
+        trained, ours = json.loads(contents["arlm"]["spec"]), self.net.spec
+        if any(trained[name] != getattr(ours, name) for name in ("vocab_size", "fingerprint")):
             raise UserError(
-                f"ckpt_path: the checkpoint knows {vocab_size} tokens, the data has "
-                f"{self.net.spec.vocab_size}; give the tokenizer that it was trained with"
+                f"ckpt_path: the checkpoint knows {trained['vocab_size']} tokens of tokenizer "
+                f"{trained['fingerprint']}, the data has {ours.vocab_size} of {ours.fingerprint}; "
+                "give the tokenizer that it was trained with"
             )
         # A tensor without entries, of a network that counts, takes the size of the file.
         state = self.net.state_dict()

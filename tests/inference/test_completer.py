@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from arlm.core import Autoregressor, Spec
 from arlm.errors import UserError
 from arlm.inference.completer import Piece, overlap, stream
-from arlm.sampling import Steps, begin, generate, prepare
+from arlm.sampling import SamplerState, Steps, begin, generate, prepare
 from arlm.tokenizers import BPETokenizer, ByteTokenizer, CharacterTokenizer, WordTokenizer
 from arlm.tokenizers.base import Tokenizer
 
@@ -84,8 +84,9 @@ def test_incomplete_characters_are_held_back() -> None:
     st.lists(st.text("ab\n", min_size=1, max_size=4), max_size=3),
 )
 def test_stop_strings_end_a_text_where_they_first_occur(text: str, stop: list[str]) -> None:
-    places = [text.find(one) for one in stop if one in text]
-    expected = text[: min(places)] if places else text
+    # The stop string that ends first counts; of those that end together, the longest.
+    places = [(text.find(one) + len(one), text.find(one)) for one in stop if one in text]
+    expected = text[: min(places)[1]] if places else text
     for block in (1, 3):
         found = pieces(ByteTokenizer(), [text], stop, block)
         assert joined(found, 10) == expected
@@ -108,6 +109,23 @@ def test_a_stopped_row_is_not_drawn_further() -> None:
     found = list(stream(steps, ByteTokenizer().decode, ["."]))
     assert steps.state.lengths.tolist() == [3, 9]
     assert (joined(found, 0), joined(found, 1)) == ("ab", "abcdefghi")
+
+
+def test_a_row_that_enters_is_streamed_too() -> None:
+    rows = [ByteTokenizer().encode("abcd")] * 2
+    net = Recites(rows, 256)
+    free, noise = prepare(net, range(2), 4, None)
+
+    def begun(row: int) -> SamplerState:
+        return begin(net, free[:1], noise[:1], rows=torch.tensor([row]))
+
+    steps = Steps(net, begun(0))
+    found = {0: "", 1: ""}
+    for piece in stream(steps, ByteTokenizer().decode):
+        found[piece.row] += piece.text
+        if piece.ended and piece.row == 0:
+            steps.state = steps.state.assign(torch.tensor([0]), begun(1))
+    assert found == {0: "abcd", 1: "abcd"}
 
 
 def test_an_empty_stop_string_is_refused() -> None:

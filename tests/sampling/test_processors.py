@@ -18,6 +18,7 @@ from arlm.sampling.processors import (
     LogitsProcessor,
     MemoryProcessor,
     all_processors,
+    apply,
     parse_processors,
 )
 from arlm.sampling.processors.frequency_penalty import FrequencyPenalty
@@ -28,7 +29,7 @@ from arlm.sampling.processors.presence_penalty import PresencePenalty
 from arlm.sampling.processors.temperature import Temperature
 from arlm.sampling.processors.top_k import TopK
 from arlm.sampling.processors.top_p import TopP
-from arlm.sampling.steps import Steps, apply, begin
+from arlm.sampling.steps import Steps, begin
 from arlm.states import concatenate
 
 # The laws are tested with these arguments; add a new processor here.
@@ -219,9 +220,9 @@ class TestInTheSampler:
             chosen = list(rows)
             return begin(net, forced[chosen], noise[chosen], [processor], rows=torch.tensor(rows))
 
-        steps = Steps(net, begun(0, 1, 2), [processor], block=2)
+        steps = Steps(net, begun(0, 1, 2), block=2)
         next(steps)
-        other = Steps(net, begun(3), [processor])
+        other = Steps(net, begun(3))
         next(other)
         steps.state = concatenate([steps.state[torch.tensor([2, 0, 1])], other.state])
         next(steps)
@@ -308,7 +309,7 @@ def test_mirostat_brings_the_surprise_to_its_target() -> None:
 def mean_surprise(net: TransformerLanguageModel, processor: Mirostat) -> float:
     """Mean surprise in bits of 400 tokens among those that mirostat kept."""
     forced, noise = prepare(net, [0], 400, None)
-    steps = Steps(net, begin(net, forced, noise, [processor]), [processor])
+    steps = Steps(net, begin(net, forced, noise, [processor]))
     first = float(steps.state.memories[0])
     for _ in steps:
         pass

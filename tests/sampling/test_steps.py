@@ -22,6 +22,7 @@ from arlm.models.transformer import TransformerLanguageModel
 from arlm.models.transformer_seq2seq import TransformerSeq2Seq
 from arlm.sampling import generate, row_seeds
 from arlm.sampling.generate import prepare
+from arlm.sampling.processors.greedy import Greedy
 from arlm.sampling.steps import Steps, begin
 from arlm.states import concatenate
 
@@ -235,7 +236,7 @@ def test_images_keep_one_position_and_refuse_limits_that_differ() -> None:
     for i in range(3):
         alone = generate(net, [i + 1], forced=forced[i : i + 1], processors=[]).tokens
         assert torch.equal(steps.state.tokens[i], alone[0])
-    with pytest.raises(UserError, match="images of a batch are at the same pixel"):
+    with pytest.raises(UserError, match=r"lengths: \[16, 5\] differ, but the images"):
         generate(net, [1, 2], lengths=[16, 5])
 
 
@@ -252,7 +253,20 @@ def test_a_state_of_another_network_is_refused() -> None:
         Steps(second, state)
     with pytest.raises(UserError, match="several networks"):
         concatenate([state, begun(second, [1], 20)])
-    used = Steps(first, state)
-    next(used)
+    next(Steps(first, state))
     with pytest.raises(UserError, match="consumed"):
         next(Steps(first, state))
+
+
+def test_a_request_that_does_not_fit_leaves_the_batch_as_it_was() -> None:
+    for net in (networks()[0], networks()[2]):
+        steps = Steps(net, begun(net, [1, 2], 20))
+        next(steps)
+        with pytest.raises(UserError, match="do not fit the running batch"):
+            steps.state.assign(torch.tensor([0]), begun(net, [3], 30))
+        other = begin(net, *prepare(net, [3], 20, None), [Greedy()])
+        with pytest.raises(UserError, match="processors: the rows have different ones"):
+            steps.state.assign(torch.tensor([0]), other)
+        for _ in steps:
+            pass
+        assert torch.equal(steps.state.tokens, generate(net, [1, 2], 20).tokens)

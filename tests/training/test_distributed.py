@@ -49,12 +49,19 @@ def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
         assert torch.allclose(weight, other["weights"][name], PRECISION, PRECISION), name
 
 
-@pytest.mark.parametrize("kind", ["windows", "continuous", "documents", "pairs"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("windows", "documents")),
+        *("continuous", "pairs"),
+    ],
+)
 def test_two_processes_are_one_with_twice_the_batch(kind: str, tmp_path: Path) -> None:
     size, count = ("batch_tokens", 60) if kind == "pairs" else ("batch_size", 4)
     assert_same(train(kind, {size: 2 * count}), two_processes(tmp_path, kind, {size: count}))
 
 
+@pytest.mark.slow
 def test_two_processes_that_accumulate_are_one_with_four_times_the_batch(tmp_path: Path) -> None:
     two = two_processes(tmp_path, "windows", {"batch_size": 2}, accumulate_grad_batches=2)
     assert_same(train("windows", {"batch_size": 8}), two)

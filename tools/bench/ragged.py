@@ -144,7 +144,7 @@ def compare(name: str, build: Callable[[], Autoregressor], options: argparse.Nam
     new = begin(net, forced[:1], noise[:1], (), None, limits[:1])
     whole = sum(part.numel() * part.element_size() for part in state.network.leaves())
     with BytesWritten() as written:
-        state.assign(torch.tensor([3]), new)
+        state.assign(torch.tensor([rows - 1]), new)
     print(f"  one row replaced: {written.total / 1e6:.2f} MB moved, state {whole / 1e6:.1f} MB")
 
 

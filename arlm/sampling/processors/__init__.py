@@ -69,6 +69,20 @@ class MemoryProcessor(LogitsProcessor):
         """The memory after tokens (B,) followed the logits (B, V) that this processor returned."""
 
 
+def apply(processor: LogitsProcessor, logits: Tensor, history: History, memory: Any) -> Tensor:
+    """Logits after a processor, with or without memory."""
+    if isinstance(processor, MemoryProcessor):
+        return processor(logits, history, memory)
+    return processor(logits, history)
+
+
+def choose(rows: Tensor, a: Any, b: Any) -> Any:
+    """Nested tuples of tensors: `a` in the rows (B,) where it is true, else `b`."""
+    if isinstance(a, tuple):
+        return tuple(choose(rows, x, y) for x, y in zip(a, b, strict=True))
+    return torch.where(rows.view(-1, *[1] * (a.ndim - 1)), a, b)
+
+
 def all_processors() -> dict[str, type[LogitsProcessor]]:
     """Every processor by its name on the command line: the class name in snake case."""
     processors = {}
@@ -129,5 +143,6 @@ def _read(name: str, field: str, value: str, kind: type) -> Any:
         return kind(value)
     except ValueError:
         raise UserError(
-            f"--processors: {name} needs a number, not {value!r}; write for example {name}=1"
+            f"--processors: {name} needs a number for {field}, not {value!r}; "
+            f"write for example {name}:{field}=1"
         ) from None

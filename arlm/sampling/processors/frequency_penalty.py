@@ -34,4 +34,4 @@ class FrequencyPenalty(LogitsProcessor):
         )
 
     def __call__(self, logits: Tensor, history: History) -> Tensor:
-        return logits - (self.penalty * history.counts(self.prompt)).to(logits.dtype)
+        return logits - self.penalty * history.counts(self.prompt).to(logits.dtype)

@@ -1,5 +1,6 @@
 """Temperature: sharpen (below 1) or flatten (above 1) the distribution."""
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -22,7 +23,10 @@ class Temperature(LogitsProcessor):
 
     def __post_init__(self) -> None:
         require(
-            self.value > 0, "temperature", self.value, "choose above 0, or the processor greedy"
+            0 < self.value < math.inf,
+            "temperature",
+            self.value,
+            "choose above 0, or the processor greedy",
         )
 
     def __call__(self, logits: Tensor, history: History) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from arlm.evaluation.likelihood import figures
 from arlm.training.objectives.base import Objective, Terms
 from arlm.training.objectives.likelihood import likelihood_sums
 
-DIRECTIONS = "forward", "reverse"
+Direction = Literal["forward", "reverse"]
 
 
 class Distillation(Objective):
@@ -40,9 +40,10 @@ class Distillation(Objective):
     monitor = "kl"
     sums = ("kl", "nats", "units")
 
-    def __init__(self, teacher: str, kl: Literal["forward", "reverse"] = "forward") -> None:
+    def __init__(self, teacher: str, kl: Direction = "forward") -> None:
         super().__init__()
-        require(kl in DIRECTIONS, "model.objective.kl", kl, f"choose {' or '.join(DIRECTIONS)}")
+        mend = f"choose {' or '.join(get_args(Direction))}"
+        require(kl in get_args(Direction), "model.objective.kl", kl, mend)
         self.kl = kl
         self.teacher = teacher
         try:
