@@ -170,7 +170,7 @@ class PixelNetwork(Autoregressor):
                 self._write(values, state, position)
                 position += 1
                 scores.append(self._score(state, backend, position))
-        after = PixelState(state.workspace, position, state.program, backend, net=self.serial)
+        after = replace(state, position=position, backend=backend)
         if len(scores) == size:
             return torch.stack(scores, dim=1), after
         missing = state.workspace.new_zeros(len(tokens), size - len(scores), self.spec.vocab_size)

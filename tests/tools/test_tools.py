@@ -72,7 +72,10 @@ def test_curves_of_no_run_are_refused(tmp_path: Path) -> None:
         (["lightning_overhead", "--steps", 10, "--repeats", 1], "ms a step"),
         (["sampling", "--only", "Row", "--batches", 1, "--repeats", 1, "--threads", 1], "gap"),
         (["ragged", "--rows", 3, "--slots", 2, "--rounds", 1, "--only", "LSTM"], "0 differ"),
-        (["commits", ROOT, "--only", "LSTM 2 x 188 16", "--rounds", 1], "new / old"),
+        pytest.param(
+            *(["commits", ROOT, "--only", "LSTM 2 x 188 16", "--rounds", 1], "new / old"),
+            marks=pytest.mark.slow,
+        ),
         (["training", "--only", "Row", "--batch", 2, "--repeats", 1, "--threads", 1], "bf16"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
