@@ -69,13 +69,17 @@ class State:
         """
         check_joinable([self, other])
         self.check_fits(rows, other)
-        result = self._each(
-            lambda entry, x, y: self._written(entry, x, rows, y),
-            lambda s, t: s.assign(rows, t),
-            other,
-        )
         self.used.append(True)
-        return result
+        return self._assigned(rows, other)
+
+    def _assigned(self, rows: Tensor, other: Self) -> Self:
+        """Write the rows; `assign` has checked that they fit."""
+
+        def nested(state: State, new: State) -> State:
+            state.used.append(True)
+            return state._assigned(rows, new)
+
+        return self._each(lambda entry, x, y: self._written(entry, x, rows, y), nested, other)
 
     def check_fits(self, rows: Tensor, other: Self) -> None:
         """Refuse rows of `other` that cannot be written over the rows `rows`."""
@@ -100,10 +104,8 @@ class State:
 
     def rewind(self, counts: Tensor) -> Self:
         """Take back the last `counts` (B,) tokens of each row, if the network can; this state is consumed."""
-        raise UserError(
-            f"state: {type(self).__name__} cannot be rewound; copy it before advancing, `state[:]`, "
-            "and advance again from the copy"
-        )
+        kind = type(self).__name__
+        raise UserError(f"state: {kind} cannot be rewound; advance again from a copy, `state[:]`")
 
     @property
     def one_position(self) -> bool:
@@ -140,12 +142,12 @@ class State:
         self, tensors: Callable[..., Tensor], states: Callable[..., State], *others: Self
     ) -> Self:
         """Apply `tensors(field, x, ...)` to per-row tensors of this state and of others; `states` to States."""
-        own = [entry for entry in fields(self) if not entry.metadata.get("shared")]
         changed = {
             entry.name: _each_value(
                 entry, tensors, states, *(getattr(s, entry.name) for s in (self, *others))
             )
-            for entry in own
+            for entry in fields(self)
+            if not entry.metadata.get("shared")
         }
         return replace(self, **changed)
 
@@ -181,9 +183,7 @@ def _each_value(entry: Field, tensors: Callable, states: Callable, *values: Any)
     """`State._each` for the value of one field."""
     kinds = {type(v) if v is None or isinstance(v, tuple) else object for v in values}
     if len(kinds) > 1 or len({len(v) for v in values if isinstance(v, tuple)}) > 1:
-        raise UserError(
-            f"state: some rows have {entry.name} that others lack; join rows of one kind"
-        )
+        raise UserError(f"state: only some rows have {entry.name}; join rows of one kind")
     if isinstance(values[0], Tensor):
         return tensors(entry, *values)
     if isinstance(values[0], State):
@@ -258,15 +258,17 @@ class Prefix(State):
         self.used.append(True)
         return replace(self, position=position)
 
-    def assign(self, rows: Tensor, other: Self) -> Self:
-        self._check_unused()
+    def check_fits(self, rows: Tensor, other: Self) -> None:
+        check_room(other.position * 0, other.position, self.tokens.shape[1] - 1)
+        super().check_fits(rows, other._trimmed())
+
+    def _assigned(self, rows: Tensor, other: Self) -> Self:
         # The context may be the caller's.
         own = replace(self, context=None if self.context is None else self.context.clone())
-        most = int(other.position.max())
-        check_room(other.position * 0, other.position, self.tokens.shape[1] - 1)
-        result = super(Prefix, own).assign(rows, replace(other, tokens=other.tokens[:, :most]))
-        self.used.append(True)
-        return result
+        return super(Prefix, own)._assigned(rows, other._trimmed())
+
+    def _trimmed(self) -> Self:
+        return replace(self, tokens=self.tokens[:, : int(self.position.max())])
 
 
 def check_room(position: Tensor, lengths: Tensor, room: int) -> None:

@@ -21,7 +21,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from arlm.core import Spec
 from arlm.errors import UserError
-from arlm.states import SHARED, State, check_joinable, concatenate, grows
+from arlm.states import SHARED, State, concatenate, grows
 
 
 def source_spec(spec: Spec) -> Spec:
@@ -125,14 +125,11 @@ class SourceState(State):
                 f"{room}; start it with longer sources"
             )
 
-    def assign(self, rows: Tensor, other: Self) -> Self:
-        check_joinable([self, other])
-        self.check_fits(rows, other)
+    def _assigned(self, rows: Tensor, other: Self) -> Self:
         own = self._one_each()
-        sources = own.sources.assign(rows, other.sources[other.sentence])
+        sources = own.sources._assigned(rows, other.sources[other.sentence])
         sentence = torch.arange(len(self.sentence), device=self.sentence.device)
-        written = super(SourceState, own).assign(rows, other)
-        self.used.append(True)
+        written = super(SourceState, own)._assigned(rows, other)
         return replace(written, sources=sources, sentence=sentence)
 
     def concatenated(self, others: Sequence[Self]) -> Self:

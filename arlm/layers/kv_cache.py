@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from arlm.errors import UserError
-from arlm.states import SHARED, State, check_joinable, check_room, grows, padded, rewound
+from arlm.states import SHARED, State, check_room, grows, padded, rewound
 
 KVCache = tuple[Tensor, Tensor]  # keys and values, each (B, heads, T, width / heads)
 SLOTS = 32  # slots in a block; a copied cache has the blocks that are filled
@@ -92,14 +92,11 @@ class CachedState(State):
         self.used.append(True)
         return replace(self, position=position, filled=int(position.max()))
 
-    def assign(self, rows: Tensor, other: Self) -> Self:
-        check_joinable([self, other])
-        self.check_fits(rows, other)
+    def _assigned(self, rows: Tensor, other: Self) -> Self:
         most = int(other.position.max())
         filled = tuple((keys[:, :, :most], values[:, :, :most]) for keys, values in other.caches)
         large = replace(self, caches=self._grown(max(most, self.caches[0][0].shape[2])))
-        self.used.append(True)
-        result = super(CachedState, large).assign(rows, replace(other, caches=filled))
+        result = super(CachedState, large)._assigned(rows, replace(other, caches=filled))
         return replace(result, filled=int(result.position.max()))
 
     def check_fits(self, rows: Tensor, other: Self) -> None:

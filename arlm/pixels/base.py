@@ -43,9 +43,9 @@ class PixelState(State):
     def __getitem__(self, rows: Tensor | slice) -> Self:
         return super().__getitem__(rows)._laid_out()
 
-    def assign(self, rows: Tensor, other: Self) -> Self:
+    def check_fits(self, rows: Tensor, other: Self) -> None:
         self._check_position([other])
-        return super().assign(rows, other)
+        super().check_fits(rows, other)
 
     def concatenated(self, others: Sequence[Self]) -> Self:
         self._check_position(others)

@@ -113,10 +113,8 @@ def begin(
             most_tokens = limits.clone()
             check_limits(most_tokens, batch, length, network.one_position)
         leading = (forced >= 0).long().cumprod(1).sum(1)
-        taken = leading.clamp(max=length - 1)
-        if network.one_position:
-            taken = taken.min().expand(batch)
-        lengths = leading if not network.one_position else leading.min().repeat(batch)
+        lengths = leading.min().repeat(batch) if network.one_position else leading
+        taken = lengths.clamp(max=length - 1)
         columns = torch.arange(length, device=forced.device)
         filler = _filler(net.spec)
         tokens = forced.where(columns < lengths[:, None], filler)
@@ -228,8 +226,9 @@ class Steps(Iterator[Block]):
             chunk, network = self.net.advance(token[:, None], network, taken)
             logits = chunk[:, 0]
         each, inside = torch.stack(drawn, dim=1), torch.stack(counted, dim=1)
-        columns = columns[:, : len(drawn)]
-        self._write(columns, each, inside)
+        columns, lengths = columns[:, : len(drawn)], inside.sum(1)
+        if not s.processors:  # they read each token before the next
+            self._write(columns, each, inside)
         nats = token_log_prob(torch.stack(scores, dim=1), each).double().where(inside, 0.0)
         s.log_prob.scatter_add_(1, columns, nats)
         self.state = replace(
@@ -237,10 +236,10 @@ class Steps(Iterator[Block]):
             network=network,
             logits=logits,
             memories=memories,
-            lengths=first + inside.sum(1),
+            lengths=first + lengths,
             ended=ended,
         )
-        return Block(s.rows, first, each, inside.sum(1), nats)
+        return Block(s.rows, first, each, lengths, nats)
 
     def _write(self, columns: Tensor, tokens: Tensor, inside: Tensor) -> None:
         """Write tokens (B, n) to the columns (B, n) of the rows, where they are inside (B, n)."""
