@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arlm.cli.parser import Parser, add_data_options, bar
+from arlm.cli.parser import Parser, add_data_options, add_run_options, bar, open_data
 from arlm.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,11 +29,7 @@ CONTEXT_TOKENS = 2**17  # number of tokens from which the loss by context is com
 def main(arguments: Sequence[str]) -> None:
     """Run the command."""
     parser = Parser("compare", "Compare networks on the same tokens, in a table and an HTML page.")
-    parser.add_argument(
-        "runs",
-        nargs="+",
-        help="checkpoints or folders of runs; NAME=RUN,RUN,... is one model with several seeds",
-    )
+    add_run_options(parser, several=True)
     add_data_options(parser)
     parser.add_argument(
         "--out", default="comparison.html", help="HTML page (default comparison.html)"
@@ -50,7 +46,6 @@ def main(arguments: Sequence[str]) -> None:
     import torch  # late: --help and errors need no torch
 
     from arlm.evaluation.paired import paired_difference
-    from arlm.inference.runs import open_run
     from arlm.inference.scorer import check_same
     from arlm.reports.comparison import markdown, page
     from arlm.reports.files import check_writable, write_text
@@ -64,7 +59,7 @@ def main(arguments: Sequence[str]) -> None:
     for name, runs in groups.items():
         loaded = []
         for run in runs:
-            checkpoint, module = open_run(run, options.data)
+            checkpoint, module = open_data(options, run)
             scores = score_run(run, checkpoint.net, module, options.split)
             check_same(scores_of_runs | {run: scores})  # at once, before other runs are scored
             scores_of_runs.setdefault(run, scores)

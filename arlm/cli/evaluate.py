@@ -6,7 +6,15 @@ import json
 from collections.abc import Callable, Iterable, Sequence, Sized
 from typing import TYPE_CHECKING, TypeAlias
 
-from arlm.cli.parser import Parser, add_beam_options, add_data_options, bar, check_beam_options
+from arlm.cli.parser import (
+    Parser,
+    add_beam_options,
+    add_data_options,
+    add_run_options,
+    bar,
+    check_beam_options,
+    open_data,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +31,7 @@ def main(arguments: Sequence[str]) -> None:
         "evaluate",
         "Likelihood of a split under a checkpoint; every token of val and test is scored once.",
     )
-    parser.add_argument("checkpoint", help="a .ckpt file, or the folder of a run")
+    add_run_options(parser)
     add_data_options(parser)
     parser.add_argument(
         "--baselines",
@@ -37,13 +45,12 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse(arguments)
     check_beam_options(options)
 
-    from arlm.evaluation.likelihood import figures
+    from arlm.evaluation.likelihood import figures  # late: --help and errors need no torch
     from arlm.inference.baselines import baselines, independent_batches
-    from arlm.inference.runs import open_run
     from arlm.inference.scorer import BatchScorer
     from arlm.reports.view import view_of
 
-    loaded, data = open_run(options.checkpoint, options.data)
+    loaded, data = open_data(options)
     net, domain, provenance = loaded.net, loaded.domain, data.provenance
     loader, scorer = data.loader(options.split), BatchScorer(net)
     network: dict[str, Scorer] = {type(net).__name__: lambda batch: scorer(batch).log_prob}

@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from arlm.cli.messages import nearest
 from arlm.errors import UserError, require
+
+if TYPE_CHECKING:
+    from arlm.checkpoints import Loaded
+    from arlm.inference.runs import Run
 
 
 class Parser(argparse.ArgumentParser):
@@ -36,6 +40,49 @@ def bar(what: str, unit: str, total: int) -> Any:
     from tqdm import tqdm
 
     return tqdm(total=total, unit=unit, desc=what, disable=not sys.stderr.isatty())
+
+
+def add_run_options(parser: Parser, several: bool = False) -> None:
+    """Add the argument `run`, or `runs`, and the options that say how its network is loaded."""
+    if several:
+        parser.add_argument(
+            "runs",
+            nargs="+",
+            help="checkpoints or folders of runs; NAME=RUN,RUN,... is one model with several seeds",
+        )
+    else:
+        parser.add_argument("run", help="the folder of a run, or a .ckpt file")
+    group = parser.add_argument_group("loading the network")
+    group.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="a package whose classes the checkpoint may name, beside arlm's own; repeat the option for several",
+    )
+
+
+def open_network(options: argparse.Namespace, run: str | None = None) -> Loaded:
+    """Load the network of `run`, by default `options.run`, and say on stderr what was read."""
+    from arlm.checkpoints import find, load
+    from arlm.inference.summary import describe_checkpoint
+
+    path = find(run or options.run)
+    loaded = load(path, options.trust)
+    print(describe_checkpoint(path), file=sys.stderr)
+    return loaded
+
+
+def open_data(options: argparse.Namespace, run: str | None = None) -> Run:
+    """Load the network of `run`, by default `options.run`, and its data, or that of `options.data`."""
+    from arlm.checkpoints import find
+    from arlm.inference.runs import open_run
+    from arlm.inference.summary import describe_checkpoint
+
+    path = find(run or options.run)
+    opened = open_run(str(path), options.data, options.trust)
+    print(describe_checkpoint(path), file=sys.stderr)
+    return opened
 
 
 def add_data_options(parser: Parser) -> None:

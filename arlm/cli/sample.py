@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arlm.cli.parser import Parser, bar
+from arlm.cli.parser import Parser, add_run_options, bar, open_network
 from arlm.errors import UserError, require
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse and check the options."""
     parser = Parser("sample", "Draw samples from a checkpoint, as a picture or as text.")
-    parser.add_argument("checkpoint", help="a .ckpt file, or the folder of a run")
+    add_run_options(parser)
     parser.add_argument("--n", type=int, default=16, help="number of samples (default 16)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the samples (default 0)")
     parser.add_argument(
@@ -105,7 +105,6 @@ def main(arguments: Sequence[str]) -> None:
     """Run the command."""
     options = parse(arguments)
     from arlm.adapters import guided  # late: --help and errors need no torch
-    from arlm.checkpoints import load
     from arlm.reports.files import check_writable
     from arlm.reports.view import view_of
     from arlm.sampling import class_count, class_labels
@@ -113,9 +112,9 @@ def main(arguments: Sequence[str]) -> None:
 
     processors = parse_processors(options.processors)
     sweeps = sweep(options.sweep) if options.sweep else {}
-    net, domain, *_ = load(options.checkpoint)
+    net, domain, *_ = open_network(options)
     view = view_of(domain)
-    view.check_verb("sample", options.checkpoint)
+    view.check_verb("sample", options.run)
     view.check_options(vars(options))
     if options.guidance is not None:
         net = guided(net, options.guidance)

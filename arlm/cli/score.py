@@ -6,14 +6,14 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from arlm.cli.parser import Parser
+from arlm.cli.parser import Parser, add_run_options, open_network
 from arlm.errors import UserError
 
 
 def main(arguments: Sequence[str]) -> None:
     """Run the command."""
     parser = Parser("score", "Likelihood of images, and a heat map of each pixel's surprise.")
-    parser.add_argument("checkpoint", help="a .ckpt file, or the folder of a run")
+    add_run_options(parser)
     parser.add_argument(
         "images", nargs="+", help="image files of the size that the network was trained on"
     )
@@ -26,15 +26,14 @@ def main(arguments: Sequence[str]) -> None:
 
     import torch  # late: --help and errors need no torch
 
-    from arlm.checkpoints import load
     from arlm.evaluation.likelihood import figures
     from arlm.reports.files import check_writable
     from arlm.reports.view import view_of
     from arlm.sampling import class_count, class_labels
 
-    net, domain, *_ = load(options.checkpoint)
+    net, domain, *_ = open_network(options)
     view = view_of(domain)
-    view.check_verb("score", options.checkpoint)
+    view.check_verb("score", options.run)
     classes = class_count(net.spec)
     if classes and options.label is None:
         raise UserError(f"--label: the network needs a class; give 0 to {classes - 1}")

@@ -10,7 +10,13 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from arlm.cli.parser import Parser, add_beam_options, check_beam_options
+from arlm.cli.parser import (
+    Parser,
+    add_beam_options,
+    add_run_options,
+    check_beam_options,
+    open_network,
+)
 from arlm.data.text_files import UNREADABLE, opened, unreadable
 from arlm.errors import UserError, require
 
@@ -26,7 +32,7 @@ MAPS = 6  # number of attention maps in the picture
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse and check the options."""
     parser = Parser("translate", "Translate a file, or standard input, line by line.")
-    parser.add_argument("checkpoint", help="a .ckpt file, or the folder of a run")
+    add_run_options(parser)
     parser.add_argument(
         "file",
         nargs="?",
@@ -70,8 +76,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> None:
     """Run the command."""
     options = parse(arguments)
-    from arlm.checkpoints import load  # late: --help and errors need no torch
-    from arlm.data.pairs import lines_of
+    from arlm.data.pairs import lines_of  # late: --help and errors need no torch
     from arlm.inference.memory import keep_freed_memory
     from arlm.inference.translator import Translator
     from arlm.reports.files import check_writable
@@ -79,8 +84,8 @@ def main(arguments: Sequence[str]) -> None:
     from arlm.sampling.processors import parse_processors
 
     processors = None if options.processors is None else parse_processors(options.processors)
-    loaded = load(options.checkpoint)
-    view_of(loaded.domain).check_verb("translate", options.checkpoint)
+    loaded = open_network(options)
+    view_of(loaded.domain).check_verb("translate", options.run)
     search = (options.beam, options.n_best, options.length_penalty)
     domain: Any = loaded.domain
     translator = Translator(loaded.net, domain, *search, processors, options.seed)

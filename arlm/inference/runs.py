@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from reprlib import repr as shortened
 from typing import Any, NamedTuple
@@ -26,19 +27,20 @@ class Run(NamedTuple):
     data: TokenDataModule
 
 
-def open_run(path: str, fragment: str | None = None) -> Run:
+def open_run(path: str, fragment: str | None = None, trusted: Sequence[str] = ()) -> Run:
     """Load a checkpoint and prepare its data.
 
     Args:
         path: a .ckpt file, or the folder of a run.
         fragment: a YAML file of `configs/data/` to read instead of the run's own data, with the checkpoint's
             tokenizer and batching.
+        trusted: packages that may be imported beside arlm's own.
     """
-    loaded = load(path)
+    loaded = load(path, trusted)
     description = {k: v for k, v in loaded.data.items() if k != "provenance"}
     if fragment is not None:
-        description = _from_fragment(fragment, description)
-    data: TokenDataModule = build(description, TokenDataModule)  # type: ignore[type-abstract]
+        description = _from_fragment(fragment, description, trusted)
+    data: TokenDataModule = build(description, TokenDataModule, trusted=trusted)  # type: ignore[type-abstract]
     if fragment is not None:
         ours, theirs = type(loaded.domain).__name__, type(data.domain).__name__
         if ours != theirs:
@@ -62,7 +64,9 @@ def open_run(path: str, fragment: str | None = None) -> Run:
     return Run(loaded, data)
 
 
-def _from_fragment(fragment: str, description: dict[str, Any]) -> dict[str, Any]:
+def _from_fragment(
+    fragment: str, description: dict[str, Any], trusted: Sequence[str]
+) -> dict[str, Any]:
     """The description of other data, with the batching options of the network's own data."""
     try:
         content = yaml.safe_load(read_text(Path(fragment), "--data"))
@@ -76,6 +80,6 @@ def _from_fragment(fragment: str, description: dict[str, Any]) -> dict[str, Any]
         raise UserError(f"--data: '{fragment}' names no class_path; give a file like configs/data/")
     other = {"class_path": content["class_path"], "init_args": init_args}
     ours = description["init_args"]
-    if issubclass(find_class(other, TokenDataModule), TextDataModule):  # type: ignore[type-abstract]
+    if issubclass(find_class(other, TokenDataModule, trusted=trusted), TextDataModule):  # type: ignore[type-abstract]
         other["init_args"] = init_args | {name: ours[name] for name in BATCHING if name in ours}
     return other
