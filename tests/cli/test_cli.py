@@ -302,7 +302,7 @@ def test_options_on_the_command_line_win_over_the_checkpoint(arlm, runs: Path) -
             "model.net: PixelCNN needs an image of shape (H, W, C), not (128,); choose",
         ),
         (["sample", "nope.ckpt"], "'nope.ckpt' does not exist; give a .ckpt file"),
-        (["sample"], "the following arguments are required: checkpoint; see `arlm sample --help`"),
+        (["sample"], "the following arguments are required: run; see `arlm sample --help`"),
         (["sample", "x", "--n", 0], "--n: 0 is out of range; choose at least 1"),
         (["sample", "x", "--n", "many"], "argument --n: invalid int value: 'many'"),
         (["sample", "x", "--nn", 3], "--nn: unknown option; did you mean '--n'?"),
