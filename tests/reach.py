@@ -1,21 +1,20 @@
 """Which earlier tokens each token's logits should see, followed through the layers as drawn in the papers.
 
-A reach maps each position (row, column, channel) to the set of positions that its features depend on.
+A reach maps each position (row, column, channel) to the set of positions that its features depend on. A network
+that sees all earlier tokens needs no entry here; one that sees the last n needs a line in `LAST`.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from arlm.adapters import LogitArithmetic
 from arlm.core import Autoregressor
-from arlm.models.neural_ngram import NeuralNGram
-from arlm.models.ngram import KneserNeyNGram
-from arlm.models.unigram import Histogram, Unigram
 
 Position = tuple[int, int, int]
 Reach = dict[Position, frozenset[Position]]
@@ -121,23 +120,29 @@ REACH: dict[str, Callable[[Autoregressor], Reach]] = {
     "DiagonalBiLSTM": diagonal_bilstm,
     "GatedPixelCNN": gated_pixelcnn,
 }
+# How many of the last tokens a network of limited context sees.
+LAST: dict[str, Callable[[Any], int]] = {
+    "NeuralNGram": lambda net: net.order - 1,
+    "KneserNeyNGram": lambda net: net.order - 1,
+    "Unigram": lambda net: 0,
+    "Histogram": lambda net: 0,
+}
 
 
 def reach_of(net: Autoregressor) -> Tensor:
     """(T, T) bool: row t is what the logits of token t should see; all that is earlier by default."""
     length = net.spec.length
+    earlier = torch.ones(length, length).tril(-1).bool()
     if isinstance(net, LogitArithmetic):
         parts = [reach_of(net.nets[term.net]) for term in net.terms if term.weight]
         return torch.stack(parts).any(0)
-    if isinstance(net, (Unigram, Histogram)):
-        return torch.zeros(length, length, dtype=torch.bool)
-    if isinstance(net, (NeuralNGram, KneserNeyNGram)):
-        return torch.ones(length, length).tril(-1).triu(1 - net.order).bool()
     for kind in type(net).__mro__:
+        if kind.__name__ in LAST:
+            return earlier.triu(-LAST[kind.__name__](net))
         if kind.__name__ in REACH:
             order = {p: t for t, p in enumerate(positions(net))}
             matrix = torch.zeros(length, length, dtype=torch.bool)
             for target, sources in REACH[kind.__name__](net).items():
                 matrix[order[target], [order[s] for s in sources]] = True
             return matrix
-    return torch.ones(length, length).tril(-1).bool()
+    return earlier

@@ -43,6 +43,34 @@ def test_every_network_is_judged() -> None:
     assert {LSTMLanguageModel, TransformerLanguageModel, PixelCNN} <= judged
 
 
+class Forgetful(LSTMLanguageModel):
+    """Each step keeps less than a third of what was before: a sound network that forgets quickly."""
+
+    def forward(self, tokens, context=None):
+        x = torch.cat([self.start_vector.expand(len(tokens), 1, -1), self.embed(tokens)[:, :-1]], 1)
+        memory, memories = x[:, 0], []
+        for t in range(x.shape[1]):
+            memory = 0.3 * memory + x[:, t]
+            memories.append(memory)
+        return self.head(torch.stack(memories, 1).tanh())
+
+
+class Amnesic(Forgetful):
+    """What lies ten tokens back is cut off: a fault."""
+
+    def forward(self, tokens, context=None):
+        logits = super().forward(tokens)
+        recent = super(Forgetful, self).forward(tokens[:, -10:])
+        return torch.cat([logits[:, :-1], recent[:, -1:]], 1)
+
+
+def test_forgetting_is_told_from_a_fault() -> None:
+    arguments = {"width": 8, "depth": 1}
+    laws.law_causal_by_perturbation(laws.Case(Forgetful, arguments, "rgb").build)
+    with pytest.raises(AssertionError, match=r"LOST: .* does not fade"):
+        laws.law_causal_by_perturbation(laws.Case(Amnesic, arguments, "rgb").build)
+
+
 # Mutants: a network with one fault, and the law that must catch it.
 
 
