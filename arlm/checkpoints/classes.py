@@ -7,8 +7,6 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Sequence
-from importlib.machinery import PathFinder
-from importlib.util import module_from_spec
 from pathlib import Path
 from reprlib import repr as shortened
 from types import NoneType, UnionType
@@ -155,7 +153,7 @@ def find_class(description: Any, base: type[T], trusted: Sequence[str] = ()) -> 
             f'if you trust it, load it in Python with arlm.load(path, trusted=["{package}"])'
         )
     if package == "datamodules" and package not in trusted:
-        import_own(package)
+        check_own(package)
     try:
         kind = vars(importlib.import_module(module_name)).get(name)
     except Exception as error:  # an import can raise anything
@@ -167,19 +165,12 @@ def find_class(description: Any, base: type[T], trusted: Sequence[str] = ()) -> 
     return kind
 
 
-def import_own(package: str) -> None:
-    """Import a package that ships with arlm, not a folder of that name in the working directory."""
+def check_own(package: str) -> None:
+    """Refuse a package that was imported before arlm and has the name of one that ships with it."""
     home = Path(arlm.__file__).resolve().parents[1]
-    if package not in sys.modules:
-        spec = PathFinder.find_spec(package, [str(home)])
-        if spec is None or spec.loader is None:
-            raise UserError(f"checkpoint: '{home}' holds no package {package}; install arlm again")
-        module = module_from_spec(spec)
-        sys.modules[package] = module
-        spec.loader.exec_module(module)
     location = Path(str(sys.modules[package].__file__)).resolve().parents[1]
     if location != home:
         raise UserError(
             f"checkpoint: the folder '{location / package}' hides arlm's own package {package}; "
-            "run from another folder"
+            "import arlm first"
         )

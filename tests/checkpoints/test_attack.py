@@ -366,23 +366,6 @@ def test_other_records_of_a_checkpoint_may_be_anything(originals: Originals, emp
         assert json.loads(done.out)["models"][0]["trained_tokens"] == 0
 
 
-def test_the_datamodules_of_a_working_folder_are_not_imported(
-    originals: Originals, tmp_path: Path
-) -> None:
-    (tmp_path / "datamodules").mkdir()
-    trap = f"open({str(tmp_path / 'imported')!r}, 'w')"
-    for name in ("__init__", "digits"):
-        (tmp_path / "datamodules" / f"{name}.py").write_text(trap)
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "arlm", "evaluate", str(originals.image), "--json"]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
-    )
-    assert not (tmp_path / "imported").exists()
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["data"]["name"] == "digits"
-
-
 def test_a_package_loads_once_it_is_trusted(originals: Originals, empty: Path) -> None:
     network, domain = part(originals.image, "network"), part(originals.image, "domain")
     network["class_path"], domain["class_path"] = "elsewhere.Network", "elsewhere.Pictures"
