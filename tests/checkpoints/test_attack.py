@@ -6,7 +6,6 @@ import copy
 import json
 import os
 import re
-import subprocess
 import sys
 import time
 import warnings
@@ -20,7 +19,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from conftest import ROOT, run_arlm
+from conftest import run_arlm
 from crafted import (
     KINDS,
     Content,
