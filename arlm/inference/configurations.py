@@ -5,8 +5,8 @@ In a clone they are the folder `configs/`; in an installed wheel the same files 
 
 from __future__ import annotations
 
-import difflib
 import re
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,19 +53,27 @@ def shipped(kind: str = "config") -> dict[str, Path]:
     return {p.stem: p for p in files if p.parent.name == FRAGMENTS[kind]}
 
 
+def data_classes() -> dict[str, str]:
+    """Class paths of arlm's data modules by class name, read from the source, so that none is imported."""
+    home = Path(str(sys.modules["datamodules"].__file__)).parent
+    return {
+        name: f"datamodules.{path.stem}.{name}"
+        for path in sorted(home.glob("*.py"))
+        for name in re.findall(r"^class (\w+)\(", path.read_text(), flags=re.MULTILINE)
+    }
+
+
 def resolve(name: str, kind: str = "config") -> str:
-    """Path of the configuration that a name means: a file that exists, else a shipped one, else `name` itself."""
+    """What a name means: a file that exists, else a shipped one, else a class of arlm's data modules.
+
+    A name that means none of them is returned as it is.
+    """
     if Path(name).is_file():
         return name
     found = shipped(kind).get(name)
-    return str(found) if found else name
-
-
-def suggestion(name: str, kind: str = "config") -> str:
-    """The shipped configuration whose name is the most similar to an unknown one, or where they are listed."""
-    near = difflib.get_close_matches(Path(name).stem, shipped(kind), n=1)
-    listed = "`arlm configs` lists those that ship with arlm"
-    return f"did you mean {near[0]!r}?" if near else f"check the path ({listed})"
+    if found is None and kind == "data":
+        return data_classes().get(name, name)
+    return str(found or name)
 
 
 def about(path: Path) -> About:
