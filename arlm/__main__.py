@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import importlib
 import os
-import signal
 import sys
 
 from arlm import __version__
-from arlm.cli.messages import nearest
-from arlm.errors import UserError
 
 TRAINER_VERBS = {
     "fit": "train a network",
@@ -23,22 +20,29 @@ COMMANDS = {
     "score": "likelihood of images, with a heat map of their surprise",
     "translate": "translate a file line by line, with beam search",
     "compare": "compare networks on the same tokens: a table and an HTML page",
+    "configs": "list the configurations that ship with arlm, or print one",
 }
 HELP = f"""usage: arlm VERB [options]          ({__version__})
 
 Train, from a configuration (options of `arlm VERB --help` override it):
 {chr(10).join(f"  {verb:10} {text}" for verb, text in TRAINER_VERBS.items())}
 
-Use a checkpoint:
+Use checkpoints and configurations:
 {chr(10).join(f"  {verb:10} {text}" for verb, text in COMMANDS.items())}
 
-  python -m arlm fit --config configs/images/digits_pixelcnn.yaml
-  python -m arlm sample runs/digits_pixelcnn --n 16 --out digits.png
+  arlm fit --config digits_pixelcnn
+  arlm sample runs/digits_pixelcnn --n 16 --out digits.png
 """
 
 
 def main() -> int:
     """Run one verb; returns the exit code: 2 for bad input, 130, 141 and 143 when interrupted."""
+    # Late, because `entry` changes where modules are found.
+    import signal
+
+    from arlm.cli.messages import nearest
+    from arlm.errors import UserError
+
     verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if verb in ("-h", "--help", "help"):
         print(HELP, end="")
@@ -71,7 +75,15 @@ def fail(message: str) -> int:
 
 
 def entry() -> None:
-    """The console script."""
+    """The console script, and `python -m arlm`; both import classes of the working folder.
+
+    That folder is searched last, so that no file in it takes the place of an installed module.
+    """
+    if not sys.flags.safe_path:
+        folder = os.getcwd()
+        if sys.path[0] == folder:  # `python -m` puts it first
+            del sys.path[0]
+        sys.path.append(folder)
     sys.exit(main())
 
 

@@ -154,4 +154,4 @@ def test_launch_lines_name_what_exists() -> None:
     assert len(runs) > 40
     for path in runs:
         line = path.read_text().splitlines()[0]
-        assert line == f"# python -m arlm fit --config {path.relative_to(ROOT)}"
+        assert line == f"# arlm fit --config {path.stem}"

@@ -1,14 +1,11 @@
-"""Build objects from the class paths in a checkpoint, from classes of trusted packages only."""
+"""Build objects from the class paths in a checkpoint, from classes of trusted modules only."""
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import re
 import sys
 from collections.abc import Callable, Sequence
-from importlib.machinery import PathFinder
-from importlib.util import module_from_spec
 from pathlib import Path
 from reprlib import repr as shortened
 from types import NoneType, UnionType
@@ -16,11 +13,11 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import arlm
 from arlm.checkpoints.specs import OLDER, spec_from
+from arlm.checkpoints.trust import OWN, import_trusted
 from arlm.core import Autoregressor, Spec
 from arlm.errors import UserError
 from arlm.tokenizers import Tokenizer
 
-TRUSTED = ("arlm", "datamodules")
 CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 DEEPEST = 16  # descriptions within one another
 
@@ -37,7 +34,8 @@ def build(
             described networks with their specs, for arguments that are factories of networks.
         base: the class has to be a subclass of it, defined in the module that the path names.
         arguments: positional arguments that come first, such as the spec.
-        trusted: packages that may be imported beside arlm's own, such as "mypackage".
+        trusted: packages, modules and files that may be imported beside arlm's own, such as "mypackage" or
+            "mynets.py".
         depth: number of descriptions around this one.
 
     Raises:
@@ -149,37 +147,42 @@ def find_class(description: Any, base: type[T], trusted: Sequence[str] = ()) -> 
     assert isinstance(path, str)
     module_name, _, name = path.rpartition(".")
     package = path.partition(".")[0]
-    if package not in (*TRUSTED, *trusted):
-        raise UserError(
-            f"checkpoint: it names the class {path}, which is not arlm's; "
-            f'if you trust it, load it in Python with arlm.load(path, trusted=["{package}"])'
-        )
     if package == "datamodules" and package not in trusted:
-        import_own(package)
+        check_own(package)
     try:
-        kind = vars(importlib.import_module(module_name)).get(name)
+        module = import_trusted(module_name, trusted)
+    except UserError:
+        raise
     except Exception as error:  # an import can raise anything
-        raise UserError(f"checkpoint: {path} is missing ({error}); {OLDER}") from None
+        mend = OLDER if package in OWN else f"give its file: --trust FOLDER/{_file(module_name)}"
+        raise UserError(f"checkpoint: {path} is missing ({error}); {mend}") from None
+    if module is None:
+        raise UserError(
+            f"checkpoint: it names the class {path}, which is not arlm's; if you trust it, add "
+            f'--trust {_file(module_name)} (in Python: arlm.load(path, trusted=["{_file(module_name)}"]))'
+        )
+    kind = vars(module).get(name)
     if not isinstance(kind, type) or not issubclass(kind, base) or inspect.isabstract(kind):
         raise UserError(f"checkpoint: {path} is not a {base.__name__} that can be built; {OLDER}")
-    if kind.__module__ != module_name:
+    if kind.__module__ != module.__name__:
         raise UserError(f"checkpoint: {path} is defined in {kind.__module__}; {OLDER}")
     return kind
 
 
-def import_own(package: str) -> None:
-    """Import a package that ships with arlm, not a folder of that name in the working directory."""
+def _file(module: str) -> str:
+    """What to trust for a class of a module: the file of a single module, or the package."""
+    if module == "__main__":
+        return "SCRIPT.py"
+    package, dot, _ = module.partition(".")
+    return package if dot else f"{module}.py"
+
+
+def check_own(package: str) -> None:
+    """Refuse a package that was imported before arlm and has the name of one that ships with it."""
     home = Path(arlm.__file__).resolve().parents[1]
-    if package not in sys.modules:
-        spec = PathFinder.find_spec(package, [str(home)])
-        if spec is None or spec.loader is None:
-            raise UserError(f"checkpoint: '{home}' holds no package {package}; install arlm again")
-        module = module_from_spec(spec)
-        sys.modules[package] = module
-        spec.loader.exec_module(module)
     location = Path(str(sys.modules[package].__file__)).resolve().parents[1]
     if location != home:
         raise UserError(
             f"checkpoint: the folder '{location / package}' hides arlm's own package {package}; "
-            "run from another folder"
+            "import arlm first"
         )

@@ -46,7 +46,8 @@ def load(path: str | Path, trusted: Sequence[str] = ()) -> Loaded:
 
     Args:
         path: a .ckpt file, or the folder of a run.
-        trusted: packages that may be imported beside arlm's own, such as "mypackage".
+        trusted: packages, modules and files that may be imported beside arlm's own, such as "mypackage" or
+            "mynets.py"; each is imported only if the checkpoint names a class of it.
 
     Returns:
         the network in eval mode on the CPU, the domain, the data's description, the run's configuration.

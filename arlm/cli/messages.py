@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import inspect
 import re
 from collections.abc import Iterable
 
@@ -48,6 +47,8 @@ def _arguments_of(message: str) -> list[str]:
     found = re.search(r"class_path[ =]'([\w.]+)\.(\w+)'", message)
     if not found:
         return []
+    import inspect  # late: `arlm --help` imports this module
+
     return list(inspect.signature(getattr(importlib.import_module(found[1]), found[2])).parameters)
 
 

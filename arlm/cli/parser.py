@@ -57,8 +57,9 @@ def add_run_options(parser: Parser, several: bool = False) -> None:
         "--trust",
         action="append",
         default=[],
-        metavar="PACKAGE",
-        help="a package whose classes the checkpoint may name, beside arlm's own; repeat the option for several",
+        metavar="MODULE",
+        help="a module, package or FILE.py whose classes the checkpoint may name, beside arlm's own; "
+        "repeat the option for several",
     )
 
 
@@ -88,7 +89,8 @@ def open_data(options: argparse.Namespace, run: str | None = None) -> Run:
 def add_data_options(parser: Parser) -> None:
     """Add the options that choose the data to score."""
     parser.add_argument(
-        "--data", help="a file of configs/data/ to read instead of the run's own data"
+        "--data",
+        help="a data file (YAML), or the name of one that `arlm configs` lists, to read instead of the run's own data",
     )
     parser.add_argument(
         "--split",

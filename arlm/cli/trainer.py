@@ -23,6 +23,7 @@ import arlm.adapters
 import arlm.models
 from arlm import checkpoints
 from arlm.cli.messages import one_line
+from arlm.cli.names import expand, expand_configurations
 from arlm.data.module import TokenDataModule
 from arlm.errors import UserError
 from arlm.training.callbacks import LineProgress, SaveRun, WriteSamples
@@ -79,8 +80,9 @@ class Command(LightningCLI):
             checkpoints.verify_archive(config.ckpt_path)  # the optimizer's state too
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        expand_configurations(parser.parser_mode)
         try:
-            super().parse_arguments(parser, args)
+            self.config = parser.parse_args(expand(sys.argv[1:]))
         except ArgumentError as error:
             verb = sys.argv[1]
             options = self._subcommand_parsers[verb]._option_string_actions

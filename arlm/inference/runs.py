@@ -15,6 +15,7 @@ from arlm.data.module import TokenDataModule
 from arlm.data.text_files import read_text
 from arlm.data.text_module import TextDataModule
 from arlm.errors import UserError
+from arlm.inference.configurations import resolve
 
 # Options of TextDataModule that the network depends on; they are kept when other data is read.
 BATCHING = ("length", "batching", "stride", "streams", "overlap")
@@ -32,9 +33,9 @@ def open_run(path: str, fragment: str | None = None, trusted: Sequence[str] = ()
 
     Args:
         path: a .ckpt file, or the folder of a run.
-        fragment: a YAML file of `configs/data/` to read instead of the run's own data, with the checkpoint's
-            tokenizer and batching.
-        trusted: packages that may be imported beside arlm's own.
+        fragment: a YAML file, or the name of one of `configs/data/`, to read instead of the run's own data, with
+            the checkpoint's tokenizer and batching.
+        trusted: packages, modules and files that may be imported beside arlm's own.
     """
     loaded = load(path, trusted)
     description = {k: v for k, v in loaded.data.items() if k != "provenance"}
@@ -69,7 +70,7 @@ def _from_fragment(
 ) -> dict[str, Any]:
     """The description of other data, with the batching options of the network's own data."""
     try:
-        content = yaml.safe_load(read_text(Path(fragment), "--data"))
+        content = yaml.safe_load(read_text(Path(resolve(fragment, "data")), "--data"))
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # impossible dates, deep nesting
         if isinstance(error, UserError):
             raise

@@ -6,7 +6,6 @@ import copy
 import json
 import os
 import re
-import subprocess
 import sys
 import time
 import warnings
@@ -20,7 +19,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from conftest import ROOT, run_arlm
+from conftest import run_arlm
 from crafted import (
     KINDS,
     Content,
@@ -366,23 +365,6 @@ def test_other_records_of_a_checkpoint_may_be_anything(originals: Originals, emp
         assert json.loads(done.out)["models"][0]["trained_tokens"] == 0
 
 
-def test_the_datamodules_of_a_working_folder_are_not_imported(
-    originals: Originals, tmp_path: Path
-) -> None:
-    (tmp_path / "datamodules").mkdir()
-    trap = f"open({str(tmp_path / 'imported')!r}, 'w')"
-    for name in ("__init__", "digits"):
-        (tmp_path / "datamodules" / f"{name}.py").write_text(trap)
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "arlm", "evaluate", str(originals.image), "--json"]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
-    )
-    assert not (tmp_path / "imported").exists()
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["data"]["name"] == "digits"
-
-
 def test_a_package_loads_once_it_is_trusted(originals: Originals, empty: Path) -> None:
     network, domain = part(originals.image, "network"), part(originals.image, "domain")
     network["class_path"], domain["class_path"] = "elsewhere.Network", "elsewhere.Pictures"
@@ -391,7 +373,7 @@ def test_a_package_loads_once_it_is_trusted(originals: Originals, empty: Path) -
         with pytest.raises(UserError) as caught:
             arlm.load(path, trusted=trusted)
         assert (
-            'if you trust it, load it in Python with arlm.load(path, trusted=["elsewhere"])'
+            'add --trust elsewhere.py (in Python: arlm.load(path, trusted=["elsewhere.py"]))'
             in str(caught.value)
         )
         assert not originals.canary.exists()
@@ -418,7 +400,7 @@ def test_a_network_in_a_network_loads_once_it_is_trusted(originals: Originals, e
     network = part(originals.nested, "network")
     network["init_args"]["nets"][1]["class_path"] = "elsewhere.Text"
     path = write(with_entry(originals.nested, network=network), empty / "own.ckpt")
-    assert 'arlm.load(path, trusted=["elsewhere"])' in attempt(path)
+    assert 'arlm.load(path, trusted=["elsewhere.py"])' in attempt(path)
     assert not originals.canary.exists()
     try:
         assert type(arlm.load(path, trusted=["elsewhere"]).net.nets[1]).__name__ == "Text"

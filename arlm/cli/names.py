@@ -1,0 +1,58 @@
+"""Names of shipped configurations, on the command line and inside a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from jsonargparse import get_loader, set_loader
+from jsonargparse._loaders_dumpers import set_omegaconf_loader
+from yaml import YAMLError
+
+from arlm.inference.configurations import FRAGMENTS, data_classes, resolve
+
+
+def expand(arguments: Sequence[str]) -> list[str]:
+    """The command line with a path in place of each name of a shipped configuration."""
+    options = {f"--{kind}": kind for kind in ("config", *FRAGMENTS)} | {"-c": "config"}
+    expanded, kind = [], None
+    for argument in arguments:
+        option, equals, value = argument.partition("=")
+        if kind is not None:
+            argument = resolve(argument, kind)
+        elif equals and option in options:
+            argument = f"{option}={resolve(value, options[option])}"
+        kind = options.get(argument) if kind is None else None
+        expanded.append(argument)
+    return expanded
+
+
+def expand_configurations(mode: str) -> None:
+    """Let configurations of a parser's mode name shipped fragments, as the command line can."""
+    set_omegaconf_loader(mode)  # which the parser itself does when it first reads a value
+    load = get_loader(mode)
+    if hasattr(load, "expands"):
+        return
+
+    def expanding(text: str) -> Any:
+        # The parser works in the folder of the file that it reads, so paths are relative to that.
+        content = load(text)
+        if isinstance(content, dict):
+            for kind in FRAGMENTS:
+                _expand(content, kind.split("."), kind)
+        return content
+
+    expanding.expands = True  # type: ignore[attr-defined]
+    set_loader(mode, expanding, (YAMLError,))
+
+
+def _expand(content: Any, keys: list[str], kind: str) -> None:
+    """Resolve the name at a place of a configuration, if there is one."""
+    *above, last = keys
+    for key in above:
+        content = content.get(key) if isinstance(content, dict) else None
+    value = content.get(last) if isinstance(content, dict) else None
+    if isinstance(value, str):
+        content[last] = resolve(value, kind)
+    elif kind == "data" and isinstance(value, dict) and isinstance(value.get("class_path"), str):
+        value["class_path"] = data_classes().get(value["class_path"], value["class_path"])

@@ -1,0 +1,87 @@
+"""Configurations that ship with arlm, found by name: those that can be run, and fragments of them.
+
+In a clone they are the folder `configs/`; in an installed wheel the same files are inside the package.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import arlm
+
+# The folders of fragments, by the option that takes one.
+FRAGMENTS = {
+    "data": "data",
+    "model.net": "model",
+    "model.optimizer": "optimizer",
+    "model.sampler": "sampler",
+    "trainer": "trainer",
+}
+ABOUT = re.compile(
+    r"# (?P<time>[\d.]* ?\w+) on (?:one of )?2 cores; "
+    r"(?P<result>not run here|[\d.]+ bits/(?:byte|dim)); (?P<note>.+)\."
+)
+
+
+class About(NamedTuple):
+    """What the second line of a configuration says."""
+
+    time: str  # of training on 2 cores
+    result: str  # measured by this project, or "not run here"
+    note: str
+
+
+def folder() -> Path:
+    """The folder of the shipped configurations."""
+    package = Path(arlm.__file__).resolve().parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def shipped(kind: str = "config") -> dict[str, Path]:
+    """The shipped files for one option, by name.
+
+    Args:
+        kind: "config" for configurations that can be run, or an option that takes a fragment, such as "data".
+    """
+    files = sorted(folder().glob("*/*.yaml"))
+    if kind == "config":
+        return {p.stem: p for p in files if p.parent.name not in FRAGMENTS.values()}
+    return {p.stem: p for p in files if p.parent.name == FRAGMENTS[kind]}
+
+
+def data_classes() -> dict[str, str]:
+    """Class paths of arlm's data modules by class name, read from the source, so that none is imported."""
+    home = Path(str(sys.modules["datamodules"].__file__)).parent
+    return {
+        name: f"datamodules.{path.stem}.{name}"
+        for path in sorted(home.glob("*.py"))
+        for name in re.findall(r"^class (\w+)\(", path.read_text(), flags=re.MULTILINE)
+    }
+
+
+def resolve(name: str, kind: str = "config") -> str:
+    """What a name means: a file that exists, else a shipped one, else a class of arlm's data modules.
+
+    A name that means none of them is returned as it is.
+    """
+    if Path(name).is_file():
+        return name
+    found = shipped(kind).get(name)
+    if found is None and kind == "data":
+        return data_classes().get(name, name)
+    return str(found or name)
+
+
+def about(path: Path) -> About:
+    """Training time, result and note of a configuration that can be run."""
+    line = path.read_text().splitlines()[1]
+    found = ABOUT.fullmatch(line)
+    if found is None:
+        raise ValueError(
+            f"{path}: the second line is not of the form # TIME; RESULT; NOTE.: {line}"
+        )
+    return About(**found.groupdict())
