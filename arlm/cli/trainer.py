@@ -9,7 +9,7 @@ import sys
 import traceback
 import warnings
 from argparse import ArgumentError
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
 from jsonargparse import set_parsing_settings
@@ -23,6 +23,7 @@ import arlm.adapters
 import arlm.models
 from arlm import checkpoints
 from arlm.cli.messages import one_line
+from arlm.cli.run_names import check_name, given_options, may_rename, run_name
 from arlm.data.module import TokenDataModule
 from arlm.errors import UserError
 from arlm.training.callbacks import LineProgress, SaveRun, WriteSamples
@@ -59,24 +60,39 @@ class Command(LightningCLI):
         parser.link_arguments("data.spec", "model.spec", apply_on="instantiate")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(WriteSamples, "samples")
+        parser.add_argument(
+            "--run-name",
+            type=str | None,
+            help="folder below runs/; by default the configuration's name, and what was changed in network or data",
+        )
         parser.set_defaults(CHECKPOINT_DEFAULTS)
         parser.set_defaults(
             {"model.objective": {"class_path": "arlm.training.objectives.Likelihood"}}
         )
 
     def before_instantiate_classes(self) -> None:
-        """Name the run after its first configuration file, and check the checkpoint before any work."""
+        """Name the run, and check the checkpoint before any work."""
         config = self.config[self.subcommand]
-        logger = config.trainer.logger
-        arguments = getattr(logger, "init_args", {})
-        file = _first_config(sys.argv)
-        if file and arguments.get("name") == "lightning_logs":  # Lightning's default
-            logger.init_args.name = Path(file).stem
+        arguments = getattr(config.trainer.logger, "init_args", {})
+        if config.get("run_name") and "name" in arguments:
+            arguments.name = check_name(config.run_name)
+        elif arguments.get("name") == "lightning_logs":  # Lightning's default
+            arguments.name = self._run_name(config)
         path = config.get("ckpt_path")
         if path and path not in ("best", "last", "hpc", "registry"):
             config.ckpt_path = str(checkpoints.find(path))
             checkpoints.read(config.ckpt_path)
             checkpoints.verify_archive(config.ckpt_path)  # the optimizer's state too
+
+    def _run_name(self, config: Any) -> str:
+        """The run's name; the first configuration is parsed alone to see what other options change."""
+        options, base = given_options(sys.argv[2:]), None
+        first = next((value for name, value in options if name == "config"), None)
+        if first is not None and may_rename(options):
+            with suppress(ArgumentError, OmegaConfBaseException, OSError, ValueError):
+                parser = self._subcommand_parsers[self.subcommand]
+                base = parser.parse_args(["--config", first]).as_dict()
+        return run_name(options, base, config.as_dict())
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         try:
@@ -143,16 +159,6 @@ def main() -> None:
         ) from None
     except SIGTERMException:
         sys.exit(143)  # the checkpoint is saved; Lightning would exit 0
-
-
-def _first_config(arguments: list[str]) -> str | None:
-    """The first `--config`. It is read here because the parser drops it where it resolves `${...}`."""
-    for option, value in zip(arguments, [*arguments[1:], ""], strict=True):
-        if option in ("--config", "-c"):
-            return value
-        if option.startswith("--config="):
-            return option.removeprefix("--config=")
-    return None
 
 
 def _raised_in_lightning(error: Exception) -> bool:

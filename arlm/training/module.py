@@ -25,6 +25,7 @@ from arlm.inference.scorer import ScoresChunks
 from arlm.sampling import Sampler
 from arlm.training.accumulation import AccumulatedLoss, Totals
 from arlm.training.effort import Effort
+from arlm.training.history import run_record
 from arlm.training.objectives import Likelihood, Objective, Terms
 from arlm.training.optimizers import parameter_groups
 from arlm.training.schedules import WarmupCosine, planned_steps
@@ -66,6 +67,8 @@ class AutoregressiveModule(LightningModule):
         self.random_state: Tensor | None = None
         self.run_config = ""  # the resolved configuration as YAML, set by the command line
         self.effort = Effort()
+        self.validated = -1  # step of the last validation
+        self.planned: int | None = None  # optimizer steps of the whole run
         self._accumulated = AccumulatedLoss(self.objective.sums, self.device)
         self._resumed: dict[str, Any] = {}  # a checkpoint's entries that training continues from
 
@@ -133,6 +136,7 @@ class AutoregressiveModule(LightningModule):
     def on_validation_epoch_end(self) -> None:
         self._log_figures("val", self._totals.over_processes(self.trainer.strategy))
         if not self.trainer.sanity_checking:
+            self.validated = self.global_step
             self.log("tokens_seen", float(self.effort.tokens * self.trainer.world_size))
             self.log("seconds", self.effort.seconds)
 
@@ -164,8 +168,9 @@ class AutoregressiveModule(LightningModule):
                 "trainer.max_steps: the schedule needs the length of the run; "
                 "set trainer.max_steps or trainer.max_epochs"
             )
+        self.planned = int(steps)
         optimizer = self.optimizer_factory(parameter_groups(self.net, self.objective))
-        scheduler = self.scheduler_factory(optimizer, int(steps))
+        scheduler = self.scheduler_factory(optimizer, self.planned)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
@@ -196,8 +201,9 @@ class AutoregressiveModule(LightningModule):
 
     def on_save_checkpoint(self, contents: dict[str, Any]) -> None:
         data = getattr(self.trainer, "datamodule", None)
+        run = run_record(self.trainer, self)
         contents["arlm"] = checkpoints.record(
-            self.net, contents["state_dict"], data, self.run_config
+            self.net, contents["state_dict"], data, self.run_config, run
         )
         contents["objective_files"] = self.objective.files()
         contents["random_state"] = torch.get_rng_state()
