@@ -3,7 +3,7 @@
 `save` writes a network without training, `describe` is what a checkpoint says of an object.
 """
 
-from arlm.checkpoints.choose import Choice, Summary, choose, find, summarise
+from arlm.checkpoints.choose import Choice, Summary, choose, find, printable, summarise
 from arlm.checkpoints.classes import build, find_class
 from arlm.checkpoints.describe import describe, record
 from arlm.checkpoints.load import Loaded, load, read, verify_archive
@@ -19,6 +19,7 @@ __all__ = [
     "find",
     "find_class",
     "load",
+    "printable",
     "read",
     "record",
     "save",

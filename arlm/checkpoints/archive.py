@@ -50,7 +50,7 @@ def read_archive(path: Path) -> dict[str, Any]:
         )
     texts = {name: value for name, value in entry.items() if name != "format"}
     valid = all(isinstance(part, str) for item in texts.items() for part in item)
-    valid = valid and {"network", "spec", "config", "weights", "checksum"} <= set(texts)
+    valid = valid and {"network", "spec", "config", "run", "weights", "checksum"} <= set(texts)
     if not valid or entry_checksum(entry) != entry["checksum"]:
         raise UserError(f"checkpoint: the description in '{path}' is damaged; {DAMAGED}")
     return contents

@@ -40,23 +40,23 @@ class Summary(NamedTuple):
     @property
     def identity(self) -> str:
         """Text that is equal for versions whose figures may be compared."""
-        arguments = self.data.get("init_args", {})
-        data = self.data | {
-            "init_args": {k: v for k, v in arguments.items() if k not in NEUTRAL},
-        }
+        arguments = _mapping(self.data.get("init_args"))
+        kept = {k: v for k, v in arguments.items() if k not in NEUTRAL}
+        data = self.data | {"init_args": kept}
         monitored = self.run.get("monitor")
         return json.dumps([self.network, data, monitored], sort_keys=True)
 
     @property
     def network_name(self) -> str:
         """The network's class."""
-        return str(self.network.get("class_path", "a network")).rpartition(".")[2]
+        return printable(str(self.network.get("class_path", "a network")).rpartition(".")[2])
 
     @property
     def data_name(self) -> str:
         """The name of the data set."""
-        named = self.data.get("provenance", {}).get("name")
-        return str(named or self.data.get("class_path", "unknown data").rpartition(".")[2])
+        named = _mapping(self.data.get("provenance")).get("name")
+        path = str(self.data.get("class_path", "unknown data"))
+        return printable(str(named or path.rpartition(".")[2]))
 
 
 class Choice(NamedTuple):
@@ -72,8 +72,7 @@ def summarise(path: Path) -> Summary:
     """Read the description in a checkpoint file."""
     contents = read_archive(path)
     parts = (_parsed(contents["arlm"].get(name)) for name in ("network", "data", "run"))
-    effort = contents.get("effort")
-    return Summary(path, *parts, effort if isinstance(effort, dict) else {})
+    return Summary(path, *parts, _mapping(contents.get("effort")))
 
 
 def _parsed(text: str | None) -> dict[str, Any]:
@@ -81,7 +80,16 @@ def _parsed(text: str | None) -> dict[str, Any]:
         value = json.loads(text or "{}")
     except (ValueError, RecursionError):
         value = None
+    return _mapping(value)
+
+
+def _mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+def printable(text: str, longest: int = 200) -> str:
+    """Text of a file that may be crafted, without control characters, in one line."""
+    return "".join(c for c in text if c.isprintable())[:longest]
 
 
 def find(path: str | Path) -> Path:

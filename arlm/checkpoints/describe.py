@@ -15,7 +15,7 @@ from arlm.construction import FACTORY, Captured, Construction, Unplain
 from arlm.core import Autoregressor
 from arlm.errors import UserError
 
-FORMAT = 3
+FORMAT = 4
 PREFIX = "net."  # of the network's weights in Lightning's state dict
 
 

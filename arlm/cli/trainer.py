@@ -26,8 +26,10 @@ from arlm.cli.messages import one_line
 from arlm.cli.run_names import check_name, given_options, may_rename, run_name
 from arlm.data.module import TokenDataModule
 from arlm.errors import UserError
-from arlm.training.callbacks import LineProgress, SaveRun, WriteSamples
+from arlm.training.callbacks import SaveRun, ValidateLastStep, WriteSamples
 from arlm.training.module import AutoregressiveModule
+from arlm.training.progress import Bar, LineProgress
+from arlm.training.report import RunReport
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "accelerator": "auto",
@@ -78,6 +80,8 @@ class Command(LightningCLI):
             arguments.name = check_name(config.run_name)
         elif arguments.get("name") == "lightning_logs":  # Lightning's default
             arguments.name = self._run_name(config)
+        if config.trainer.fast_dev_run:
+            config.checkpoint.save_last = False  # Lightning would write it into the working folder
         path = config.get("ckpt_path")
         if path and path not in ("best", "last", "hpc", "registry"):
             config.ckpt_path = str(checkpoints.find(path))
@@ -127,8 +131,10 @@ def main() -> None:
             importlib.import_module(f"{room.__name__}.{found.name}")
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     defaults = dict(TRAINER_DEFAULTS)
-    if not sys.stderr.isatty():
-        defaults |= {"enable_progress_bar": False, "callbacks": [LineProgress()]}
+    shows_bar = sys.stderr.isatty() and sys.stdout.isatty()
+    progress = Bar() if shows_bar else LineProgress()
+    defaults |= {"enable_progress_bar": shows_bar}
+    defaults["callbacks"] = [progress, ValidateLastStep(), RunReport()]
     try:
         Command(
             AutoregressiveModule,
@@ -168,13 +174,15 @@ def _raised_in_lightning(error: Exception) -> bool:
 
 
 def _silence() -> None:
-    """Drop Lightning's tips and three of its warnings; keep every other warning."""
+    """Drop Lightning's tips, what `RunReport` says better, and three warnings; keep every other warning."""
+    noise = ("\N{ELECTRIC LIGHT BULB}", "PU available", "`Trainer.fit` stopped: `max_")
 
     def wanted(entry: logging.LogRecord) -> bool:
         message = entry.getMessage()
-        return not ("\N{ELECTRIC LIGHT BULB}" in message or "PU available" in message)
+        return not any(text in message for text in noise)
 
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(wanted)
+    logging.getLogger("lightning_fabric.utilities.seed").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
     # An objective that counts has neither an optimizer nor a loss.
     warnings.filterwarnings("ignore", message=r".*this fit will run with no optimizer")

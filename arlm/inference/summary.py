@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from arlm.checkpoints import Summary, choose, summarise
+from arlm.checkpoints import Summary, choose, printable, summarise
 
 
 def describe_checkpoint(path: str | Path) -> str:
@@ -16,8 +16,8 @@ def describe_checkpoint(path: str | Path) -> str:
     choice = choose(path)
     summary = summarise(choice.path)
     parts = []
-    if "step" in summary.run:
-        parts.append(f"step {summary.run['step']}")
+    if isinstance(step := summary.run.get("step"), int):
+        parts.append(f"step {step}")
     parts += [f"{summary.network_name} on {summary.data_name}", shown_figure(summary)]
     if choice.versions > 1:
         parts.append(f"the best of {choice.versions} versions")
@@ -31,12 +31,12 @@ def shown_figure(summary: Summary) -> str:
     """The monitored figure of a checkpoint, and its bits per unit, for people; empty if it has none."""
     if summary.figure is None:
         return ""
-    monitor = str(summary.run.get("monitor"))
+    monitor = printable(str(summary.run.get("monitor")))
     figures = {monitor: summary.figure}
     recorded = summary.run.get("figures")
     for name, value in (recorded if isinstance(recorded, dict) else {}).items():
         if name.startswith("val/bits_per_") and isinstance(value, float):
-            figures[name] = value
+            figures[printable(name)] = value
     return ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
 
 

@@ -69,6 +69,7 @@ class AutoregressiveModule(LightningModule):
         self.effort = Effort()
         self.validated = -1  # step of the last validation
         self.planned: int | None = None  # optimizer steps of the whole run
+        self.step_sums: dict[str, float] | None = None  # of the last step, over all processes
         self._accumulated = AccumulatedLoss(self.objective.sums, self.device)
         self._resumed: dict[str, Any] = {}  # a checkpoint's entries that training continues from
 
@@ -105,7 +106,7 @@ class AutoregressiveModule(LightningModule):
         self._accumulated.commit()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        sums = self._accumulated.finish(optimizer, self.trainer)
+        self.step_sums = sums = self._accumulated.finish(optimizer, self.trainer)
         trainer: Any = self.trainer
         if self.global_step % trainer.log_every_n_steps == 0:  # logging a scalar takes 0.3 ms
             self._refuse_divergence([torch.tensor(sums["sum"])])
