@@ -36,17 +36,16 @@ def run_record(trainer: Trainer, module: Any) -> dict[str, Any]:
         "validated": module.validated,
         "objective": type(module.objective).__name__,
         "parameters": sum(p.numel() for p in module.net.parameters()),
-        "plan": plan(trainer, module),
+        "plan": {"steps": module.planned} | processes_and_accumulation(trainer),
         "versions": versions(),
         "saved": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command(),
     }
 
 
-def plan(trainer: Trainer, module: Any) -> dict[str, Any]:
-    """What fixes the rows of each step and the learning rates, by the option that sets it."""
+def processes_and_accumulation(trainer: Trainer) -> dict[str, int]:
+    """What divides a step into batches, by the option that sets it."""
     return {
-        "steps": module.planned,
         "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches,
         "trainer.devices": trainer.world_size,
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -28,6 +27,7 @@ from arlm.training.effort import Effort
 from arlm.training.history import run_record
 from arlm.training.objectives import Likelihood, Objective, Terms
 from arlm.training.optimizers import parameter_groups
+from arlm.training.resume import check_network, check_plan, note_longer
 from arlm.training.schedules import WarmupCosine, planned_steps
 
 
@@ -220,46 +220,25 @@ class AutoregressiveModule(LightningModule):
             contents["accumulated"] = self._accumulated.saved(self.named_parameters())
 
     def on_load_checkpoint(self, contents: dict[str, Any]) -> None:
-        configured = checkpoints.describe(self.net, "spec")
-        saved = json.loads(contents.get("arlm", {}).get("network", "{}"))
-        if configured != saved:
-            raise UserError(
-                f"ckpt_path: the checkpoint holds {saved}, but the configuration asks for {configured}; "
-                "give the configuration that the checkpoint was trained with"
-            )
-        trained, ours = json.loads(contents["arlm"]["spec"]), self.net.spec
-        if any(trained[name] != getattr(ours, name) for name in ("vocab_size", "fingerprint")):
-            raise UserError(
-                f"ckpt_path: the checkpoint knows {trained['vocab_size']} tokens of tokenizer "
-                f"{trained['fingerprint']}, the data has {ours.vocab_size} of {ours.fingerprint}; "
-                "give the tokenizer that it was trained with"
-            )
-        # A tensor without entries, of a network that counts, takes the size of the file.
-        state = self.net.state_dict()
-        shapes = {f"net.{name}": value.shape for name, value in state.items() if value.numel()}
-        for name, value in contents["state_dict"].items():
-            if name in shapes and shapes[name] != value.shape:
-                raise UserError(
-                    f"ckpt_path: {name} is {tuple(value.shape)} in the checkpoint and "
-                    f"{tuple(shapes[name])} for this data; give the data.length of its training"
-                )
-        files, saved = self.objective.files(), contents.get("objective_files", {})
-        if files != saved:
-            raise UserError(
-                f"ckpt_path: the run was trained with the files {saved} (SHA-256), but the objective "
-                f"reads {files}; give the objective that the checkpoint was trained with"
-            )
+        check_network(contents, self.net, self.objective.files())
+        trainer: Any = self.trainer
+        if trainer.state.fn == "fit":
+            check_plan(contents, trainer)
         self.random_state = contents.get("random_state")
         effort = contents.get("effort", {})
         self.effort = Effort(
             effort.get("tokens", 0) // self.trainer.world_size, effort.get("seconds", 0.0)
         )
-        self._resumed = {name: contents.get(name) for name in ("chunk_state", "accumulated")}
+        self._resumed = {
+            name: contents.get(name) for name in ("chunk_state", "accumulated", "arlm")
+        }
 
     def on_train_start(self) -> None:
         self._accumulated = AccumulatedLoss(self.objective.sums, self.device)
         self._accumulated.restore(self._resumed.get("accumulated") or {}, self.named_parameters())
         self.objective.restore(self._resumed.get("chunk_state") or [])
+        if self._resumed and self.trainer.is_global_zero:
+            note_longer(self._resumed["arlm"], self.planned)
         self._resumed = {}
         self.effort.start()
 

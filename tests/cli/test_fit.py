@@ -100,3 +100,40 @@ def test_predict_leaves_samples_only(arlm) -> None:
     files = [path for path in written if path.is_file()]
     assert [str(path) for path in files] == told.out.split()[1:2]
     assert all(path.is_file() or any(path.iterdir()) for path in written)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of digits of 4 steps."""
+    folder = tmp_path_factory.mktemp("resumed")
+    told = run_arlm("fit", *DIGITS, "--trainer.max_steps", 4, "--run-name", "r", folder=folder)
+    assert told.code == 0, told.err
+    return folder / "runs/r/version_0/checkpoints/last.ckpt"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "trained"),
+    [
+        ("data.batch_size", 64, 32),
+        ("data.seed", 1, 0),
+        ("trainer.accumulate_grad_batches", 2, 1),
+    ],
+)
+def test_a_resumed_run_keeps_the_rows_of_its_steps(
+    arlm, run: Path, option: str, value: int, trained: int
+) -> None:
+    more = ["--trainer.max_steps", 6, "--ckpt_path", run, f"--{option}", value]
+    error = arlm("fit", *DIGITS, *more).error()
+    expected = f"{option}: {value} given, but the checkpoint was trained with {trained}; give {trained}, or"
+    assert expected in error
+    assert arlm("test", *DIGITS, *more[2:]).code == 0  # nothing is trained
+
+
+def test_a_resumed_run_may_become_longer_and_says_so(arlm, run: Path) -> None:
+    more = ["--data.num_workers", 0, "--ckpt_path", run, "--run-name", "r"]
+    told = arlm("fit", *DIGITS, "--trainer.max_steps", 6, *more)
+    assert told.code == 0, told.err
+    assert "note: the run was planned for 4 steps and continues to 6" in told.err
+    assert "training   6 steps of 32 rows, from step 4" in told.err
+    told = arlm("fit", *DIGITS, "--trainer.max_steps", 4, *more)
+    assert "note:" not in told.err
