@@ -3,20 +3,26 @@
 `save` writes a network without training, `describe` is what a checkpoint says of an object.
 """
 
+from arlm.checkpoints.choose import Choice, Summary, choose, find, printable, summarise
 from arlm.checkpoints.classes import build, find_class
 from arlm.checkpoints.describe import describe, record
-from arlm.checkpoints.load import Loaded, find, load, read, verify_archive
+from arlm.checkpoints.load import Loaded, load, read, verify_archive
 from arlm.checkpoints.save import save
 
 __all__ = [
+    "Choice",
     "Loaded",
+    "Summary",
     "build",
+    "choose",
     "describe",
     "find",
     "find_class",
     "load",
+    "printable",
     "read",
     "record",
     "save",
+    "summarise",
     "verify_archive",
 ]

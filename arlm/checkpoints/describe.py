@@ -15,7 +15,7 @@ from arlm.construction import FACTORY, Captured, Construction, Unplain
 from arlm.core import Autoregressor
 from arlm.errors import UserError
 
-FORMAT = 3
+FORMAT = 4
 PREFIX = "net."  # of the network's weights in Lightning's state dict
 
 
@@ -75,6 +75,7 @@ def record(
     weights: Mapping[str, Tensor],
     data: Any = None,
     config: str = "",
+    run: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The entry "arlm" of a checkpoint: plain text, with a checksum of itself and of every weight.
 
@@ -83,12 +84,14 @@ def record(
         weights: Lightning's state dict; each of the network's weights in it gets a SHA-256 checksum.
         data: the network's `TokenDataModule`, or a `Loaded` checkpoint of the same data, if there is one.
         config: the run's resolved configuration.
+        run: what is known of the run: its step, figures, command, versions, ... as plain values.
     """
     entry: dict[str, Any] = {
         "format": FORMAT,
         "network": json.dumps(describe(net, "spec")),
         "spec": json.dumps(plain_spec(net.spec)),
         "config": config,
+        "run": json.dumps(dict(run or {})),
         "weights": json.dumps(checksums(weights)),
     }
     if data is not None:

@@ -7,12 +7,10 @@ A checkpoint of `AutoregressiveModule` contains, beside Lightning's own entries,
 from __future__ import annotations
 
 import json
-import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from reprlib import repr as shortened
 from typing import Any, NamedTuple
 
 import torch
@@ -22,14 +20,14 @@ from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
 
+from arlm.checkpoints.archive import DAMAGED, read_archive, user_errors
+from arlm.checkpoints.choose import find
 from arlm.checkpoints.classes import build
-from arlm.checkpoints.describe import FORMAT, PREFIX, checksums, entry_checksum
+from arlm.checkpoints.describe import PREFIX, checksums
 from arlm.checkpoints.specs import OLDER, check_spec, spec_from
 from arlm.core import Autoregressor
 from arlm.domains import Domain
 from arlm.errors import UserError
-
-DAMAGED = "use another file, such as last.ckpt of the same run"
 
 
 class Loaded(NamedTuple):
@@ -99,19 +97,6 @@ def _load(path: str | Path, trusted: Sequence[str]) -> Loaded:
 
 
 @contextmanager
-def user_errors(path: str | Path) -> Iterator[None]:
-    """Turn any exception that a damaged or crafted file raises into a UserError."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(
-            f"checkpoint: '{path}' cannot be read ({type(error).__name__}); {DAMAGED}"
-        ) from None
-
-
-@contextmanager
 def at_most(weights: Mapping[str, Tensor]) -> Iterator[None]:
     """Raise a UserError for a network that is built with far more parameters or buffers than `weights` holds.
 
@@ -141,48 +126,10 @@ def at_most(weights: Mapping[str, Tensor]) -> Iterator[None]:
             hook.remove()
 
 
-def find(path: str | Path) -> Path:
-    """Path of a checkpoint: the file itself, or the newest best.ckpt, else last.ckpt, of a run's folder."""
-    path = Path(path)
-    if path.is_dir():
-        for name in ("best.ckpt", "last.ckpt"):
-            found = [p for p in path.rglob(name) if p.is_file()]
-            if found:
-                return max(found, key=lambda p: p.stat().st_mtime)
-        raise UserError(f"checkpoint: the folder '{path}' holds no best.ckpt; train first")
-    if not path.is_file():  # a pipe or a device could be read without end
-        raise UserError(f"checkpoint: '{path}' does not exist; give a .ckpt file or a run's folder")
-    return path
-
-
 def read(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint as tensors and plain values only, and verify its description."""
     with user_errors(path):
-        return _read(find(path))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd archives, which are refused in one line
-            contents = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception:  # a damaged archive can raise anything
-        raise UserError(f"checkpoint: '{path}' is truncated or no checkpoint; {DAMAGED}") from None
-    entry = contents.get("arlm") if isinstance(contents, dict) else None
-    if not isinstance(entry, dict):
-        raise UserError(f"checkpoint: '{path}' was not written by arlm; train with `arlm fit`")
-    number = entry.get("format")
-    if type(number) is not int or number != FORMAT:  # a tensor equals a number too
-        raise UserError(
-            f"checkpoint: '{path}' has format {shortened(number)[:40]}, this arlm reads {FORMAT}; "
-            f"{OLDER}"
-        )
-    texts = {name: value for name, value in entry.items() if name != "format"}
-    valid = all(isinstance(part, str) for item in texts.items() for part in item)
-    valid = valid and {"network", "spec", "config", "weights", "checksum"} <= set(texts)
-    if not valid or entry_checksum(entry) != entry["checksum"]:
-        raise UserError(f"checkpoint: the description in '{path}' is damaged; {DAMAGED}")
-    return contents
+        return read_archive(find(path))
 
 
 def verify_archive(path: str | Path) -> None:

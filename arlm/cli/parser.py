@@ -51,7 +51,7 @@ def add_run_options(parser: Parser, several: bool = False) -> None:
             help="checkpoints or folders of runs; NAME=RUN,RUN,... is one model with several seeds",
         )
     else:
-        parser.add_argument("run", help="the folder of a run, or a .ckpt file")
+        parser.add_argument("run", help="the folder or the name of a run, or a .ckpt file")
     group = parser.add_argument_group("loading the network")
     group.add_argument(
         "--trust",
@@ -65,10 +65,10 @@ def add_run_options(parser: Parser, several: bool = False) -> None:
 
 def open_network(options: argparse.Namespace, run: str | None = None) -> Loaded:
     """Load the network of `run`, by default `options.run`, and say on stderr what was read."""
-    from arlm.checkpoints import find, load
+    from arlm.checkpoints import load
     from arlm.inference.summary import describe_checkpoint
 
-    path = find(run or options.run)
+    path = run or options.run
     loaded = load(path, options.trust)
     print(describe_checkpoint(path), file=sys.stderr)
     return loaded
@@ -76,12 +76,11 @@ def open_network(options: argparse.Namespace, run: str | None = None) -> Loaded:
 
 def open_data(options: argparse.Namespace, run: str | None = None) -> Run:
     """Load the network of `run`, by default `options.run`, and its data, or that of `options.data`."""
-    from arlm.checkpoints import find
     from arlm.inference.runs import open_run
     from arlm.inference.summary import describe_checkpoint
 
-    path = find(run or options.run)
-    opened = open_run(str(path), options.data, options.trust)
+    path = run or options.run
+    opened = open_run(path, options.data, options.trust)
     print(describe_checkpoint(path), file=sys.stderr)
     return opened
 

@@ -9,7 +9,7 @@ import sys
 import traceback
 import warnings
 from argparse import ArgumentError
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
 from jsonargparse import set_parsing_settings
@@ -24,10 +24,13 @@ import arlm.models
 from arlm import checkpoints
 from arlm.cli.messages import one_line
 from arlm.cli.names import expand, expand_configurations
+from arlm.cli.run_names import check_name, given_options, may_rename, run_name
 from arlm.data.module import TokenDataModule
 from arlm.errors import UserError
-from arlm.training.callbacks import LineProgress, SaveRun, WriteSamples
+from arlm.training.callbacks import SaveRun, ValidateLastStep, WriteSamples
 from arlm.training.module import AutoregressiveModule
+from arlm.training.progress import Bar, LineProgress
+from arlm.training.report import RunReport
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "accelerator": "auto",
@@ -60,24 +63,41 @@ class Command(LightningCLI):
         parser.link_arguments("data.spec", "model.spec", apply_on="instantiate")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(WriteSamples, "samples")
+        parser.add_argument(
+            "--run-name",
+            type=str | None,
+            help="folder below runs/; by default the configuration's name, and what was changed in network or data",
+        )
         parser.set_defaults(CHECKPOINT_DEFAULTS)
         parser.set_defaults(
             {"model.objective": {"class_path": "arlm.training.objectives.Likelihood"}}
         )
 
     def before_instantiate_classes(self) -> None:
-        """Name the run after its first configuration file, and check the checkpoint before any work."""
+        """Name the run, and check the checkpoint before any work."""
         config = self.config[self.subcommand]
-        logger = config.trainer.logger
-        arguments = getattr(logger, "init_args", {})
-        file = _first_config(sys.argv)
-        if file and arguments.get("name") == "lightning_logs":  # Lightning's default
-            logger.init_args.name = Path(file).stem
+        arguments = getattr(config.trainer.logger, "init_args", {})
+        if config.get("run_name") and "name" in arguments:
+            arguments.name = check_name(config.run_name)
+        elif arguments.get("name") == "lightning_logs":  # Lightning's default
+            arguments.name = self._run_name(config)
+        if config.trainer.fast_dev_run:
+            config.checkpoint.save_last = False  # Lightning would write it into the working folder
         path = config.get("ckpt_path")
         if path and path not in ("best", "last", "hpc", "registry"):
             config.ckpt_path = str(checkpoints.find(path))
             checkpoints.read(config.ckpt_path)
             checkpoints.verify_archive(config.ckpt_path)  # the optimizer's state too
+
+    def _run_name(self, config: Any) -> str:
+        """The run's name; the first configuration is parsed alone to see what other options change."""
+        options, base = given_options(sys.argv[2:]), None
+        first = next((value for name, value in options if name == "config"), None)
+        if first is not None and may_rename(options):
+            with suppress(ArgumentError, OmegaConfBaseException, OSError, ValueError):
+                parser = self._subcommand_parsers[self.subcommand]
+                base = parser.parse_args(expand(["--config", first])).as_dict()
+        return run_name(options, base, config.as_dict())
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         expand_configurations(parser.parser_mode)
@@ -113,8 +133,10 @@ def main() -> None:
             importlib.import_module(f"{room.__name__}.{found.name}")
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     defaults = dict(TRAINER_DEFAULTS)
-    if not sys.stderr.isatty():
-        defaults |= {"enable_progress_bar": False, "callbacks": [LineProgress()]}
+    shows_bar = sys.stderr.isatty() and sys.stdout.isatty()
+    progress = Bar() if shows_bar else LineProgress()
+    defaults |= {"enable_progress_bar": shows_bar}
+    defaults["callbacks"] = [progress, ValidateLastStep(), RunReport()]
     try:
         Command(
             AutoregressiveModule,
@@ -147,16 +169,6 @@ def main() -> None:
         sys.exit(143)  # the checkpoint is saved; Lightning would exit 0
 
 
-def _first_config(arguments: list[str]) -> str | None:
-    """The first `--config`. It is read here because the parser drops it where it resolves `${...}`."""
-    for option, value in zip(arguments, [*arguments[1:], ""], strict=True):
-        if option in ("--config", "-c"):
-            return value
-        if option.startswith("--config="):
-            return option.removeprefix("--config=")
-    return None
-
-
 def _raised_in_lightning(error: Exception) -> bool:
     """Whether Lightning rejected its flags (a user error); all other errors keep their traceback."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
@@ -164,13 +176,15 @@ def _raised_in_lightning(error: Exception) -> bool:
 
 
 def _silence() -> None:
-    """Drop Lightning's tips and three of its warnings; keep every other warning."""
+    """Drop Lightning's tips, what `RunReport` says better, and three warnings; keep every other warning."""
+    noise = ("\N{ELECTRIC LIGHT BULB}", "PU available", "`Trainer.fit` stopped: `max_")
 
     def wanted(entry: logging.LogRecord) -> bool:
         message = entry.getMessage()
-        return not ("\N{ELECTRIC LIGHT BULB}" in message or "PU available" in message)
+        return not any(text in message for text in noise)
 
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(wanted)
+    logging.getLogger("lightning_fabric.utilities.seed").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
     # An objective that counts has neither an optimizer nor a loss.
     warnings.filterwarnings("ignore", message=r".*this fit will run with no optimizer")

@@ -1,4 +1,4 @@
-"""Callbacks: samples, plain-text progress, averaged weights, saved configurations; atomic checkpoints."""
+"""Callbacks: samples, averaged weights, a validation at the end, saved configurations; atomic checkpoints."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import io
 import json
 import os
 import sys
-import time
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -50,7 +50,7 @@ class WriteSamples(Callback):
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
             given = {"seed": self.seed, "sampler": module.sampler, "beam": 1}
             shown = view_of(data.domain).draw(module.net, data, "val", self.n, **given)
-            self._write(trainer, shown, folder)
+            self._write(trainer, shown, folder, sys.stderr)
 
     def on_predict_batch_end(self, *args: Any, **kwargs: Any) -> None:
         self._predicted.append(args[2] if len(args) > 2 else kwargs["outputs"])
@@ -59,25 +59,28 @@ class WriteSamples(Callback):
         folder = trainer.log_dir
         if trainer.is_global_zero:
             domain = trainer.datamodule.domain  # type: ignore[attr-defined]
-            self._write(trainer, view_of(domain).show(torch.cat(self._predicted).cpu()), folder)
+            self._write(
+                trainer, view_of(domain).show(torch.cat(self._predicted).cpu()), folder, sys.stdout
+            )
         self._predicted = []
 
     @staticmethod
-    def _write(trainer: Trainer, shown: Shown, folder: str | None) -> None:
+    def _write(trainer: Trainer, shown: Shown, folder: str | None, out: TextIO) -> None:
         step = trainer.global_step
         bar: Any = trainer.progress_bar_callback
-        report = bar.print if bar is not None else print
+        report = partial(print, file=out) if bar is None else bar.print
         for path in shown.save(Path(folder or ".") / "samples" / f"step-{step:07d}"):
             report(f"samples: {path}")
-        board: Any = getattr(trainer.logger, "experiment", None)
-        if shown.images is not None and hasattr(board, "add_images"):
-            board.add_images("samples", shown.images.permute(0, 3, 1, 2), step)
-        if shown.texts and hasattr(board, "add_text"):
-            board.add_text("samples", "\n\n".join(shown.texts), step)
-        for name, content in shown.pictures.items():
-            if hasattr(board, "add_image"):
-                pixels = np.array(Image.open(io.BytesIO(content)).convert("RGB"))
-                board.add_image(name, pixels, step, dataformats="HWC")
+        for logger in trainer.loggers:
+            board: Any = getattr(logger, "experiment", None)
+            if shown.images is not None and hasattr(board, "add_images"):
+                board.add_images("samples", shown.images.permute(0, 3, 1, 2), step)
+            if shown.texts and hasattr(board, "add_text"):
+                board.add_text("samples", "\n\n".join(shown.texts), step)
+            for name, content in shown.pictures.items():
+                if hasattr(board, "add_image"):
+                    pixels = np.array(Image.open(io.BytesIO(content)).convert("RGB"))
+                    board.add_image(name, pixels, step, dataformats="HWC")
 
 
 class AverageOncePlateaued(WeightAveraging):
@@ -126,37 +129,16 @@ class AverageOncePlateaued(WeightAveraging):
         super().load_state_dict(state_dict)
 
 
-class LineProgress(Callback):
-    """Progress as plain lines, for logs and pipes, where a progress bar is unreadable.
+class ValidateLastStep(Callback):
+    """Validates after the last step of a run, wherever in an epoch or between two validations that is.
 
-    Args:
-        seconds: least time between two lines of training progress.
+    A run that is shorter than the interval between validations would have no figure and no best checkpoint.
     """
 
-    def __init__(self, seconds: float = 10.0) -> None:
-        self.seconds = seconds
-        self._last = -float("inf")
-
-    def on_train_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
-        finished = trainer.global_step == trainer.estimated_stepping_batches
-        if time.monotonic() - self._last >= self.seconds or finished:
-            self._last = time.monotonic()
-            self._line(trainer, "train/")
-
-    def on_validation_end(self, trainer: Trainer, *_: Any) -> None:
-        if not trainer.sanity_checking:
-            self._line(trainer, "val/")
-
-    def _line(self, trainer: Trainer, prefix: str) -> None:
-        figures = [
-            f"{k} {float(v):.4f}"
-            for k, v in trainer.callback_metrics.items()
-            if k.startswith(prefix)
-        ]
-        step = f"step {trainer.global_step}/{trainer.estimated_stepping_batches}"
-        print(
-            f"epoch {trainer.current_epoch}", step, *figures, sep="  ", file=sys.stderr, flush=True
-        )
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        if trainer.global_step == pl_module.planned and pl_module.validated < trainer.global_step:
+            trainer.check_val_every_n_epoch = None
+            trainer.val_check_batch = trainer.fit_loop.total_batch_idx + 1
 
 
 class SaveRun(SaveConfigCallback):

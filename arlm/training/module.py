@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -25,8 +24,10 @@ from arlm.inference.scorer import ScoresChunks
 from arlm.sampling import Sampler
 from arlm.training.accumulation import AccumulatedLoss, Totals
 from arlm.training.effort import Effort
+from arlm.training.history import run_record
 from arlm.training.objectives import Likelihood, Objective, Terms
 from arlm.training.optimizers import parameter_groups
+from arlm.training.resume import check_network, check_plan, note_longer
 from arlm.training.schedules import WarmupCosine, planned_steps
 
 
@@ -66,6 +67,9 @@ class AutoregressiveModule(LightningModule):
         self.random_state: Tensor | None = None
         self.run_config = ""  # the resolved configuration as YAML, set by the command line
         self.effort = Effort()
+        self.validated = -1  # step of the last validation
+        self.planned: int | None = None  # optimizer steps of the whole run
+        self.step_sums: dict[str, float] | None = None  # of the last step, over all processes
         self._accumulated = AccumulatedLoss(self.objective.sums, self.device)
         self._resumed: dict[str, Any] = {}  # a checkpoint's entries that training continues from
 
@@ -102,7 +106,7 @@ class AutoregressiveModule(LightningModule):
         self._accumulated.commit()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        sums = self._accumulated.finish(optimizer, self.trainer)
+        self.step_sums = sums = self._accumulated.finish(optimizer, self.trainer)
         trainer: Any = self.trainer
         if self.global_step % trainer.log_every_n_steps == 0:  # logging a scalar takes 0.3 ms
             self._refuse_divergence([torch.tensor(sums["sum"])])
@@ -133,6 +137,7 @@ class AutoregressiveModule(LightningModule):
     def on_validation_epoch_end(self) -> None:
         self._log_figures("val", self._totals.over_processes(self.trainer.strategy))
         if not self.trainer.sanity_checking:
+            self.validated = self.global_step
             self.log("tokens_seen", float(self.effort.tokens * self.trainer.world_size))
             self.log("seconds", self.effort.seconds)
 
@@ -164,8 +169,9 @@ class AutoregressiveModule(LightningModule):
                 "trainer.max_steps: the schedule needs the length of the run; "
                 "set trainer.max_steps or trainer.max_epochs"
             )
+        self.planned = int(steps)
         optimizer = self.optimizer_factory(parameter_groups(self.net, self.objective))
-        scheduler = self.scheduler_factory(optimizer, int(steps))
+        scheduler = self.scheduler_factory(optimizer, self.planned)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
@@ -196,8 +202,9 @@ class AutoregressiveModule(LightningModule):
 
     def on_save_checkpoint(self, contents: dict[str, Any]) -> None:
         data = getattr(self.trainer, "datamodule", None)
+        run = run_record(self.trainer, self)
         contents["arlm"] = checkpoints.record(
-            self.net, contents["state_dict"], data, self.run_config
+            self.net, contents["state_dict"], data, self.run_config, run
         )
         contents["objective_files"] = self.objective.files()
         contents["random_state"] = torch.get_rng_state()
@@ -213,46 +220,25 @@ class AutoregressiveModule(LightningModule):
             contents["accumulated"] = self._accumulated.saved(self.named_parameters())
 
     def on_load_checkpoint(self, contents: dict[str, Any]) -> None:
-        configured = checkpoints.describe(self.net, "spec")
-        saved = json.loads(contents.get("arlm", {}).get("network", "{}"))
-        if configured != saved:
-            raise UserError(
-                f"ckpt_path: the checkpoint holds {saved}, but the configuration asks for {configured}; "
-                "give the configuration that the checkpoint was trained with"
-            )
-        trained, ours = json.loads(contents["arlm"]["spec"]), self.net.spec
-        if any(trained[name] != getattr(ours, name) for name in ("vocab_size", "fingerprint")):
-            raise UserError(
-                f"ckpt_path: the checkpoint knows {trained['vocab_size']} tokens of tokenizer "
-                f"{trained['fingerprint']}, the data has {ours.vocab_size} of {ours.fingerprint}; "
-                "give the tokenizer that it was trained with"
-            )
-        # A tensor without entries, of a network that counts, takes the size of the file.
-        state = self.net.state_dict()
-        shapes = {f"net.{name}": value.shape for name, value in state.items() if value.numel()}
-        for name, value in contents["state_dict"].items():
-            if name in shapes and shapes[name] != value.shape:
-                raise UserError(
-                    f"ckpt_path: {name} is {tuple(value.shape)} in the checkpoint and "
-                    f"{tuple(shapes[name])} for this data; give the data.length of its training"
-                )
-        files, saved = self.objective.files(), contents.get("objective_files", {})
-        if files != saved:
-            raise UserError(
-                f"ckpt_path: the run was trained with the files {saved} (SHA-256), but the objective "
-                f"reads {files}; give the objective that the checkpoint was trained with"
-            )
+        check_network(contents, self.net, self.objective.files())
+        trainer: Any = self.trainer
+        if trainer.state.fn == "fit":
+            check_plan(contents, trainer)
         self.random_state = contents.get("random_state")
         effort = contents.get("effort", {})
         self.effort = Effort(
             effort.get("tokens", 0) // self.trainer.world_size, effort.get("seconds", 0.0)
         )
-        self._resumed = {name: contents.get(name) for name in ("chunk_state", "accumulated")}
+        self._resumed = {
+            name: contents.get(name) for name in ("chunk_state", "accumulated", "arlm")
+        }
 
     def on_train_start(self) -> None:
         self._accumulated = AccumulatedLoss(self.objective.sums, self.device)
         self._accumulated.restore(self._resumed.get("accumulated") or {}, self.named_parameters())
         self.objective.restore(self._resumed.get("chunk_state") or [])
+        if self._resumed and self.trainer.is_global_zero:
+            note_longer(self._resumed["arlm"], self.planned)
         self._resumed = {}
         self.effort.start()
 

@@ -522,7 +522,7 @@ def wrong_weights(o: Originals) -> Cases:
 
 
 def not_signed(o: Originals) -> Cases:
-    for name in ("network", "spec", "domain", "data", "weights", "config", "checksum"):
+    for name in ("network", "spec", "domain", "data", "weights", "config", "run", "checksum"):
         contents = contents_of(o.image)
         contents["arlm"][name] += " "
         yield name, contents

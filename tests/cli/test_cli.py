@@ -40,7 +40,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     short = ["--trainer.max_steps", "6", "--trainer.val_check_interval", "3"]
     for arguments in (
-        [*DIGITS, *TINY, *short, "--trainer.check_val_every_n_epoch", "null"],
+        [
+            *(*DIGITS, *TINY, *short, "--trainer.check_val_every_n_epoch", "null"),
+            *("--run-name", "digits_pixelcnn"),
+        ],
         [
             "--config",
             str(ROOT / "configs/text/docs_transformer.yaml"),

@@ -32,6 +32,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("attention", "lstm"):
         config = ROOT / "configs" / "translation" / f"dates_{name}.yaml"
         more = ["--model.net.width", "32", "--data.pairs", "4000", "--trainer.max_epochs", "4"]
+        more += ["--run-name", f"dates_{name}"]
         done = run_arlm("fit", "--config", config, *more, "--samples.n", "5", folder=folder)
         assert done.code == 0, done.err
     (folder / "dates.txt").write_text("\n".join(LINES) + "\n")

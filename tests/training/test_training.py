@@ -17,7 +17,6 @@ import torch
 from conftest import ROOT
 
 import arlm
-from arlm import checkpoints
 from arlm.checkpoints.describe import checksums, entry_checksum
 from arlm.core import Autoregressor, Spec
 from arlm.errors import UserError
@@ -352,17 +351,6 @@ def test_a_kill_leaves_no_half_checkpoint(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.undo()
     AtomicCheckpointIO().save_checkpoint({"a": torch.ones(9)}, path)
     assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
-
-
-def test_a_folder_means_its_newest_best_checkpoint(tmp_path: Path) -> None:
-    for version, name in [(0, "best.ckpt"), (0, "last.ckpt"), (1, "best.ckpt")]:
-        path = tmp_path / f"version_{version}" / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(b"x")
-    import os
-
-    os.utime(tmp_path / "version_0" / "best.ckpt", (1, 1))
-    assert checkpoints.find(tmp_path) == tmp_path / "version_1" / "best.ckpt"
 
 
 def test_tensorboard_gets_images(tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ from torch.optim import AdamW
 
 from arlm.cli.trainer import TRAINER_DEFAULTS
 from arlm.models.pixelcnn import PixelCNN
-from arlm.training.callbacks import LineProgress
 from arlm.training.module import AutoregressiveModule
+from arlm.training.progress import LineProgress
 from arlm.training.schedules import WarmupCosine
 from datamodules.digits import Digits
 from tools.bench.timing import interleaved, machine, median

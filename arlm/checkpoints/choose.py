@@ -1,0 +1,150 @@
+"""Which checkpoint a run's folder means, and what a checkpoint says of the run that wrote it.
+
+Versions of one configuration (the same network on the same data) are ranked by the figure that they monitored.
+A folder that holds several configurations means the newest of them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from arlm.checkpoints.archive import read_archive
+from arlm.errors import UserError
+
+RUNS = Path("runs")  # where `fit` writes, and where the name of a run is looked up
+# Options of data modules that change neither the tokens nor how they are scored.
+NEUTRAL = ("batch_size", "batch_tokens", "seed", "num_workers", "data_dir")
+
+
+class Summary(NamedTuple):
+    """The description in a checkpoint, without its weights."""
+
+    path: Path
+    network: dict[str, Any]  # class_path and init_args
+    data: dict[str, Any]  # class_path, init_args and provenance; empty for data from outside
+    run: dict[
+        str, Any
+    ]  # step, figures, command, versions, ...; empty for a network that no run wrote
+    effort: dict[str, Any]  # tokens, seconds and steps of training
+
+    @property
+    def figure(self) -> float | None:
+        """The monitored figure of the last validation; None if there was none, or if it is not finite."""
+        value = self.run.get("figure")
+        number = isinstance(value, int | float) and math.isfinite(value)
+        return float(value) if number else None  # type: ignore[arg-type]
+
+    @property
+    def identity(self) -> str:
+        """Text that is equal for versions whose figures may be compared."""
+        arguments = _mapping(self.data.get("init_args"))
+        kept = {k: v for k, v in arguments.items() if k not in NEUTRAL}
+        data = self.data | {"init_args": kept}
+        monitored = self.run.get("monitor")
+        return json.dumps([self.network, data, monitored], sort_keys=True)
+
+    @property
+    def network_name(self) -> str:
+        """The network's class."""
+        return printable(str(self.network.get("class_path", "a network")).rpartition(".")[2])
+
+    @property
+    def data_name(self) -> str:
+        """The name of the data set."""
+        named = _mapping(self.data.get("provenance")).get("name")
+        path = str(self.data.get("class_path", "unknown data"))
+        return printable(str(named or path.rpartition(".")[2]))
+
+
+class Choice(NamedTuple):
+    """What a folder means: a checkpoint, and what else was there."""
+
+    path: Path
+    versions: int  # of this configuration, the chosen one included
+    others: list[Summary]  # the best of each other configuration, newest first
+    damaged: list[Path]
+
+
+def summarise(path: Path) -> Summary:
+    """Read the description in a checkpoint file."""
+    contents = read_archive(path)
+    parts = (_parsed(contents["arlm"].get(name)) for name in ("network", "data", "run"))
+    return Summary(path, *parts, _mapping(contents.get("effort")))
+
+
+def _parsed(text: str | None) -> dict[str, Any]:
+    try:
+        value = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        value = None
+    return _mapping(value)
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def printable(text: str, longest: int = 200) -> str:
+    """Text of a file that may be crafted, without control characters, in one line."""
+    return "".join(c for c in text if c.isprintable())[:longest]
+
+
+def find(path: str | Path) -> Path:
+    """Path of a checkpoint: the file itself, or what a run's folder or name means; see `choose`."""
+    return choose(path).path
+
+
+def choose(path: str | Path) -> Choice:
+    """The checkpoint that a path means.
+
+    Of a folder, each version counts with its best.ckpt; last.ckpt counts only where there is no best.ckpt at
+    all. Of the versions with the newest network and data, the one with the best figure is meant.
+
+    Args:
+        path: a .ckpt file, the folder of a run or of a version, or the name of a run in `runs/`.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(path)
+    if not path.exists() and not path.is_absolute() and (RUNS / path).is_dir():
+        path = RUNS / path
+    if path.is_file():
+        return Choice(path, 1, [], [])
+    if not path.is_dir():  # a pipe or a device could be read without end
+        raise UserError(f"checkpoint: '{path}' does not exist; give a .ckpt file or a run's folder")
+    for name in ("best.ckpt", "last.ckpt"):
+        found = [p for p in path.rglob(name) if p.is_file()]
+        if found:
+            return _best(sorted(found, key=lambda p: p.stat().st_mtime, reverse=True))
+    raise UserError(f"checkpoint: the folder '{path}' holds no best.ckpt; train first")
+
+
+def _best(found: list[Path]) -> Choice:
+    """Choose from files, newest first."""
+    if len(found) == 1:  # a damaged file is reported by whoever reads it
+        return Choice(found[0], 1, [], [])
+    groups: dict[str, list[Summary]] = {}
+    damaged = []
+    for path in found:
+        try:
+            summary = summarise(path)
+        except UserError:
+            damaged.append(path)
+            continue
+        groups.setdefault(summary.identity, []).append(summary)
+    if not groups:
+        return Choice(found[0], 1, [], [])
+    best = [min(group, key=_rank) for group in groups.values()]
+    versions = len(next(iter(groups.values())))
+    return Choice(best[0].path, versions, best[1:], damaged)
+
+
+def _rank(summary: Summary) -> float:
+    """Smaller is better; versions without a figure come last."""
+    if summary.figure is None:
+        return math.inf
+    return -summary.figure if summary.run.get("mode") == "max" else summary.figure

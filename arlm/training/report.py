@@ -1,0 +1,93 @@
+"""What `fit` says before the first step, and after the last one."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Callback, Trainer
+
+from arlm.checkpoints import Summary, choose, summarise
+from arlm.inference.summary import shown_figure
+from arlm.reports.view import view_of
+from arlm.training.progress import duration, steps_of
+
+
+class RunReport(Callback):
+    """A block on stderr at each end of a run; the run's folder goes to stdout when the run is complete."""
+
+    def __init__(self) -> None:
+        self._started = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self._started = time.monotonic()
+        folder = trainer.log_dir  # a broadcast, so every process has to call it
+        if trainer.is_global_zero:
+            block(beginning(trainer, pl_module, folder))
+
+    def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
+        folder = trainer.log_dir
+        if not trainer.is_global_zero:
+            return
+        seconds = time.monotonic() - self._started
+        if folder is None or trainer.fast_dev_run:
+            print(f"done in {duration(seconds)}; nothing was written", file=sys.stderr)
+            return
+        block(end(trainer, pl_module, Path(folder), seconds))
+        print(folder)
+
+
+def beginning(trainer: Trainer, module: Any, folder: str | None) -> dict[str, str]:
+    """Run, network, data, device and plan, by name."""
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    net, spec = module.net, module.net.spec
+    count = sum(p.numel() for p in net.parameters())
+    trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
+    frozen = f", {trained:,} of them trained" if trained != count else ""
+    row = " x ".join(map(str, spec.shape))
+    name = data.provenance.get("name", type(data).__name__)
+    processes = f", {trainer.world_size} processes" if trainer.world_size > 1 else ""
+    accumulated = trainer.accumulate_grad_batches * trainer.world_size
+    size = getattr(data, "batch_tokens", None)
+    batch = f"{size * accumulated} tokens" if size else f"{data.batch_size * accumulated} rows"
+    resumed = f", from step {trainer.global_step}" if trainer.global_step else ""
+    return {
+        "run": folder if folder and not trainer.fast_dev_run else "nothing is written",
+        "network": f"{type(net).__name__}, {count:,} parameters{frozen}",
+        "data": f"{name}: {len(data.dataset('train')):,} training rows of {row} tokens, "
+        f"vocabulary {spec.vocab_size:,}",
+        "objective": f"{type(module.objective).__name__}, the best checkpoint by "
+        f"{getattr(trainer.checkpoint_callback, 'monitor', None) or module.objective.monitor}",
+        "device": f"{module.device}, precision {trainer.precision}{processes}",
+        "training": f"{steps_of(trainer, module):,.0f} steps of {batch}{resumed}",
+    }
+
+
+def end(trainer: Trainer, module: Any, folder: Path, seconds: float) -> dict[str, str]:
+    """Folder, time, best figure and what to do next, by name."""
+    lines = {"run": f"{folder}, {trainer.global_step:,} steps in {duration(seconds)}"}
+    best = Path(getattr(trainer.checkpoint_callback, "best_model_path", "") or "none")
+    if best.is_file():
+        summary = summarise(best)
+        lines["best"] = f"{shown_figure(summary)} at step {summary.run.get('step')}"
+        run = shortest_name(summary, folder)
+        verbs = view_of(trainer.datamodule.domain).verbs  # type: ignore[attr-defined]
+        first = "translate" if "translate" in verbs else "sample"
+        lines["next"] = f"arlm {first} {run}"
+        lines[""] = f"arlm evaluate {run}"
+    return lines
+
+
+def shortest_name(summary: Summary, folder: Path) -> Path:
+    """The folder of the run if it means this version, else that of the version."""
+    means_this = choose(folder.parent).path == summary.path
+    return folder.parent if means_this else folder
+
+
+def block(lines: dict[str, str]) -> None:
+    """Print lines with their names, aligned."""
+    width = max(map(len, lines))
+    for name, text in lines.items():
+        print(f"{name:{width}}  {text}", file=sys.stderr, flush=True)

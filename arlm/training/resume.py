@@ -1,0 +1,95 @@
+"""What a run refuses to resume from: another network, and whatever changes the rows of its steps."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from arlm import checkpoints
+from arlm.core import Autoregressor
+from arlm.errors import UserError
+from arlm.training.history import processes_and_accumulation
+
+# Options of data modules that do not change the rows of training, and those whose content has checksums.
+FREE = {"num_workers", "data_dir", "stride", "streams", "overlap"}
+PATHS = {"path", "train", "val", "test"}
+WEIGHTS_ONLY = "to start from its weights alone, use --model.net arlm.adapters.pretrained"
+
+
+def check_network(contents: dict[str, Any], net: Autoregressor, files: Mapping[str, str]) -> None:
+    """Refuse a checkpoint of another network, with other tokens, rows or files.
+
+    Args:
+        contents: of the checkpoint.
+        net: the network of this run.
+        files: SHA-256 of the files that the objective reads.
+    """
+    configured = checkpoints.describe(net, "spec")
+    saved = json.loads(contents.get("arlm", {}).get("network", "{}"))
+    if configured != saved:
+        raise UserError(
+            f"ckpt_path: the checkpoint holds {saved}, but the configuration asks for {configured}; "
+            "give the configuration that the checkpoint was trained with"
+        )
+    trained, ours = json.loads(contents["arlm"]["spec"]), net.spec
+    if any(trained[name] != getattr(ours, name) for name in ("vocab_size", "fingerprint")):
+        raise UserError(
+            f"ckpt_path: the checkpoint knows {trained['vocab_size']} tokens of tokenizer "
+            f"{trained['fingerprint']}, the data has {ours.vocab_size} of {ours.fingerprint}; "
+            "give the tokenizer that it was trained with"
+        )
+    # A tensor without entries, of a network that counts, takes the size of the file.
+    state = net.state_dict()
+    shapes = {f"net.{name}": value.shape for name, value in state.items() if value.numel()}
+    for name, value in contents["state_dict"].items():
+        if name in shapes and shapes[name] != value.shape:
+            raise UserError(
+                f"ckpt_path: {name} is {tuple(value.shape)} in the checkpoint and "
+                f"{tuple(shapes[name])} for this data; give the data.length of its training"
+            )
+    saved_files = contents.get("objective_files", {})
+    if files != saved_files:
+        raise UserError(
+            f"ckpt_path: the run was trained with the files {saved_files} (SHA-256), but the objective "
+            f"reads {files}; give the objective that the checkpoint was trained with"
+        )
+
+
+def check_plan(contents: dict[str, Any], trainer: Any) -> None:
+    """Refuse to continue a run with other rows in its steps: other data, or other sizes of a batch."""
+    entry, data = contents["arlm"], trainer.datamodule
+    if data is None or "data" not in entry:
+        return
+    ours, theirs = checkpoints.describe(data), json.loads(entry["data"])
+    if ours["class_path"] != theirs["class_path"]:
+        refuse("data", ours["class_path"], theirs["class_path"])
+    free = FREE | PATHS if data.provenance == theirs["provenance"] else FREE
+    given, trained = ours["init_args"], theirs["init_args"]
+    for name in sorted((set(given) | set(trained)) - free):
+        if given.get(name) != trained.get(name):
+            refuse(f"data.{name}", given.get(name), trained.get(name))
+    plan = json.loads(entry["run"]).get("plan", {})
+    for option, value in processes_and_accumulation(trainer).items():
+        if plan.get(option, value) != value:
+            refuse(option, value, plan[option])
+
+
+def refuse(option: str, given: Any, trained: Any) -> None:
+    """Raise the error for an option that a resumed run cannot change."""
+    raise UserError(
+        f"{option}: {given} given, but the checkpoint was trained with {trained}; "
+        f"give {trained}, or {WEIGHTS_ONLY}"
+    )
+
+
+def note_longer(entry: Mapping[str, str], planned: int | None) -> None:
+    """Say that a run is continued to another number of steps than it was planned for."""
+    before = json.loads(entry["run"]).get("plan", {}).get("steps")
+    if before is not None and before != planned:
+        print(
+            f"note: the run was planned for {before} steps and continues to {planned}; "
+            "its learning rates follow the new plan",
+            file=sys.stderr,
+        )
