@@ -45,15 +45,22 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse(arguments)
     check_beam_options(options)
 
-    from arlm.evaluation.likelihood import figures  # late: --help and errors need no torch
+    from arlm.core import device_of  # late: --help and errors need no torch
+    from arlm.evaluation.likelihood import figures
     from arlm.inference.baselines import baselines, independent_batches
+    from arlm.inference.placement import moved
     from arlm.inference.scorer import BatchScorer
     from arlm.reports.view import view_of
 
     loaded, data = open_data(options)
     net, domain, provenance = loaded.net, loaded.domain, data.provenance
     loader, scorer = data.loader(options.split), BatchScorer(net)
-    network: dict[str, Scorer] = {type(net).__name__: lambda batch: scorer(batch).log_prob}
+    device = device_of(net)
+
+    def on_its_device(batch: Batch) -> Tensor:
+        return scorer(moved(batch, device)).log_prob.cpu()
+
+    network: dict[str, Scorer] = {type(net).__name__: on_its_device}
     likelihoods = score(network, loader, domain.unit)
     if options.baselines:
         simple = {name: without_context(net) for name, net in baselines(data).items()}

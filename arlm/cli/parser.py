@@ -61,26 +61,48 @@ def add_run_options(parser: Parser, several: bool = False) -> None:
         help="a module, package or FILE.py whose classes the checkpoint may name, beside arlm's own; "
         "repeat the option for several",
     )
+    group.add_argument(
+        "--device",
+        default="auto",
+        help="cpu, cuda or cuda:N; auto is the first GPU, or the CPU where there is none (default auto)",
+    )
+    group.add_argument(
+        "--precision",
+        default="32",
+        choices=["32", "bf16", "16", "64"],
+        help="number format of weights and features; log-probabilities are float32 or better (default 32)",
+    )
+    group.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile scoring and decoding with torch.compile, which takes from 10 s to a minute at the start",
+    )
 
 
 def open_network(options: argparse.Namespace, run: str | None = None) -> Loaded:
     """Load the network of `run`, by default `options.run`, and say on stderr what was read."""
     from arlm.checkpoints import load
+    from arlm.inference.placement import device_named, place
     from arlm.inference.summary import describe_checkpoint
 
+    device = device_named(options.device)
     path = run or options.run
     loaded = load(path, options.trust)
+    place(loaded.net, device, options.precision, options.compile)
     print(describe_checkpoint(path), file=sys.stderr)
     return loaded
 
 
 def open_data(options: argparse.Namespace, run: str | None = None) -> Run:
     """Load the network of `run`, by default `options.run`, and its data, or that of `options.data`."""
+    from arlm.inference.placement import device_named, place
     from arlm.inference.runs import open_run
     from arlm.inference.summary import describe_checkpoint
 
+    device = device_named(options.device)
     path = run or options.run
     opened = open_run(path, options.data, options.trust)
+    place(opened.loaded.net, device, options.precision, options.compile)
     print(describe_checkpoint(path), file=sys.stderr)
     return opened
 

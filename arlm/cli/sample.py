@@ -172,7 +172,7 @@ def draw(
         prompt = None if forced is None else forced[:1]
         search = {"beam": options.beam, "n_best": options.n, "prompt": prompt}
         found = beam_search(net, 1, length, context=context, length_penalty=0.0, **search)
-        return found.tokens[0]
+        return found.tokens[0].cpu()
     strategy: Any = fixed_point if options.decoding == "fixed_point" else generate
     result = strategy(
         net,
@@ -185,7 +185,7 @@ def draw(
     )
     if options.decoding == "fixed_point":
         print(f"{result.passes} passes for {result.tokens.shape[1]} positions", file=sys.stderr)
-    return result.tokens
+    return result.tokens.cpu()
 
 
 def print_texts(

@@ -26,6 +26,7 @@ def main(arguments: Sequence[str]) -> None:
 
     import torch  # late: --help and errors need no torch
 
+    from arlm.core import device_of
     from arlm.evaluation.likelihood import figures
     from arlm.reports.files import check_writable
     from arlm.reports.view import view_of
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str]) -> None:
     tokens = torch.stack([domain.read(Path(name), "image") for name in options.images])  # type: ignore[attr-defined]
     with torch.inference_mode():
         context = class_labels(net, options.label, len(tokens))
-        nats = -net.log_prob(tokens, context).double()
+        nats = -net.log_prob(tokens.to(device_of(net)), context).double().cpu()
     found = {
         name: {"nats": float(row.sum())}
         | figures(float(row.sum()), len(row), len(row), domain.unit)

@@ -10,10 +10,11 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from arlm.core import Autoregressor, Batch, Scores
+from arlm.core import Autoregressor, Batch, Scores, device_of
 from arlm.data.dataset import Rows, TokenDataset
 from arlm.errors import UserError
 from arlm.evaluation.likelihood import figures
+from arlm.inference.placement import moved
 from arlm.states import ChunkState, concatenate
 
 
@@ -129,13 +130,13 @@ class TokenScores:
 
 def score_split(net: Autoregressor, dataset: TokenDataset, batches: Iterable[Rows]) -> TokenScores:
     """Score every token of a split exactly once, in the batches of its data set."""
-    scorer, parts, seconds = BatchScorer(net), [], 0.0
+    scorer, device, parts, seconds = BatchScorer(net), device_of(net), [], 0.0
     tokens_read: Tensor | None = None
     with torch.inference_mode():
         for rows in batches:
             batch = dataset[rows]
             started = time.perf_counter()
-            nats = -scorer(batch).log_prob.double()
+            nats = -scorer(moved(batch, device)).log_prob.double().cpu()
             seconds += time.perf_counter() - started
             tokens_read = _read_before(batch, tokens_read)
             context = tokens_read[:, None] + torch.arange(batch.tokens.shape[1])

@@ -109,6 +109,18 @@ class Mixture(NamedTuple):
         return (weight[..., None, :] + mass).logsumexp(-1)
 
 
+def exact(values: Tensor, levels: int) -> Tensor:
+    """Intensities of half precision as float32, without the rounding of the levels; others as they are.
+
+    Rounding to bfloat16 moves a level of 256 by up to a quarter of the distance to the next: then the intervals
+    of the levels would overlap, and their probabilities would not sum to 1.
+    """
+    if values.dtype not in (torch.bfloat16, torch.float16):
+        return values
+    steps = (values.float() + 1) * ((levels - 1) / 2)
+    return steps.round() * (2 / (levels - 1)) - 1
+
+
 class MixturePixelNetwork(PixelNetwork):
     """A network that scores all channels of a pixel together by a mixture of logistics.
 
@@ -144,7 +156,7 @@ class MixturePixelNetwork(PixelNetwork):
         if not self.mixtures:
             return numbers[:, : tokens.shape[1]]
         mixture = Mixture.read(numbers, channels)
-        levels = self.embed.values.to(values.dtype)
+        levels = exact(self.embed.values, self.spec.vocab_size)
         tables = [mixture.logits(channel, values, levels) for channel in range(channels)]
         return torch.stack(tables, dim=2).flatten(1, 2)[:, : tokens.shape[1]]
 
@@ -153,14 +165,15 @@ class MixturePixelNetwork(PixelNetwork):
         if not self.mixtures:
             return token_log_prob(numbers[:, : tokens.shape[1]], tokens)
         mixture = Mixture.read(numbers, values.shape[-1])
-        scores = mixture.log_prob(values.to(mixture.mean.dtype), self.spec.vocab_size)
+        scores = mixture.log_prob(values, self.spec.vocab_size)
         return scores.flatten(1)[:, : tokens.shape[1]]
 
     def _pixels(self, tokens: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Outputs (B, H * W, outputs) and intensities (B, H * W, C)."""
+        """Outputs (B, H * W, outputs) and exact intensities (B, H * W, C)."""
         image = self.image(tokens)
         numbers = rearrange(self.features(image, context), "b f h w -> b (h w) f")
-        return numbers, rearrange(image, "b c h w -> b (h w) c")
+        values = rearrange(image, "b c h w -> b (h w) c")
+        return numbers, exact(values, self.spec.vocab_size)
 
     def read_logits(self, program: Program, workspace: Tensor, column: int, channel: int) -> Tensor:
         numbers = program.out.at(workspace)
@@ -168,6 +181,7 @@ class MixturePixelNetwork(PixelNetwork):
             return numbers.clone()
         slot = program.image.window()
         first = slot.base + column // slot.step * slot.right
-        values = workspace[:, first : first + self.spec.shape[2]]
-        levels = self.embed.values.to(workspace.dtype)
+        size = self.spec.vocab_size
+        values = exact(workspace[:, first : first + self.spec.shape[2]], size)
+        levels = exact(self.embed.values, size)
         return Mixture.read(numbers, self.spec.shape[2]).logits(channel, values, levels)
