@@ -148,10 +148,8 @@ def main(arguments: Sequence[str]) -> None:
         columns = class_count(net.spec) or None if options.label is None else None
         print(*view.write(drawn, Path(out), columns), sep="\n")
     if options.gif:
-        from arlm.reports.images import appearing, write_animation
-
         given = None if forced is None else forced >= 0
-        print(write_animation(appearing(domain, tokens, 60, given), Path(options.gif)))  # type: ignore[arg-type]
+        print(view.animate(tokens, given, Path(options.gif)))
     total = tokens.shape[1] * count
     print(f"{total} tokens, {total / seconds:.0f} tokens/s", file=sys.stderr)
 

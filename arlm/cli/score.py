@@ -1,58 +1,147 @@
-"""`arlm score CKPT IMAGE ...`: likelihood of images under a checkpoint, and a heat map of their surprise."""
+"""`arlm score RUN FILE ...`: the likelihood of texts, images or pairs, of each token on request, and pages of it."""
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from arlm.cli.parser import Parser, add_run_options, open_network
-from arlm.errors import UserError
+from arlm.errors import UserError, require
+
+if TYPE_CHECKING:
+    from arlm.domains import Domain
+    from arlm.inference.items import ItemScores
+    from arlm.reports.view import View
+
+PAGE_TOKENS = 20_000  # of a text on a page
+PAGE_ITEMS = 100
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse and check the options."""
+    parser = Parser("score", "Likelihood of texts, images or pairs under a network.")
+    add_run_options(parser)
+    parser.add_argument(
+        "files",
+        nargs="*",
+        default=["-"],
+        metavar="FILE",
+        help="texts or images; for a translator SOURCE and TARGET, line by line, or one file with a tab "
+        "in each line; - is the standard input (default)",
+    )
+    parser.add_argument(
+        "--prompt", default="", help="text that is read before each file and not scored"
+    )
+    parser.add_argument("--label", type=int, help="class of the images, if the network needs one")
+    output = parser.add_argument_group("output")
+    output.add_argument("--json", action="store_true", help="print a JSON object for each file")
+    output.add_argument(
+        "--tokens",
+        action="store_true",
+        help="print a JSON object for each token: text, position, nats, rank, likeliest tokens",
+    )
+    output.add_argument(
+        "--top",
+        type=int,
+        default=5,
+        help="number of likeliest tokens with --tokens and --html (default 5)",
+    )
+    output.add_argument("--html", help="a page of the files, coloured by surprise")
+    output.add_argument("--out", help="a picture of the surprise of images (.png)")
+    options = parser.parse(arguments)
+    require(options.top >= 0, "--top", options.top, "choose 0 for none, or more")
+    if options.json and options.tokens:
+        raise UserError("--json: it prints each file, and --tokens each token; omit one of them")
+    return options
 
 
 def main(arguments: Sequence[str]) -> None:
     """Run the command."""
-    parser = Parser("score", "Likelihood of images, and a heat map of each pixel's surprise.")
-    add_run_options(parser)
-    parser.add_argument(
-        "images", nargs="+", help="image files of the size that the network was trained on"
-    )
-    parser.add_argument("--label", type=int, help="class of the images, if the network needs one")
-    parser.add_argument("--out", default="surprise.png", help="heat map (default surprise.png)")
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON object instead of lines"
-    )
-    options = parser.parse(arguments)
-
-    import torch  # late: --help and errors need no torch
-
-    from arlm.core import device_of
-    from arlm.evaluation.likelihood import figures
-    from arlm.reports.files import check_writable
+    options = parse(arguments)
+    from arlm.inference.items import figures_of, score_items  # late: --help needs no torch
+    from arlm.reports.files import check_writable, write_text
     from arlm.reports.view import view_of
-    from arlm.sampling import class_count, class_labels
+    from arlm.sampling import class_count
 
-    net, domain, *_ = open_network(options)
+    loaded = open_network(options)
+    net, domain = loaded.net, loaded.domain
     view = view_of(domain)
     view.check_verb("score", options.run)
     classes = class_count(net.spec)
     if classes and options.label is None:
         raise UserError(f"--label: the network needs a class; give 0 to {classes - 1}")
-    check_writable(Path(options.out))
-    tokens = torch.stack([domain.read(Path(name), "image") for name in options.images])  # type: ignore[attr-defined]
-    with torch.inference_mode():
-        context = class_labels(net, options.label, len(tokens))
-        nats = -net.log_prob(tokens.to(device_of(net)), context).double().cpu()
-    found = {
-        name: {"nats": float(row.sum())}
-        | figures(float(row.sum()), len(row), len(row), domain.unit)
-        for name, row in zip(options.images, nats, strict=True)
-    }
-    picture = view.write_heat_map(tokens, nats, Path(options.out))  # type: ignore[attr-defined]
-    if options.json:
-        print(json.dumps(found))
-        return
-    for name, figure in found.items():
-        bits = figure[f"bits_per_{domain.unit}"]
-        print(f"{name}: {figure['nats']:.2f} nats, {bits:.4f} bits/{domain.unit}")
-    print(picture)
+    for path in filter(None, (options.html, options.out)):
+        check_writable(Path(path))
+    items = view.to_score(options.files, vars(options), net)
+    top = options.top if options.tokens or options.html else 0
+    scored = score_items(net, items, top, loaded.data["init_args"].get("stride"))
+    figures = [(one.item.name, figures_of([one], domain)) for one in scored]
+    if len(scored) > 1:
+        figures.append(("total", figures_of(scored, domain)))
+    # Files first, so that a refusal leaves nothing half printed.
+    written = [view.write_surprise(scored, Path(options.out))] if options.out else []
+    if options.html:
+        command = f"arlm score {shlex.join(arguments)}"
+        page = page_of(scored, figures, view, command, options.prompt)
+        written.append(write_text(page, Path(options.html)))
+    if options.tokens:
+        for line in token_lines(scored, view):
+            print(json.dumps(line, ensure_ascii=False))
+    elif options.json:
+        for name, values in figures:
+            print(json.dumps({"file": name} | values, ensure_ascii=False))
+    else:
+        for name, values in figures:
+            print(summary(name, values, domain))
+        print(*written, sep="\n", end="\n" if written else "")
+
+
+def summary(name: str, figures: dict[str, float], domain: Domain) -> str:
+    """The figures of a file in one line."""
+    unit = domain.unit
+    return (
+        f"{name}: {figures['nats']:.2f} nats, {figures['tokens']:,} tokens, "
+        f"perplexity {figures['ppl']:.3f}, {figures[f'bits_per_{unit}']:.4f} bits/{unit}"
+    )
+
+
+def token_lines(scored: Sequence[ItemScores], view: View) -> Iterator[dict[str, Any]]:
+    """What `--tokens` prints for each token; positions count from the first token that is scored."""
+    for one in scored:
+        texts, others = view.pieces(one.tokens), view.alternatives(one)
+        columns = one.tokens.tolist(), one.nats.tolist(), one.ranks.tolist()
+        for index, (token, nats, rank) in enumerate(zip(*columns, strict=True)):
+            line = {"file": one.item.name, "position": index, "text": texts[index], "token": token}
+            line |= {"nats": nats, "rank": rank}
+            if others:
+                probabilities = (-one.top_nats[index]).exp().tolist()
+                line["top"] = [list(p) for p in zip(others[index], probabilities, strict=True)]
+            yield line
+
+
+def page_of(
+    scored: Sequence[ItemScores],
+    figures: Sequence[tuple[str, dict[str, float]]],
+    view: View,
+    command: str,
+    prefix: str,
+) -> str:
+    """The page of `--html`."""
+    from arlm.reports.page import render
+
+    unit = view.domain.unit
+    headings = ["file", "nats", "tokens", "perplexity", f"bits/{unit}"]
+    names = "nats", "tokens", "ppl", f"bits_per_{unit}"
+    formats = ",.2f", ",d", ".3f", ".4f"
+    rows = [
+        [name, *(f"{values[key]:{form}}" for key, form in zip(names, formats, strict=True))]
+        for name, values in [*figures[:PAGE_ITEMS], *figures[PAGE_ITEMS:][-1:]]
+    ]
+    shown = scored[:PAGE_ITEMS]
+    items = [(one.item.name, prefix, view.surprise(one, PAGE_TOKENS)) for one in shown]
+    given = {"headings": headings, "rows": rows, "items": items, "left": len(scored) - len(shown)}
+    return render("scores.html", "Surprise of each token", command, **given)

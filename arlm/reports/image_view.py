@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from arlm.core import Autoregressor
 from arlm.domains import ImageDomain
 from arlm.errors import UserError
-from arlm.reports.images import heat_map, labelled_grid, write_image
-from arlm.reports.view import Shown, View
+from arlm.inference.items import Item, ItemScores
+from arlm.reports.images import (
+    appearing,
+    encoded,
+    heat_map,
+    labelled_grid,
+    write_animation,
+    write_image,
+)
+from arlm.reports.page import fragment
+from arlm.reports.shown import Shown, data_url
+from arlm.reports.view import View
+
+FRAMES = 60  # of an animation
+SHOWN_IMAGES = 8  # whose surprise a report shows
 
 
 class ImageView(View[ImageDomain]):
     """Images in a grid."""
 
-    verbs = frozenset({"sample", "score"})
+    verbs = frozenset({"sample", "score", "attention"})
     purpose = "draws images"
     refusals: ClassVar = {
         "prompt": "the checkpoint draws images; omit it, or give --complete",
@@ -28,6 +43,10 @@ class ImageView(View[ImageDomain]):
         "stop": "images are not text; omit it",
     }
     default_out = "samples.png"
+
+    @property
+    def shown_tokens(self) -> int:
+        return SHOWN_IMAGES * self.domain.spec.length
 
     def show(self, tokens: Tensor) -> Shown:
         return Shown(tokens.numel(), images=self.domain.decode(tokens))
@@ -45,11 +64,44 @@ class ImageView(View[ImageDomain]):
         rows = {name: self.domain.decode(tokens) for name, tokens in drawn.items()}
         return [write_image(labelled_grid(rows), out)]
 
-    def write_heat_map(self, tokens: Tensor, nats: Tensor, out: Path) -> Path:
-        """Write images (N, T), each beside a map of its pixels' surprise, from nats (N, T)."""
+    def animate(self, tokens: Tensor, given: Tensor | None, out: Path) -> Path:
+        return write_animation(appearing(self.domain, tokens, FRAMES, given), out)
+
+    def read(self, path: str) -> Tensor:
+        return self.domain.read(Path(path), "image")
+
+    def to_attend(self, text: str, net: Autoregressor) -> Item:
+        return Item(text, self.read(text))
+
+    def pieces(self, tokens: Tensor) -> list[str]:
+        return [str(token) for token in tokens.tolist()]
+
+    def surprise(self, scored: ItemScores, most: int | None = None) -> str:
+        """Images beside maps of their surprise."""
+        shown = scored.cut(most or self.shown_tokens)
+        return self._picture(heat_map(*self._pixels([shown])), "images and their surprise")
+
+    def difference(self, a: ItemScores, b: ItemScores, names: tuple[str, str]) -> str:
+        """Images beside maps of the pixels that the first model knew better."""
+        images, mine = self._pixels([a.cut(self.shown_tokens)])
+        _, other = self._pixels([b.cut(self.shown_tokens)])
+        title = f"images, and where {names[0]} is better"
+        return self._picture(heat_map(images, (other - mine).clamp(min=0)), title)
+
+    def write_surprise(self, scored: Sequence[ItemScores], out: Path) -> Path:
+        return write_image(heat_map(*self._pixels(scored)), out)
+
+    def _pixels(self, scored: Sequence[ItemScores]) -> tuple[Tensor, Tensor]:
+        """Images (N, H, W, C), and the bits of each of their pixels (N, H, W)."""
         domain = self.domain
-        pixels = nats.view(-1, domain.height, domain.width, domain.channels).sum(-1)
-        return write_image(heat_map(domain.decode(tokens), pixels / math.log(2)), out)
+        shape = -1, domain.height, domain.width, domain.channels
+        tokens = torch.cat([one.tokens for one in scored]).view(-1, domain.spec.length)
+        nats = torch.cat([one.nats for one in scored]).view(shape).sum(-1)
+        return domain.decode(tokens), nats / math.log(2)
+
+    @staticmethod
+    def _picture(picture: Tensor, title: str) -> str:
+        return fragment("shown.html", texts=[], pictures={title: data_url(encoded(picture))})
 
     def _kept(self, keep: str) -> Tensor:
         """Mask (T,) of the tokens that are given, from a side and a share, such as "top:0.5"."""

@@ -41,8 +41,13 @@ def write_image(picture: Tensor, path: Path) -> Path:
 
 def png(images: Tensor) -> bytes:
     """Images (N, H, W, C) uint8 as a grid, encoded as PNG."""
+    return encoded(grid(images))
+
+
+def encoded(picture: Tensor) -> bytes:
+    """A picture (H, W, C) uint8, C 1 or 3, encoded as PNG."""
     file = io.BytesIO()
-    _pixels(grid(images)).save(file, "PNG")
+    _pixels(picture).save(file, "PNG", optimize=True)
     return file.getvalue()
 
 

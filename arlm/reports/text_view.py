@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import html
-import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from arlm.core import Autoregressor
+from arlm.data.text_files import read_text
 from arlm.domains import TextDomain
 from arlm.errors import UserError
-from arlm.reports.view import Shown, View
+from arlm.inference.items import Item
+from arlm.reports.shown import Shown
+from arlm.reports.tokens import pieces
+from arlm.reports.view import View
 
-SHOWN = 1000  # number of tokens that are coloured by surprise
-FULL_COLOUR = 8  # bits from which the colour is full red
 NEEDS_IMAGES = "the checkpoint draws text, not images; omit it"
 
 
 class TextView(View[TextDomain]):
     """Decoded text."""
 
-    verbs = frozenset({"sample"})
+    verbs = frozenset({"sample", "score", "attention"})
     purpose = "models text"
     refusals = dict.fromkeys(("complete", "gif", "sweep"), NEEDS_IMAGES)
 
@@ -31,10 +36,7 @@ class TextView(View[TextDomain]):
         """The prompt as tokens (1, P), fewer than `length`."""
         if not options["prompt"]:
             return None
-        try:
-            tokens = self.domain.encode(options["prompt"])
-        except UserError as error:
-            raise UserError(f"--prompt: {error}") from None
+        tokens = self._encode(options["prompt"], "--prompt")
         if len(tokens) >= length:
             raise UserError(
                 f"--prompt: {len(tokens)} tokens leave nothing to draw in a row of {length}; "
@@ -42,18 +44,43 @@ class TextView(View[TextDomain]):
             )
         return tokens[None]
 
-    def surprise(self, tokens: Tensor, nats: Tensor) -> str:
-        return coloured(tokens, nats, self.domain.decode)
+    def read(self, path: str) -> Tensor:
+        return self._encode(text_of(path), path)
+
+    def to_score(
+        self, files: Sequence[str], options: dict[str, Any], net: Autoregressor
+    ) -> list[Item]:
+        """Each file, after the prompt, which is encoded by itself."""
+        prompt = options["prompt"]
+        items = super().to_score(files, options | {"prompt": ""}, net)
+        if not prompt:
+            return items
+        prefix = self._encode(prompt, "--prompt")
+        return [
+            item._replace(tokens=torch.cat([prefix, item.tokens]), given=len(prefix))
+            for item in items
+        ]
+
+    def pieces(self, tokens: Tensor) -> list[str]:
+        return pieces(tokens, self.domain.decode)
+
+    def to_attend(self, text: str, net: Autoregressor) -> Item:
+        return Item(text, self._encode(text, "TEXT"))
+
+    def _encode(self, text: str, field: str) -> Tensor:
+        try:
+            return self.domain.encode(text)
+        except UserError as error:
+            raise UserError(f"{field}: {error}") from None
 
 
-def coloured(tokens: Tensor, nats: Tensor, decode: Any) -> str:
-    """The first tokens (N,) as HTML; the background shows the bits of each, from nats (N,)."""
-    spans = []
-    for token, value in zip(tokens[:SHOWN], nats[:SHOWN].tolist(), strict=True):
-        bits = value / math.log(2)
-        shade = min(1.0, bits / FULL_COLOUR)
-        text = html.escape(decode(token[None])) or "\n"  # the end token decodes to nothing
-        spans.append(
-            f'<span style="background:rgba(220,50,30,{shade:.2f})" title="{bits:.1f} bits">{text}</span>'
-        )
-    return f'<pre class="surprise">{"".join(spans)}</pre>'
+def text_of(path: str) -> str:
+    """A text file, or "-" for the standard input."""
+    if path != "-":
+        return read_text(Path(path), "FILE")
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"FILE: the standard input is not UTF-8 at byte {error.start}; convert it to UTF-8"
+        ) from None

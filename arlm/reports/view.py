@@ -1,17 +1,15 @@
-"""View: how the samples, surprise and quality figures of one domain are presented.
+"""View: how the objects, samples, surprise and quality figures of one domain are read and presented.
 
 A domain names its view by class path, since `arlm.reports` imports domains and not the other way round. With
-a View of its own, a new domain is sampled, evaluated and compared like the others.
+a View of its own, a new domain is sampled, scored, evaluated and compared like the others. A view must write
+`show`; `read` makes `arlm score` work, and the other methods have a default.
 """
 
 from __future__ import annotations
 
-import base64
-import html
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -20,55 +18,17 @@ from torch import Tensor
 from arlm.core import Autoregressor
 from arlm.domains import Domain
 from arlm.errors import UserError
-from arlm.reports.files import write_bytes, write_text
-from arlm.reports.images import grid, png, write_image
-from arlm.sampling import Sampler, row_seeds
+from arlm.inference.items import Item, ItemScores
+from arlm.reports.shown import Drawn, Shown
+from arlm.reports.tokens import by_difference, by_surprise
+from arlm.sampling import Sampler, class_labels, row_seeds
 
 if TYPE_CHECKING:
     from arlm.data.folders import Split
     from arlm.data.module import TokenDataModule
 
 D = TypeVar("D", bound=Domain)
-
-
-@dataclass
-class Shown:
-    """Samples for presentation.
-
-    Args:
-        tokens: number of tokens that were sampled.
-        texts: samples as text.
-        images: samples as images, (N, H, W, C) uint8.
-        pictures: further pictures as PNG, by name.
-    """
-
-    tokens: int
-    texts: list[str] = field(default_factory=list)
-    images: Tensor | None = None
-    pictures: dict[str, bytes] = field(default_factory=dict)
-
-    def html(self) -> str:
-        """The samples as HTML with embedded pictures."""
-        parts = [f"<pre>{html.escape(text)}</pre>" for text in self.texts]
-        pictures = {} if self.images is None else {"samples": png(self.images)}
-        for name, content in (pictures | self.pictures).items():
-            data = base64.b64encode(content).decode()
-            parts.append(f'<img alt="{name}" src="data:image/png;base64,{data}">')
-        return "".join(parts)
-
-    def save(self, stem: Path, columns: int | None = None) -> list[Path]:
-        """Write `stem`.txt for texts, `stem`.png for images and for each picture; returns the paths."""
-        paths = []
-        if self.texts:
-            text = "".join(f"--- {i}\n{text}\n" for i, text in enumerate(self.texts))
-            paths.append(write_text(text, Path(f"{stem}.txt")))
-        if self.images is not None:
-            paths.append(write_image(grid(self.images, columns=columns), Path(f"{stem}.png")))
-        for name, content in self.pictures.items():
-            alone = self.images is None and len(self.pictures) == 1
-            path = Path(f"{stem}.png") if alone else Path(f"{stem}-{name}.png")
-            paths.append(write_bytes(content, path))
-        return paths
+SHOWN_TOKENS = 1000
 
 
 class View(ABC, Generic[D]):
@@ -87,6 +47,11 @@ class View(ABC, Generic[D]):
     def __init__(self, domain: D) -> None:
         self.domain = domain
 
+    @property
+    def shown_tokens(self) -> int:
+        """Tokens whose surprise a report shows."""
+        return SHOWN_TOKENS
+
     @abstractmethod
     def show(self, tokens: Tensor) -> Shown:
         """Present rows of tokens (N, T)."""
@@ -100,6 +65,10 @@ class View(ABC, Generic[D]):
         (tokens,) = drawn.values()
         return self.show(tokens).save(out.with_suffix(""), columns)
 
+    def animate(self, tokens: Tensor, given: Tensor | None, out: Path) -> Path:
+        """Write an animation of how rows (N, T) were drawn; `given` (N, T) were there from the start."""
+        raise UserError(f"--gif: {out} given, but the checkpoint {self.purpose}; omit it")
+
     def draw(
         self,
         net: Autoregressor,
@@ -110,7 +79,7 @@ class View(ABC, Generic[D]):
         length: int | None = None,
         sampler: Sampler = Sampler(),  # noqa: B008  (frozen)
         beam: int = 5,
-    ) -> Shown:
+    ) -> Drawn:
         """Samples of a network from fixed seeds, or translations of the first sentences of a split.
 
         Args:
@@ -124,11 +93,65 @@ class View(ABC, Generic[D]):
             beam: width of the beam for translations.
         """
         tokens = sampler(net, row_seeds(seed, n), length=length).tokens.cpu()
-        return self.show(tokens)
+        return Drawn(tokens.numel(), lambda: self.show(tokens))
 
-    def surprise(self, tokens: Tensor, nats: Tensor) -> str:
-        """Tokens (N,) as HTML, coloured by their surprise, nats (N,); empty if there is no such view."""
-        return ""
+    def read(self, path: str) -> Tensor:
+        """Tokens (T,) of a file of this domain; "-" is the standard input."""
+        raise UserError(f"FILE: the checkpoint {self.purpose}, of which no file can be read")
+
+    def to_score(
+        self, files: Sequence[str], options: dict[str, Any], net: Autoregressor
+    ) -> list[Item]:
+        """What `arlm score` scores: by default each file, with the class of `--label`.
+
+        Args:
+            files: paths; "-" is the standard input.
+            options: of the verb: prompt, label.
+            net: the network.
+        """
+        if options["prompt"]:
+            raise UserError(f"--prompt: the checkpoint {self.purpose}; omit it")
+        labels = class_labels(net, options["label"], len(files))
+        return [
+            Item(path, self.read(path), context=None if labels is None else labels[index].cpu())
+            for index, path in enumerate(files)
+        ]
+
+    def to_attend(self, text: str, net: Autoregressor) -> Item:
+        """What `arlm attention` reads: a text, or the path of a file."""
+        raise UserError(f"TEXT: the checkpoint {self.purpose}, whose attention is not shown")
+
+    def pieces(self, tokens: Tensor) -> list[str]:
+        """The text of each token (N,); by default its number."""
+        return [f"{token} " for token in tokens.tolist()]
+
+    def context_pieces(self, context: Tensor) -> list[str]:
+        """The text of each token (S,) of a context; by default its number."""
+        return [str(token) for token in context.tolist()]
+
+    def alternatives(self, scored: ItemScores) -> list[list[str]]:
+        """The texts of the likeliest tokens at each position; empty if there are none."""
+        if not scored.top.shape[1]:
+            return []
+        texts = {int(token): self.pieces(token[None])[0] for token in scored.top.unique()}
+        return [[texts[token] for token in row] for row in scored.top.tolist()]
+
+    def surprise(self, scored: ItemScores, most: int | None = None) -> str:
+        """An item as HTML, coloured by its surprise; of a long one, the first `most` tokens."""
+        shown = scored.cut(most or self.shown_tokens)
+        left = len(scored.tokens) - len(shown.tokens)
+        return by_surprise(shown, self.pieces(shown.tokens), self.alternatives(shown), left)
+
+    def difference(self, a: ItemScores, b: ItemScores, names: tuple[str, str]) -> str:
+        """The same tokens as HTML, coloured by which of two models gave them more probability."""
+        left = len(a.tokens)
+        a, b = a.cut(self.shown_tokens), b.cut(self.shown_tokens)
+        own = self.pieces(a.tokens)
+        return by_difference(a.nats, b.nats, own, names, left - len(own))
+
+    def write_surprise(self, scored: Sequence[ItemScores], out: Path) -> Path:
+        """Write a picture of the items' surprise."""
+        raise UserError(f"--out: the checkpoint {self.purpose}; give --html for a page")
 
     def quality(
         self,

@@ -21,7 +21,8 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from arlm.errors import require
-from arlm.reports.view import Shown, view_of
+from arlm.reports.shown import Shown
+from arlm.reports.view import view_of
 
 
 class WriteSamples(Callback):
@@ -49,8 +50,8 @@ class WriteSamples(Callback):
         if trainer.is_global_zero:
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
             given = {"seed": self.seed, "sampler": module.sampler, "beam": 1}
-            shown = view_of(data.domain).draw(module.net, data, "val", self.n, **given)
-            self._write(trainer, shown, folder, sys.stderr)
+            drawn = view_of(data.domain).draw(module.net, data, "val", self.n, **given)
+            self._write(trainer, drawn.show(), folder, sys.stderr)
 
     def on_predict_batch_end(self, *args: Any, **kwargs: Any) -> None:
         self._predicted.append(args[2] if len(args) > 2 else kwargs["outputs"])

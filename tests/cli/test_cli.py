@@ -143,7 +143,10 @@ def test_score_draws_where_an_image_surprises(arlm, runs: Path, picture: Path) -
     digit = str(picture / "digit.png")
     result = arlm("score", runs / "digits_pixelcnn", digit, digit, "--json", "--out", "heat.png")
     assert result.code == 0, result.err
-    figures = json.loads(result.out)[digit]
+    figures, again, total = map(json.loads, result.out.splitlines())
+    assert figures == again
+    assert (figures["file"], total["file"]) == (digit, "total")
+    assert total["nats"] == pytest.approx(2 * figures["nats"])
     assert figures["bits_per_dim"] == pytest.approx(figures["nats"] / 0.6931472 / 64)
     assert Image.open("heat.png").mode == "RGB"
     assert "bits/dim" in arlm("score", runs / "digits_pixelcnn", digit).out
@@ -178,7 +181,10 @@ def test_score_draws_where_an_image_surprises(arlm, runs: Path, picture: Path) -
             "--complete: 'digit.png' given, but the checkpoint draws text",
         ),
         ("score digits_pixelcnn wide.png", "image: 'wide.png' is 9x8 pixels"),
-        ("score fox digit.png", "models text, which `arlm score` does not do"),
+        ("score fox digit.png", "FILE: 'digit.png' is not UTF-8 text"),
+        ("score fox text.png --out x.png", "--out: the checkpoint models text; give --html"),
+        ("score digits_pixelcnn digit.png --prompt x", "--prompt: the checkpoint draws images"),
+        ("score fox text.png --tokens --json", "--json: it prints each file, and --tokens each"),
         ("score digits_pixelcnn digit.png --label 1", "--label: 1 given"),
     ],
 )

@@ -10,8 +10,11 @@ import torch
 
 from arlm.domains import Domain, ImageDomain, TextDomain, TranslationDomain
 from arlm.errors import UserError
+from arlm.inference.items import Item, ItemScores
+from arlm.reports.tokens import pieces
 from arlm.reports.view import Shown, View, view_of
-from arlm.tokenizers import ByteTokenizer, CharacterTokenizer
+from arlm.tokenizers import BPETokenizer, ByteTokenizer, CharacterTokenizer, WordTokenizer
+from arlm.tokenizers.base import Tokenizer
 
 
 class Scale(Domain):
@@ -51,7 +54,7 @@ def test_a_domain_of_ones_own_is_shown_by_its_view(tmp_path: Path) -> None:
     (path,) = shown.save(tmp_path / "notes")
     assert path.name == "notes.txt"
     assert path.read_text() == "--- 0\nCEG\n"
-    assert shown.html() == "<pre>CEG</pre>"
+    assert shown.html().strip() == '<pre class="tall">CEG</pre>'
     with pytest.raises(UserError, match=r"'x.ckpt' plays, .* use `arlm evaluate` or `arlm sample`"):
         view.check_verb("score", "x.ckpt")
 
@@ -68,18 +71,57 @@ def test_images_are_a_grid_and_texts_are_texts(tmp_path: Path) -> None:
     images = view_of(ImageDomain(2, 3, 3)).show(torch.zeros(5, 9, dtype=torch.long))
     (grid,) = images.save(tmp_path / "grid")
     assert grid.suffix == ".png"
-    assert images.html().startswith('<img alt="samples" src="data:image/png;base64,')
+    assert '<img alt="samples" src="data:image/png;base64,' in images.html()
     texts = view_of(TextDomain(ByteTokenizer())).show(torch.tensor([[60, 97]]))
     assert texts.texts == ["<a"]
-    assert texts.html() == "<pre>&lt;a</pre>"
+    assert texts.html().strip() == '<pre class="tall">&lt;a</pre>'
+
+
+def scores(tokens: list[int], bits: list[float], top: list[list[int]] | None = None) -> ItemScores:
+    nats = torch.tensor(bits).double() * math.log(2)
+    best = torch.tensor(top) if top else torch.empty(len(tokens), 0, dtype=torch.long)
+    item = Item("x", torch.tensor(tokens))
+    return ItemScores(
+        item, nats, torch.tensor([2] * len(tokens)), best, torch.full(best.shape, 0.7)
+    )
 
 
 def test_surprise_is_in_bits_and_escaped() -> None:
-    view = view_of(TextDomain(CharacterTokenizer("<a")))
-    page = view.surprise(torch.tensor([0, 1]), torch.tensor([2 * math.log(2), 0.0]))
-    assert page.count("<span") == 2
-    assert 'title="2.0 bits">&lt;</span>' in page
-    assert view_of(ImageDomain(2, 3, 3)).surprise(torch.tensor([0]), torch.tensor([1.0])) == ""
+    view = view_of(TextDomain(CharacterTokenizer("<a b")))
+    page = view.surprise(scores([1, 2], [2.0, 0.0], [[2, 0], [1, 3]]))
+    assert page.count("<b") == 2
+    assert '<b class="s4" title="&lt; 2.00 bits, 25 %, rank 2 · likeliest: ' in page
+    assert "a 50 % · ␣ 50 %" in page
+    assert '<b title="a 0.00 bits, 100 %' in page
+    cut = view.surprise(scores([1, 2, 3], [1.0, 1.0, 1.0]), most=2)
+    assert cut.count("<b") == 2
+    assert "1 more tokens" in cut
+
+
+def test_the_better_of_two_models_colours_a_token() -> None:
+    view = view_of(TextDomain(CharacterTokenizer("ab")))
+    mine, other = scores([0, 1, 0], [1.0, 3.0, 2.0]), scores([0, 1, 0], [4.0, 0.0, 2.0])
+    page = view.difference(mine, other, ("M", "N"))
+    assert 'class="a16" title="a 3.00 bits better: M (1.00 and 4.00 bits)"' in page
+    assert 'class="b16" title="b 3.00 bits better: N (3.00 and 0.00 bits)"' in page
+    assert page.count("class=") == 3  # equal bits have no colour; one is the text's own
+
+
+@pytest.mark.parametrize("text", ["Où est-il ? 東京 🦜🦜.", "the end. the  end\n", ""])
+@pytest.mark.parametrize(
+    "tokenizer",
+    [
+        ByteTokenizer(),
+        WordTokenizer(["the", "end."]),
+        BPETokenizer.train(["the end. the end"] * 3, 300),
+    ],
+    ids=lambda t: type(t).__name__,
+)
+def test_pieces_join_to_the_text(tokenizer: Tokenizer, text: str) -> None:
+    tokens = tokenizer.encode(text, strict=False)
+    found = pieces(tokens, tokenizer.decode)
+    assert len(found) == len(tokens)
+    assert "".join(found) == tokenizer.decode(tokens)
 
 
 def test_options_that_do_not_apply_are_refused() -> None:
