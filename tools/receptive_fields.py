@@ -22,6 +22,7 @@ from arlm.models.pixelcnn import PixelCNN
 from arlm.models.pixelcnnpp import PixelCNNPlusPlus
 from arlm.models.pixelrnn import DiagonalBiLSTM, RowLSTM
 from arlm.models.pixelsnail import PixelSNAIL
+from arlm.models.transformer import TransformerLanguageModel
 from arlm.reports.files import check_writable
 
 SIZE, PIXEL = 19, (12, 9)
@@ -34,6 +35,7 @@ NETWORKS: dict[str, Callable[[], Autoregressor]] = {
     "Gated PixelCNN, 6 layers": lambda: GatedPixelCNN(SPEC, width=8, depth=6),
     "PixelCNN++, depth 2": lambda: PixelCNNPlusPlus(SPEC, 8, 2, mixtures=0, dropout=0.0),
     "PixelSNAIL, 2 blocks": lambda: PixelSNAIL(SPEC, 8, 2, value_width=8, mixtures=0),
+    "ImageGPT, 2 blocks": lambda: TransformerLanguageModel(SPEC, 16, 2, 2),
 }
 
 
@@ -51,7 +53,7 @@ def receptive_field(net: Autoregressor) -> Tensor:
     weights = torch.randn(4, dtype=logits.dtype)
     (logits[:, PIXEL[0] * SIZE + PIXEL[1]] @ weights).sum().backward()
     gradients = [k.grad.abs().sum(0) for k in kept if k.grad is not None]
-    return torch.stack(gradients).sum(0).view(SIZE, SIZE)
+    return torch.stack(gradients).sum(0).view(SIZE, SIZE, -1).sum(2)
 
 
 def main() -> None:
