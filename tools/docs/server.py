@@ -55,11 +55,11 @@ def serve(address: Path) -> None:
 
 def _import_once() -> None:
     """Import what most commands need; only what is arlm's own, and no data is touched."""
-    import arlm.cli.trainer  # noqa: F401
     import matplotlib.pyplot  # noqa: F401
     import sklearn.datasets  # noqa: F401
 
-    import arlm.__main__  # noqa: F401
+    import arlm.__main__
+    import arlm.cli.trainer  # noqa: F401
 
 
 def _answer(link: socket.socket) -> None:
