@@ -6,6 +6,7 @@
 from arlm.checkpoints.choose import Choice, Summary, choose, find, printable, summarise
 from arlm.checkpoints.classes import build, find_class
 from arlm.checkpoints.describe import describe, record
+from arlm.checkpoints.differences import differences
 from arlm.checkpoints.load import Loaded, load, read, verify_archive
 from arlm.checkpoints.save import save
 
@@ -16,6 +17,7 @@ __all__ = [
     "build",
     "choose",
     "describe",
+    "differences",
     "find",
     "find_class",
     "load",

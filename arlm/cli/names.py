@@ -9,7 +9,7 @@ from jsonargparse import get_loader, set_loader
 from jsonargparse._loaders_dumpers import set_omegaconf_loader
 from yaml import YAMLError
 
-from arlm.inference.configurations import FRAGMENTS, data_classes, resolve
+from arlm.inference.configurations import FRAGMENTS, data_classes, resolve, shipped
 
 
 def expand(arguments: Sequence[str]) -> list[str]:
@@ -56,3 +56,41 @@ def _expand(content: Any, keys: list[str], kind: str) -> None:
         content[last] = resolve(value, kind)
     elif kind == "data" and isinstance(value, dict) and isinstance(value.get("class_path"), str):
         value["class_path"] = data_classes().get(value["class_path"], value["class_path"])
+
+
+def known_names(key: str) -> list[str]:
+    """What may be given by name for a key: shipped configurations, and classes that are imported."""
+    if key == "config":
+        return list(shipped())
+    fragments = list(shipped(key)) if key in FRAGMENTS else []
+    data = list(data_classes()) if key == "data" else []
+    return fragments + data + [name for base in _bases(key) for name in _subclasses(base)]
+
+
+def _bases(key: str) -> list[type]:
+    """The classes whose subclasses a key takes."""
+    from pytorch_lightning import Callback
+    from pytorch_lightning.loggers import Logger
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+
+    from arlm.core import Autoregressor
+    from arlm.sampling.processors import LogitsProcessor
+    from arlm.training.objectives import Objective
+
+    bases: dict[str, type] = {
+        "model.net": Autoregressor,
+        "model.optimizer": Optimizer,
+        "model.scheduler": LRScheduler,
+        "model.objective": Objective,
+        "model.sampler.processors": LogitsProcessor,
+        "trainer.callbacks": Callback,
+        "trainer.logger": Logger,
+    }
+    return [bases[key]] if key in bases else []
+
+
+def _subclasses(base: type) -> list[str]:
+    """Names of all imported subclasses."""
+    found = [name for kind in base.__subclasses__() for name in (kind.__name__, *_subclasses(kind))]
+    return [name for name in dict.fromkeys(found) if not name.startswith("_")]

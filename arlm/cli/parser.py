@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from arlm.cli.messages import nearest
+from arlm.cli.messages import TYPES, nearest
 from arlm.errors import UserError, require
 
 if TYPE_CHECKING:
@@ -23,14 +24,30 @@ class Parser(argparse.ArgumentParser):
         self.verb = verb
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see `arlm {self.verb} --help`")
+        see = f"see `arlm {self.verb} --help`"
+        if found := re.fullmatch(r"argument (\S+): invalid (\w+) value: (.+)", message):
+            raise UserError(
+                f"{found[1]}: {found[3]} does not fit; give {TYPES.get(found[2], found[2])}"
+            )
+        if found := re.fullmatch(
+            r"argument (\S+): invalid choice: (.+) \(choose from (.+)\)", message
+        ):
+            raise UserError(f"{found[1]}: {found[2]} is not known; choose {found[3]}")
+        if found := re.fullmatch(r"argument (\S+): expected (one|at least one) argument", message):
+            raise UserError(f"{found[1]}: its value is missing; {see}")
+        if found := re.fullmatch(r"the following arguments are required: (.+)", message):
+            raise UserError(f"{found[1]}: missing; {see}")
+        raise UserError(f"{message}; {see}")
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Parse; the error for an unknown option suggests a similar one."""
         known, unknown = self.parse_known_args(arguments)
         if unknown:
-            option = unknown[0].partition("=")[0]
-            mend = nearest(option, self._option_string_actions, f"see `arlm {self.verb} --help`")
+            option, see = unknown[0].partition("=")[0], f"see `arlm {self.verb} --help`"
+            if not option.startswith("-"):
+                mend = f"quote a value that has spaces in it, and {see}"
+                raise UserError(f"{unknown[0]!r}: not expected here; {mend}")
+            mend = nearest(option, self._option_string_actions, see)
             raise UserError(f"{option}: unknown option; {mend}")
         return known
 

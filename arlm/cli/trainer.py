@@ -22,8 +22,8 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 import arlm.adapters
 import arlm.models
 from arlm import checkpoints
-from arlm.cli.messages import one_line
-from arlm.cli.names import expand, expand_configurations
+from arlm.cli.messages import missing_package, one_line
+from arlm.cli.names import expand, expand_configurations, known_names
 from arlm.cli.run_names import check_name, given_options, may_rename, run_name
 from arlm.data.module import TokenDataModule
 from arlm.errors import UserError
@@ -96,17 +96,18 @@ class Command(LightningCLI):
         if first is not None and may_rename(options):
             with suppress(ArgumentError, OmegaConfBaseException, OSError, ValueError):
                 parser = self._subcommand_parsers[self.subcommand]
-                base = parser.parse_args(expand(["--config", first])).as_dict()
+                base = parser.parse_args(["--config", first]).as_dict()
         return run_name(options, base, config.as_dict())
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         expand_configurations(parser.parser_mode)
         try:
-            self.config = parser.parse_args(expand(sys.argv[1:]))
+            super().parse_arguments(parser, args)
         except ArgumentError as error:
             verb = sys.argv[1]
             options = self._subcommand_parsers[verb]._option_string_actions
-            raise UserError(one_line(str(error), verb, options)) from None
+            line = one_line(str(error), verb, options, sys.argv[2:], known_names)
+            raise UserError(line) from None
 
     def instantiate_classes(self) -> None:
         super().instantiate_classes()
@@ -127,6 +128,7 @@ class Command(LightningCLI):
 def main() -> None:
     """Parse the command line and run the Trainer."""
     _silence()
+    sys.argv[1:] = expand(sys.argv[1:])
     # Importing the networks makes their class names known to the command line.
     for room in (arlm.models, arlm.adapters):
         for found in pkgutil.iter_modules(room.__path__):
@@ -158,6 +160,8 @@ def main() -> None:
     except ValueError as error:  # the parser wraps what constructors raise
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None
+        if line := missing_package(str(error)):
+            raise UserError(line) from None
         if not _raised_in_lightning(error):
             raise
         raise UserError(f"trainer: {error}") from None

@@ -30,8 +30,8 @@ def check_network(contents: dict[str, Any], net: Autoregressor, files: Mapping[s
     saved = json.loads(contents.get("arlm", {}).get("network", "{}"))
     if configured != saved:
         raise UserError(
-            f"ckpt_path: the checkpoint holds {saved}, but the configuration asks for {configured}; "
-            "give the configuration that the checkpoint was trained with"
+            f"ckpt_path: the checkpoint holds another network ({checkpoints.differences(saved, configured)}); "
+            "give the configuration that it was trained with"
         )
     trained, ours = json.loads(contents["arlm"]["spec"]), net.spec
     if any(trained[name] != getattr(ours, name) for name in ("vocab_size", "fingerprint")):

@@ -1,0 +1,103 @@
+"""Find a key in the configuration files that a command line names, for error messages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import yaml
+
+from arlm.inference.configurations import FRAGMENTS
+
+
+class Places:
+    """The configuration files of a command line.
+
+    Args:
+        arguments: the command line after the verb, with paths in place of names.
+    """
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self.arguments = arguments
+        options = {"--config": "", "-c": ""} | {f"--{kind}": kind for kind in FRAGMENTS}
+        self.files: list[tuple[Path, str]] = []  # with the key that each stands for; later ones win
+        pairs = [tuple(a.partition("=")[::2]) for a in arguments if "=" in a]
+        pairs += list(pairwise(arguments))
+        for option, value in pairs:
+            if option in options and Path(value).is_file():
+                self._add(Path(value), options[option])
+
+    def _add(self, path: Path, prefix: str) -> None:
+        """Add a file, and before it the fragments that it names."""
+        root = _parsed(path)
+        for kind in FRAGMENTS if not prefix else ():
+            node = _child(root, kind.split("."))
+            if isinstance(node, yaml.ScalarNode) and (path.parent / node.value).is_file():
+                self._add(path.parent / node.value, kind)
+        self.files.append((path, prefix))
+
+    def of(self, key: str) -> str:
+        """ "FILE, line N: " for a dotted key that a file holds; nothing for one of the command line."""
+        if any(a.partition("=")[0].rstrip("+") == f"--{key}" for a in self.arguments):
+            return ""
+        for path, prefix in reversed(self.files):
+            if prefix and not key.startswith(f"{prefix}."):
+                continue
+            node = _child(_parsed(path), key.removeprefix(prefix).strip(".").split("."), key=True)
+            if node is not None:
+                return f"{self.shown(path)}, line {node.start_mark.line + 1}: "
+        return ""
+
+    def unreadable(self) -> str | None:
+        """One line for the first file that is no mapping in YAML."""
+        for path, _ in self.files:
+            text = path.read_text(errors="replace")
+            try:
+                content = yaml.safe_load(text)
+            except yaml.MarkedYAMLError as error:
+                line = (error.problem_mark.line + 1) if error.problem_mark else 1
+                mend = (
+                    "indent with spaces, not tabs" if "\t" in text else "check the line above, too"
+                )
+                return f"{self.shown(path)}, line {line}: no valid YAML ({error.problem}); {mend}"
+            except yaml.YAMLError as error:
+                return f"{self.shown(path)}: no valid YAML ({' '.join(str(error).split())})"
+            if not isinstance(content, dict):
+                what = "is empty" if not text.strip() else "holds no keys"
+                return f"{self.shown(path)} {what}; a configuration has keys such as data, model and trainer"
+        return None
+
+    @staticmethod
+    def shown(path: str | Path) -> str:
+        """A path, relative to the working folder if it is inside."""
+        path = Path(path)
+        return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def _parsed(path: Path) -> yaml.Node | None:
+    """The tree of a file; None if it is no YAML."""
+    try:
+        return yaml.compose(path.read_text(errors="replace"), Loader=yaml.SafeLoader)
+    except yaml.YAMLError:
+        return None
+
+
+def _child(node: yaml.Node | None, keys: Sequence[str], key: bool = False) -> yaml.Node | None:
+    """The node at dotted keys, which leave out `init_args`; the node of the last key itself if `key` is set."""
+    found = node
+    for part in keys:
+        entries = (
+            {k.value: (k, v) for k, v in node.value} if isinstance(node, yaml.MappingNode) else {}
+        )
+        if part not in entries and "init_args" in entries:
+            inner = entries["init_args"][1]
+            entries = (
+                {k.value: (k, v) for k, v in inner.value}
+                if isinstance(inner, yaml.MappingNode)
+                else {}
+            )
+        if part not in entries:
+            return None
+        found, node = entries[part]
+    return found if key else node
