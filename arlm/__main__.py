@@ -20,6 +20,8 @@ COMMANDS = {
     "score": "likelihood of images, with a heat map of their surprise",
     "translate": "translate a file line by line, with beam search",
     "compare": "compare networks on the same tokens: a table and an HTML page",
+    "runs": "list runs, with their data and figures",
+    "show": "network, data, training and versions of a checkpoint",
     "configs": "list the configurations that ship with arlm, or print one",
 }
 HELP = f"""usage: arlm VERB [options]          ({__version__})

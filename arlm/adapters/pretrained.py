@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from arlm.checkpoints import build, describe, load
 from arlm.core import Autoregressor, Spec
@@ -28,7 +29,8 @@ def pretrained(checkpoint: str) -> Callable[[Spec], Autoregressor]:
         check_tokens(trained.spec, spec, checkpoint)
         if trained.spec == spec:
             return trained.train()
-        net: Autoregressor = build(describe(trained, "spec"), Autoregressor, spec)  # type: ignore[type-abstract]
+        described = _with_shapes_of(describe(trained, "spec"), trained.spec, spec)
+        net: Autoregressor = build(described, Autoregressor, spec)  # type: ignore[type-abstract]
         try:
             net.load_state_dict(trained.state_dict())
         except RuntimeError as error:
@@ -40,6 +42,23 @@ def pretrained(checkpoint: str) -> Callable[[Spec], Autoregressor]:
         return net
 
     return make
+
+
+def _with_shapes_of(description: Any, old: Spec, new: Spec) -> Any:
+    """A description whose nested networks are for the rows of `new`, where they were for those of `old`."""
+    if isinstance(description, list):
+        return [_with_shapes_of(part, old, new) for part in description]
+    if not isinstance(description, dict):
+        return description
+    changed = {name: _with_shapes_of(part, old, new) for name, part in description.items()}
+    if {"class_path", "spec"} <= set(changed):
+        spec = dict(changed["spec"])
+        for part, before, after in ((spec, old, new), (spec["context"], old.context, new.context)):
+            known = part is not None and before is not None and after is not None
+            if known and part["shape"] == list(before.shape):
+                part["shape"] = list(after.shape)
+        changed["spec"] = spec
+    return changed
 
 
 def check_tokens(ours: Spec, theirs: Spec, name: str) -> None:

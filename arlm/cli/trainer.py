@@ -25,8 +25,10 @@ from arlm import checkpoints
 from arlm.cli.messages import missing_package, one_line
 from arlm.cli.names import expand, expand_configurations, known_names
 from arlm.cli.run_names import check_name, given_options, may_rename, run_name
+from arlm.core import Spec
 from arlm.data.module import TokenDataModule
 from arlm.errors import UserError
+from arlm.inference.runs import read_with_tokens_of
 from arlm.training.callbacks import SaveRun, ValidateLastStep, WriteSamples
 from arlm.training.module import AutoregressiveModule
 from arlm.training.progress import Bar, LineProgress
@@ -47,6 +49,7 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "num_sanity_val_steps": 0,
 }
 OBJECTIVE = "objective"  # as checkpoint.monitor: the figure that the objective names
+PRETRAINED = ("arlm.adapters.pretrained", "arlm.adapters.pretrained.pretrained")
 CHECKPOINT_DEFAULTS = {
     "checkpoint.monitor": OBJECTIVE,
     "checkpoint.filename": "best",
@@ -60,7 +63,7 @@ class Command(LightningCLI):
     """LightningCLI with arlm's defaults and one link between arguments, data.spec -> model.spec."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.link_arguments("data.spec", "model.spec", apply_on="instantiate")
+        parser.link_arguments("data", "model.spec", self._spec, apply_on="instantiate")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(WriteSamples, "samples")
         parser.add_argument(
@@ -88,6 +91,13 @@ class Command(LightningCLI):
             config.ckpt_path = str(checkpoints.find(path))
             checkpoints.read(config.ckpt_path)
             checkpoints.verify_archive(config.ckpt_path)  # the optimizer's state too
+
+    def _spec(self, data: TokenDataModule) -> Spec:
+        """The spec of the data, which is read with the tokens of the network that is trained further, if there is one."""
+        net = self.config[self.subcommand].model.net
+        if net.class_path in PRETRAINED:
+            read_with_tokens_of(data, net.init_args.checkpoint)
+        return data.spec
 
     def _run_name(self, config: Any) -> str:
         """The run's name; the first configuration is parsed alone to see what other options change."""

@@ -84,3 +84,21 @@ def _from_fragment(
     if issubclass(find_class(other, TokenDataModule, trusted=trusted), TextDataModule):  # type: ignore[type-abstract]
         other["init_args"] = init_args | {name: ours[name] for name in BATCHING if name in ours}
     return other
+
+
+def read_with_tokens_of(data: TokenDataModule, checkpoint: str) -> None:
+    """Let a data module encode its text with the tokenizer of a checkpoint, whose network is trained further on it.
+
+    Tokens of images are their intensities, so images keep their own domain, and `pretrained` compares them.
+
+    Raises:
+        UserError: the checkpoint models other kinds of objects.
+    """
+    domain = load(checkpoint).domain
+    ours, theirs = type(domain).__name__, type(data.domain).__name__
+    if ours != theirs:
+        raise UserError(
+            f"data: it is for {theirs}, but '{checkpoint}' models {ours}; choose other data"
+        )
+    if len(data.spec.shape) == 1:
+        data.domain = domain

@@ -13,7 +13,7 @@ from conftest import run_arlm
 
 import arlm
 from arlm import checkpoints
-from arlm.adapters import guided, pretrained
+from arlm.adapters import LogitArithmetic, guided, pretrained
 from arlm.core import Spec
 from arlm.data.dataset import Rows
 from arlm.errors import UserError
@@ -200,6 +200,24 @@ def test_pretrained_copies_weights_and_refuses_other_tokens(
         pretrained(str(path))(text(tmp_path, length=20).spec)
     with pytest.raises(UserError, match="does not exist; give a"):
         pretrained(str(tmp_path / "missing.ckpt"))(spec)
+
+
+def test_a_network_of_networks_starts_at_another_length(texts: list[Path], tmp_path: Path) -> None:
+    loaded = [arlm.load(path) for path in texts]
+    nets = [lambda spec, net=each.net: net for each in loaded]
+    both = LogitArithmetic(loaded[0].net.spec, nets, [0.5, 0.5])
+    path = checkpoints.save(tmp_path / "both.ckpt", both, text(tmp_path))
+    longer = pretrained(str(path))(text(tmp_path, length=24).spec)
+    assert [net.spec.length for net in (longer, *longer.nets)] == [24, 24, 24]
+    tokens = torch.randint(20, (3, 16))
+    assert torch.equal(longer.eval()(tokens), arlm.load(path).net(tokens))
+    again = checkpoints.save(tmp_path / "longer.ckpt", longer, text(tmp_path, length=24))
+    assert arlm.load(again).net.nets[0].spec.length == 24
+    table = TransformerLanguageModel(both.spec, width=8, depth=1, heads=2, positions="learned")
+    mixed = LogitArithmetic(both.spec, [nets[0], lambda spec: table], [0.5, 0.5])
+    path = checkpoints.save(tmp_path / "mixed.ckpt", mixed, text(tmp_path))
+    with pytest.raises(UserError, match=r"rows of shape \(16,\), .* give the data.length of its"):
+        pretrained(str(path))(text(tmp_path, length=24).spec)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,109 @@
+"""`arlm runs` and `arlm show`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, run_arlm
+
+import arlm
+from arlm.inference.listing import parts
+from arlm.models.transformer import TransformerLanguageModel
+
+TINY = ["--model.net.width", 4, "--model.net.depth", 1, "--trainer.accelerator", "cpu"]
+QUICK = ["--samples.n", 0, "--trainer.limit_val_batches", 1]
+DIGITS = ["--config", ROOT / "configs/images/digits_pixelcnn.yaml", *TINY, *QUICK]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two runs of digits, the first of which is the better one, and a damaged one."""
+    folder = tmp_path_factory.mktemp("listed")
+    for number, steps in enumerate((3, 1)):
+        short = ["--trainer.max_steps", steps, "--run-name", "digits"]
+        assert run_arlm("fit", *DIGITS, *short, folder=folder).code == 0
+        for path in folder.rglob(f"version_{number}/checkpoints/*.ckpt"):
+            os.utime(path, (10**9 + number, 10**9 + number))
+    damaged = folder / "runs/other/version_0/checkpoints/last.ckpt"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(b"x")
+    os.utime(damaged, (10**8, 10**8))
+    return folder
+
+
+def test_runs_are_listed(folder: Path) -> None:
+    told = run_arlm("runs", "--json", folder=folder)
+    assert told.code == 0, told.err
+    damaged, first, second = json.loads(told.out)
+    assert "truncated or no checkpoint" in damaged["error"]
+    assert [row["run"] for row in (first, second)] == [
+        f"runs/digits/version_{number}" for number in (0, 1)
+    ]
+    assert (first["network"], first["data"], first["step"]) == ("PixelCNN", "digits", 3)
+    assert first["best"] < second["best"]
+    assert first["figure"] == "bits_per_dim"
+    assert [row["newest"] for row in (damaged, first, second)] == [False, False, True]
+    lines = run_arlm("runs", folder=folder).out.splitlines()
+    assert lines[0].split() == ["run", "network", "data", "steps", "last", "best", "saved"]
+    assert "cannot be read" in lines[1]
+    assert f"{first['best']:.4f}  bits/dim" in lines[2]
+    assert lines[3].endswith(" *")
+    assert sum(line.endswith("*") for line in lines) == 1
+
+
+def test_a_run_is_shown(folder: Path) -> None:
+    told = run_arlm("show", "digits", "--json", folder=folder)
+    assert told.code == 0, told.err
+    record = json.loads(told.out)
+    assert record["checkpoint"] == "runs/digits/version_0/checkpoints/best.ckpt"
+    net = arlm.load(folder / record["checkpoint"]).net
+    count = sum(p.numel() for p in net.parameters())
+    assert record["network"]["parameters"] == sum(record["network"]["parts"].values()) == count
+    children = {name: sum(p.numel() for p in m.parameters()) for name, m in net.named_children()}
+    named = {name: value for name, value in record["network"]["parts"].items() if name in children}
+    assert named == {name: value for name, value in children.items() if name in named} != {}
+    assert record["network"]["init_args"]["width"] == 4
+    assert record["provenance"]["name"] == "digits"
+    assert len(record["provenance"]["sha256"]) == 64
+    assert record["training"]["step"] == 3
+    assert record["training"]["objective"] == "Likelihood"
+    assert "--run-name digits" in record["training"]["command"]
+    assert set(record["versions"]) == {"arlm", "torch", "pytorch-lightning", "python"}
+    assert record["versions"]["torch"] == torch.__version__
+    text = run_arlm("show", "runs/digits/version_0", folder=folder).out
+    assert f"parameters    {count:,}\n" in text
+    assert f"versions      arlm {arlm.__version__}\n" in text
+    assert "\x1b" not in text
+
+
+def test_tied_weights_count_once(tmp_path: Path) -> None:
+    net = TransformerLanguageModel(arlm.Spec(7, (5,)), width=8, heads=2, depth=2, tied=True)
+    torch.save({f"net.{k}": v for k, v in net.state_dict().items()}, tmp_path / "x")
+    weights = torch.load(tmp_path / "x", mmap=True)
+    assert sum(parts(weights).values()) == sum(p.numel() for p in net.parameters())
+
+
+def test_empty_and_missing_folders(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    assert run_arlm("runs", folder=tmp_path).out == "no runs in runs\n"
+    assert json.loads(run_arlm("runs", "--json", folder=tmp_path).out) == []
+    assert "folder: 'nope' does not exist" in run_arlm("runs", "nope", folder=tmp_path).error()
+    assert "'nope' does not exist" in run_arlm("show", "nope", folder=tmp_path).error()
+
+
+def test_lightning_is_not_imported(folder: Path) -> None:
+    code = (
+        "import sys; from arlm.cli import runs, show; runs.main([]); show.main(['digits']); "
+        "sys.exit('pytorch_lightning' in sys.modules)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
