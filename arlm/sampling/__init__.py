@@ -11,6 +11,7 @@ from arlm.sampling.generate import (
     prepare,
 )
 from arlm.sampling.noise import draw, row_seeds, uniform_noise
+from arlm.sampling.sliding import SlidingSteps, begin_steps, kept
 from arlm.sampling.steps import Block, SamplerState, Steps, begin
 
 __all__ = [
@@ -20,14 +21,17 @@ __all__ = [
     "Generated",
     "Sampler",
     "SamplerState",
+    "SlidingSteps",
     "Steps",
     "beam_search",
     "begin",
+    "begin_steps",
     "class_count",
     "class_labels",
     "draw",
     "fixed_point",
     "generate",
+    "kept",
     "prepare",
     "row_seeds",
     "uniform_noise",

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from arlm.core import Autoregressor, token_log_prob
-from arlm.sampling.generate import prepare
+from arlm.sampling.generate import check_length, prepare
 from arlm.sampling.noise import draw
 from arlm.sampling.processors import History, LogitsProcessor, MemoryProcessor, apply, choose
 from arlm.sampling.steps import inference_context, without_padding
@@ -51,6 +51,7 @@ def fixed_point(
     """
     with inference_context(net):
         forced, noise = prepare(net, seeds, length, forced)
+        check_length(net, forced.shape[1])
         given = forced >= 0
         prompt_lengths = given.long().cumprod(1).sum(1)
         tokens = torch.where(given, forced, 0)

@@ -14,7 +14,8 @@ from arlm.core import Autoregressor, Spec, device_of
 from arlm.errors import UserError, require
 from arlm.sampling.noise import uniform_noise
 from arlm.sampling.processors import LogitsProcessor
-from arlm.sampling.steps import SCORED_TOGETHER, Steps, begin, inference_context
+from arlm.sampling.sliding import begin_steps, check_slides
+from arlm.sampling.steps import SCORED_TOGETHER, inference_context
 
 
 class Generated(NamedTuple):
@@ -60,6 +61,8 @@ def generate(
 ) -> Generated:
     """Draw one row of `length` tokens for each seed.
 
+    Texts may be longer than the network's window, which slides; see `arlm.sampling.sliding`.
+
     Args:
         net: is put into eval mode while sampling.
         seeds: one for each row; see `row_seeds`.
@@ -84,7 +87,7 @@ def generate(
     if result is not None:
         return Generated(*(value.clone() for value in result))  # clones may enter autograd again
     limits = None if lengths is None else torch.tensor(lengths, device=free.device)
-    steps = Steps(net, begin(net, free, noise, processors, context, limits), SCORED_TOGETHER)
+    steps = begin_steps(net, free, noise, processors, context, limits, SCORED_TOGETHER)
     done = int(steps.state.lengths.max())
     report(done)
     for _ in steps:
@@ -100,7 +103,8 @@ def prepare(
     if length is None:
         length = net.spec.length if forced is None else forced.shape[1]
     require(len(seeds) >= 1, "n", len(seeds), "choose at least 1")
-    check_length(net, length)
+    require(length >= 1, "length", length, "choose at least 1")
+    check_slides(net, length)
     if forced is not None and forced.shape[1] > length:
         raise UserError(
             f"prompt: {forced.shape[1]} tokens are longer than the row of {length}; "

@@ -116,16 +116,16 @@ def begin(
         lengths = leading.min().repeat(batch) if network.one_position else leading
         taken = lengths.clamp(max=length - 1)
         columns = torch.arange(length, device=forced.device)
-        filler = _filler(net.spec)
-        tokens = forced.where(columns < lengths[:, None], filler)
+        fill = filler(net.spec)
+        tokens = forced.where(columns < lengths[:, None], fill)
         log_prob = torch.zeros(batch, length, dtype=torch.float64, device=forced.device)
-        most = int(taken.max())
+        scores, most, longest = logits[:, None], int(taken.max()), int(lengths.max())
         if most:
             even = bool((taken == most).all())
             chunk, network = net.advance(tokens[:, :most], network, None if even else taken)
-            scores = torch.cat([logits[:, None], chunk], dim=1)
+            scores = torch.cat([scores, chunk], dim=1)
             logits = scores[torch.arange(batch, device=forced.device), taken]
-            longest = int(lengths.max())
+        if longest:
             nats = token_log_prob(scores[:, :longest], tokens[:, :longest]).double()
             log_prob[:, :longest] = nats.where(columns[:longest] < lengths[:, None], 0.0)
         number = torch.arange(batch, device=forced.device) if rows is None else rows.clone()
@@ -176,7 +176,7 @@ class Steps(Iterator[Block]):
         return Block(*(part.clone() for part in block))  # clones can be used in autograd
 
     def _draw_block(self) -> Block:
-        s, end, filler = self.state, self.net.spec.eos_id, _filler(self.net.spec)
+        s, end, fill = self.state, self.net.spec.eos_id, filler(self.net.spec)
         s.consume(self.net)
         first, ended, logits, live = s.lengths, s.ended, s.logits, ~s.ended
         # No live row reaches its limit before the last of these positions.
@@ -199,7 +199,7 @@ class Steps(Iterator[Block]):
             if any_given[i]:
                 token = torch.where(given[:, i], forced[:, i], token)
             if any_ended:
-                token = token.masked_fill(ended, filler)
+                token = token.masked_fill(ended, fill)
             if s.processors:
                 column = columns[:, i : i + 1]
                 if any_ended:
@@ -287,7 +287,7 @@ def without_padding(logits: Tensor, spec: Spec) -> Tensor:
     return logits.index_fill(-1, torch.tensor([spec.pad_id], device=logits.device), -torch.inf)
 
 
-def _filler(spec: Spec) -> int:
+def filler(spec: Spec) -> int:
     """What follows the end of a row."""
     if spec.eos_id is None:
         return 0
