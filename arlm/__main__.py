@@ -17,7 +17,8 @@ TRAINER_VERBS = {
 COMMANDS = {
     "sample": "draw samples from a checkpoint",
     "evaluate": "likelihood of a checkpoint, beside baselines",
-    "score": "likelihood of images, with a heat map of their surprise",
+    "score": "likelihood of a text, an image or a pair, token by token",
+    "attention": "what each head of each layer reads, as a picture or a page",
     "translate": "translate a file line by line, with beam search",
     "compare": "compare networks on the same tokens: a table and an HTML page",
     "runs": "list runs, with their data and figures",

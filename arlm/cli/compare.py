@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import sys
-import time
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
 SAMPLES = 3  # per model in the report
 SENTENCES = 8  # number of sentences that are translated in the report
 LONGEST = 256  # largest number of tokens in a sample, and in a window for the loss by context
-CONTEXT_TOKENS = 2**17  # number of tokens from which the loss by context is computed
+BEAM, LENGTH_PENALTY = 5, 1.0  # of translations, as in `arlm evaluate`
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -38,7 +36,9 @@ def main(arguments: Sequence[str]) -> None:
         "--seed", type=int, default=0, help="seed of the samples and the bootstrap (default 0)"
     )
     parser.add_argument(
-        "--json", action="store_true", help="print one JSON object instead of the table"
+        "--json",
+        action="store_true",
+        help="print one JSON object with all figures instead of the table",
     )
     options = parser.parse(arguments)
     groups = named(options.runs)
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> None:
 
     from arlm.evaluation.paired import paired_difference
     from arlm.inference.scorer import check_same
-    from arlm.reports.comparison import markdown, page
+    from arlm.reports.comparison import lines, page, text_table
     from arlm.reports.files import check_writable, write_text
     from arlm.reports.view import view_of
 
@@ -78,21 +78,19 @@ def main(arguments: Sequence[str]) -> None:
 
     checkpoint, module = first
     words, domain = module.words(options.split), checkpoint.domain
-    rows = [model.row(domain.unit, words) for model in models]
     frequency = torch.zeros(domain.vocab_size, dtype=torch.long)
     for batch in module.loader("train"):
         frequency += batch.tokens[batch.scored].bincount(minlength=domain.vocab_size)
-    data = module.provenance.get("name", "")
-    title = f"{data}, {options.split} split"
-    write_text(page(title, models, view_of(domain), words, frequency), out)
+    title = f"{module.provenance.get('name', '')}, {options.split} split"
+    command = f"arlm compare {shlex.join(arguments)}"
+    write_text(page(title, models, view_of(domain), words, frequency, command), out)
     if options.json:
-        print(
-            json.dumps(
-                {"title": title, "models": [as_json(model, domain.unit) for model in models]}
-            )
-        )
+        figures = [model.figures(domain.unit, words) for model in models]
+        print(json.dumps({"title": title, "models": figures}))
     else:
-        print(f"{title}: {len(best.scores.tokens)} tokens", markdown(rows), out, sep="\n")
+        names = [model.name for model in models]
+        table = text_table(names, lines(models, domain.unit, words))
+        print(f"{title}: {len(best.scores.tokens):,} tokens; * is the best", table, out, sep="\n")
 
 
 def named(runs: Sequence[str]) -> dict[str, list[str]]:
@@ -146,101 +144,49 @@ def summarise(name: str, loaded: list, split: Split, length: int, seed: int) -> 
     import torch
 
     from arlm import checkpoints
+    from arlm.inference.measures import by_context, curves, effort, parameters, timed
     from arlm.reports.comparison import Model
     from arlm.reports.view import view_of
 
-    run, (net, domain, *_), module, scores = loaded[0]
-    kinds = {(type(one.net).__name__, count(one.net)) for _, one, _, _ in loaded}
+    _, (net, domain, *_), module, scores = loaded[0]
+    kinds = {(type(one.net).__name__, parameters(one.net)) for _, one, _, _ in loaded}
     if len(kinds) > 1:
         raise UserError(f"runs: {name!r} mixes networks: {kinds}; give them names of their own")
     nats = torch.stack([part.nats for *_, part in loaded])
     efforts = [effort(checkpoints.read(path)) for path, *_ in loaded]
-    started = time.perf_counter()
     view = view_of(domain)
     samples = SENTENCES if view.items(module, split) else SAMPLES
-    shown = view.draw(net, module, split, samples, seed, length)
+    drawn, seconds = timed(lambda: view.draw(net, module, split, samples, seed, length))
+    metrics = [checkpoints.find(run).parent.parent / "metrics.csv" for run, *_ in loaded]
     return Model(
         name=name,
         network=type(net).__name__,
         protocol=module.protocol,
-        parameters=count(net),
+        parameters=parameters(net),
         seeds=len(loaded),
         scores=replace(
             scores, nats=nats.mean(0), seconds=sum(p.seconds for *_, p in loaded) / len(loaded)
         ),
-        nll_by_seed=nats.mean(1).tolist(),
+        nats_by_seed=nats,
         trained_tokens=sum(tokens for tokens, _ in efforts) / len(efforts),
         trained_seconds=sum(seconds for _, seconds in efforts) / len(efforts),
-        sampling=shown.tokens / (time.perf_counter() - started),
-        by_context=by_context(net, module, split, length),
-        curve=curve(checkpoints.find(run)),
-        shown=shown,
+        sampling=drawn.tokens / seconds,
+        by_context=[by_context(one.net, data, split, length) for _, one, data, _ in loaded],
+        curves=[curves(path, "tokens_seen", "seconds", "val/nll") for path in metrics],
+        shown=drawn.show(),
+        quality=quality(name, loaded, split),
     )
 
 
-def by_context(
-    net: Autoregressor, module: Any, split: Split, length: int
-) -> list[tuple[float, float]]:
-    """(tokens of context, mean nats) in disjoint windows, in bins of powers of two; [] for images."""
-    import torch
+def quality(name: str, loaded: list, split: Split) -> dict[str, float]:
+    """Figures other than the likelihood, such as BLEU, the mean over the runs; {} if there are none."""
+    from arlm.reports.view import view_of
 
-    from arlm.data.dataset import Rows
-    from arlm.data.windows import TextDataset, TextWindows
-    from arlm.evaluation.paired import by_bins
-    from arlm.inference.scorer import score_split
-
-    if not isinstance(module.dataset(split), TextDataset):
-        return []
-    separate = module.separate_documents
-    windows = TextWindows(
-        module.corpus(split), module.domain, length, length, separate_documents=separate
-    )
-    chosen = torch.arange(min(len(windows), max(1, CONTEXT_TOKENS // length)))
-    scores = score_split(net, windows, [Rows(0, part) for part in chosen.split(16)])
-    edges = [0, *(2**i for i in range(length.bit_length()))]
-    return [(edge, mean) for edge, mean, _ in by_bins(scores.nats, scores.context, edges)]
-
-
-def effort(contents: dict[str, Any]) -> tuple[float, float]:
-    """Tokens and seconds of training that a checkpoint records; 0 for what it does not."""
-    recorded = contents.get("effort")
-    values = recorded if isinstance(recorded, dict) else {}
-    tokens, seconds = values.get("tokens"), values.get("seconds")
-    return (
-        tokens if isinstance(tokens, int | float) else 0,
-        seconds if isinstance(seconds, int | float) else 0.0,
-    )
-
-
-def count(net: Autoregressor) -> int:
-    """Number of parameters of a network, shared ones counted once."""
-    return sum(parameter.numel() for parameter in net.parameters())
-
-
-def curve(path: Path) -> list[tuple[float, float, float]]:
-    """(tokens seen, seconds, nll) at each validation, from the run's metrics.csv."""
-    metrics = path.parent.parent / "metrics.csv"
-    if not metrics.exists():
-        print(f"note: '{metrics}' is missing, so there is no learning curve", file=sys.stderr)
-        return []
-    with metrics.open(newline="") as file:
-        wanted = "tokens_seen", "seconds", "val/nll"
-        rows = [[row.get(name) for name in wanted] for row in csv.DictReader(file)]
-    return [tuple(map(float, row)) for row in rows if all(row)]  # type: ignore[misc, arg-type]
-
-
-def as_json(model: Model, unit: str) -> dict[str, Any]:
-    """The figures of a model for JSON."""
-    return {
-        "name": model.name,
-        "network": model.network,
-        "protocol": model.protocol,
-        "parameters": model.parameters,
-        "seeds": model.seeds,
-        "tokens": len(model.scores.tokens),
-        **model.scores.figures(unit),
-        "nll_by_seed": model.nll_by_seed,
-        "trained_tokens": model.trained_tokens,
-        "trained_seconds": model.trained_seconds,
-        "difference": model.difference,
-    }
+    found: list[dict[str, Any]] = []
+    for _, (net, domain, *_), module, _ in loaded:
+        view = view_of(domain)
+        with bar(f"translating with {name}", "item", view.items(module, split)) as progress:
+            figures = view.quality(net, module, split, BEAM, LENGTH_PENALTY, progress.update)
+        found += figures.values()
+    numbers = [key for key, value in (found or [{}])[0].items() if isinstance(value, int | float)]
+    return {key: sum(one[key] for one in found) / len(found) for key in numbers}

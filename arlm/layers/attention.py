@@ -121,6 +121,8 @@ class CausalSelfAttention(nn.Module):
     Shapes: (B, T, width) -> (B, T, width).
     """
 
+    queries_of = keys_of = "tokens"  # and the start before them
+
     def __init__(
         self,
         width: int,
@@ -150,6 +152,17 @@ class CausalSelfAttention(nn.Module):
             k, v = (t.repeat_interleave(self.heads // self.kv_heads, dim=1) for t in (k, v))
         y = causal_attention(q, k, v, self.dropout if self.training else 0.0, bias)
         return self.out(rearrange(y, "b heads t d -> b t (heads d)"))
+
+    def weights(
+        self, x: Tensor, rotary: Tensor | None = None, bias: Tensor | None = None
+    ) -> Tensor:
+        """The weights (B, heads, T, T) by which `forward` averages the values, without dropout."""
+        q, k, _ = self._project(x, rotary)
+        k = k.repeat_interleave(self.heads // self.kv_heads, dim=1)
+        if bias is None:
+            bias = torch.full((x.shape[1],) * 2, -math.inf, device=x.device).triu(1)
+        scores = q @ k.mT * q.shape[-1] ** -0.5
+        return (scores + bias.to(q.dtype)).softmax(-1)
 
     def kv_cache(self, batch: int, length: int) -> KVCache:
         """An empty key-value cache for `length` positions."""
@@ -191,11 +204,16 @@ class MultiHeadAttention(nn.Module):
         width: features of input and output.
         heads: number of heads; divides `width`.
         dropout: probability of zeroing an attention weight in training.
+        queries: whether the tokens ask, or those of the context.
     """
 
-    def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
+    keys_of = "context"
+
+    def __init__(
+        self, width: int, heads: int, dropout: float = 0.0, queries: str = "tokens"
+    ) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads, self.dropout, self.queries_of = heads, dropout, queries
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, width)
@@ -213,10 +231,14 @@ class MultiHeadAttention(nn.Module):
 
         Returns: (B, T, width), and the weights (B, heads, T, S), which sum to 1.
         """
+        weights, v = self.weights(x, keys, bias), keys[1]
+        y = F.dropout(weights, self.dropout, self.training) @ v
+        return self.out(rearrange(y, "b heads t d -> b t (heads d)")), weights
+
+    def weights(self, x: Tensor, keys: KVCache, bias: Tensor) -> Tensor:
+        """The weights (B, heads, T, S) of `forward`, before dropout."""
         k, v = keys
         q = rearrange(
             self.query(x) * (x.shape[-1] / self.heads) ** -0.5, "b t (h d) -> b h t d", h=self.heads
         )
-        weights = (q @ k.mT + bias[:, None, None].to(q.dtype)).softmax(-1).to(v.dtype)
-        y = F.dropout(weights, self.dropout, self.training) @ v
-        return self.out(rearrange(y, "b heads t d -> b t (heads d)")), weights
+        return (q @ k.mT + bias[:, None, None].to(q.dtype)).softmax(-1).to(v.dtype)

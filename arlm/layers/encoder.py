@@ -220,6 +220,8 @@ class SourceAttention(nn.Module):
         memory: features of the encoder's outputs; "dot" needs as many as `query`.
     """
 
+    queries_of, keys_of = "tokens", "context"
+
     def __init__(self, kind: str, query: int, memory: int) -> None:
         super().__init__()
         if kind == "dot" and query != memory:
@@ -253,3 +255,7 @@ class SourceAttention(nn.Module):
             scores = queries @ keys.mT
         weights = (scores + bias[:, None].to(scores.dtype)).softmax(-1).to(memory.dtype)
         return weights @ memory, weights
+
+    def weights(self, *inputs: Tensor) -> Tensor:
+        """The weights (B, 1, T, S) of `forward`, whose arguments it takes."""
+        return self.forward(*inputs)[1][:, None]

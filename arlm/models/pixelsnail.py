@@ -7,6 +7,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -66,6 +67,7 @@ class Block(ConstantBuffers):
     """
 
     coordinates: Tensor  # (H * W, 2)
+    queries_of = keys_of = "pixels"
 
     def __init__(
         self,
@@ -99,6 +101,25 @@ class Block(ConstantBuffers):
         return {"coordinates": torch.stack(grid, -1).flatten(0, 1)}
 
     def forward(self, x: Tensor, image: Tensor, context: Tensor | None) -> Tensor:
+        y, query, memory = self._query_memory(x, image, context)
+        read = strictly_causal_attention(query, *memory.split(self.sizes, dim=-1))
+        read = rearrange(read, "b (h w) f -> b f h w", h=x.shape[2])
+        near = F.elu(self.from_residual(F.elu(y)))
+        far = F.elu(self.from_attention(F.elu(read)))
+        return x + F.elu(self.out(F.elu(near + far)))
+
+    def weights(self, x: Tensor, image: Tensor, context: Tensor | None) -> Tensor:
+        """Attention weights (B, 1, H * W, H * W) of `forward`; zeros for the first pixel, which reads none."""
+        _, query, memory = self._query_memory(x, image, context)
+        scores = query @ memory[..., : self.sizes[0]].mT * self.sizes[0] ** -0.5
+        hidden = torch.ones(scores.shape[-2:], dtype=torch.bool, device=x.device).triu()
+        weights = scores.masked_fill(hidden, -math.inf)[:, 1:].softmax(-1)
+        return F.pad(weights, (0, 0, 1, 0))[:, None]
+
+    def _query_memory(
+        self, x: Tensor, image: Tensor, context: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The residual layers' output, queries (B, H * W, key_width), and keys with values."""
         y = x
         for residual in self.residuals:
             y = residual(y, context)
@@ -109,11 +130,7 @@ class Block(ConstantBuffers):
             + self.memory_coordinates(self.coordinates)
             + self.memory_image(values)
         )
-        read = strictly_causal_attention(query, *memory.split(self.sizes, dim=-1))
-        read = rearrange(read, "b (h w) f -> b f h w", h=x.shape[2])
-        near = F.elu(self.from_residual(F.elu(y)))
-        far = F.elu(self.from_attention(F.elu(read)))
-        return x + F.elu(self.out(F.elu(near + far)))
+        return y, query, memory
 
     def biases(self) -> Tensor:
         """What coordinates and bias add to each pixel's query, key and value, (H * W, sum of sizes)."""

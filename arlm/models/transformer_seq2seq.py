@@ -173,16 +173,17 @@ class TransformerSeq2Seq(Autoregressor):
         def residuals(count: int) -> list[Residual]:
             return [Residual(width, norm_first, dropout) for _ in range(count)]
 
-        def attention() -> MultiHeadAttention:
-            return MultiHeadAttention(width, heads, attention_dropout)
+        def attention(queries: str) -> MultiHeadAttention:
+            return MultiHeadAttention(width, heads, attention_dropout, queries)
 
         self.encoder = nn.ModuleList(
-            EncoderBlock(attention(), MLP(width, hidden, mlp), residuals(2)) for _ in range(depth)
+            EncoderBlock(attention("context"), MLP(width, hidden, mlp), residuals(2))
+            for _ in range(depth)
         )
         self.decoder = nn.ModuleList(
             DecoderBlock(
                 CausalSelfAttention(width, heads, attention_dropout),
-                attention(),
+                attention("tokens"),
                 MLP(width, hidden, mlp),
                 residuals(3),
             )

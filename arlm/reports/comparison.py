@@ -1,31 +1,25 @@
-"""A comparison as one self-contained HTML page: table, curves, samples, text coloured by surprise."""
+"""A comparison as a table for the terminal and as one self-contained HTML page."""
 
 from __future__ import annotations
 
-import html
-import io
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from statistics import mean, stdev
+from typing import Any, NamedTuple
 
-import matplotlib
+import torch
 from torch import Tensor
 
 from arlm.evaluation.paired import Interval, by_bins
+from arlm.inference.items import Item, ItemScores
 from arlm.inference.scorer import TokenScores
-from arlm.reports.view import Shown, View
+from arlm.reports.charts import COLOURS, Series, line_chart, merged
+from arlm.reports.page import render
+from arlm.reports.shown import Shown
+from arlm.reports.view import View
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
-table { border-collapse: collapse } th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid #ddd }
-th:first-child, td:first-child { text-align: left } .best { font-weight: 600 }
-.samples { display: flex; flex-wrap: wrap; gap: 1rem } .samples > div { flex: 1 1 20rem; min-width: 0 }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 13px; background: #f7f7f7; padding: .7rem }
-img { max-width: 100% } pre.surprise { background: white; border: 1px solid #ddd } figure { margin: 1rem 0 } svg { max-width: 100%; height: auto }
-"""
+WIDTH = 100  # columns of a terminal
+WORD_TOKENS = 3  # tokens a word up to which a perplexity per word means something
 
 
 @dataclass
@@ -39,12 +33,14 @@ class Model:
         parameters: number of parameters.
         seeds: number of runs.
         scores: scores of the split; nats are the mean over the seeds.
-        nll_by_seed: nats per token of each run.
+        nats_by_seed: (seeds, N), nats of each run.
         trained_tokens, trained_seconds: effort of training, the mean over the seeds.
         sampling: sampled tokens per second.
-        by_context: (tokens of context, mean nats) in disjoint windows; empty for images.
-        curve: (tokens seen, seconds, nll) at each validation of the first seed.
-        shown: its samples or translations.
+        by_context: for each seed (tokens of context, mean nats) in disjoint windows; empty for images.
+        curves: for each seed (tokens seen, seconds, nll) at each validation.
+        shown: samples or translations of the first seed.
+        quality: figures other than the likelihood, such as BLEU, the mean over the seeds.
+        difference: from the best model, in nats per token; None for the best.
     """
 
     name: str
@@ -53,100 +49,163 @@ class Model:
     parameters: int
     seeds: int
     scores: TokenScores
-    nll_by_seed: list[float]
+    nats_by_seed: Tensor
     trained_tokens: float
     trained_seconds: float
     sampling: float
-    by_context: list[tuple[float, float]]
-    curve: list[tuple[float, float, float]]
+    by_context: list[list[tuple[float, float]]]
+    curves: list[list[list[float]]]
     shown: Shown
-    difference: Interval | None = field(default=None)  # from the best model, in nats per token
+    quality: dict[str, float]
+    difference: Interval | None = field(default=None)
 
-    def row(self, unit: str, words: int) -> dict[str, str]:
-        """Its figures in the table, by heading."""
-        likelihood = self.scores.figures(unit, words)
-        spread = ""
-        if self.seeds > 1:
-            mean = sum(self.nll_by_seed) / self.seeds
-            variance = sum((nll - mean) ** 2 for nll in self.nll_by_seed) / (self.seeds - 1)
-            spread = f" ± {math.sqrt(variance):.4f}"
-        row = {
-            "model": self.name,
-            "network": self.network,
-            "context": self.protocol,
-            "parameters": f"{self.parameters:,}",
-            "seeds": str(self.seeds),
-            "trained tokens": f"{self.trained_tokens:,.0f}",
-            "wall time": f"{self.trained_seconds:.0f} s",
-            "nll": f"{likelihood['nll']:.4f}{spread}",
-            "ppl": f"{likelihood['ppl']:.3f}",
-            f"bits/{unit}": f"{likelihood[f'bits_per_{unit}']:.4f}",
-        }
-        if words:
-            row["word ppl"] = f"{likelihood['word_ppl']:,.1f}"
-        row["nats above the best"] = "best"
-        if self.difference:
-            mean, low, high = self.difference
-            row["nats above the best"] = f"{mean:.4f} [{low:.4f}, {high:.4f}]"
+    def figures(self, unit: str, words: int) -> dict[str, Any]:
+        """Its figures by name, for JSON and for the table."""
+        count = len(self.scores.tokens)
+        told = words if words and count / words <= WORD_TOKENS else 0
         seconds = max(self.trained_seconds, 1e-9), max(self.scores.seconds, 1e-9)
-        row["train tok/s"] = f"{self.trained_tokens / seconds[0]:,.0f}"
-        row["score tok/s"] = f"{len(self.scores.tokens) / seconds[1]:,.0f}"
-        row["sample tok/s"] = f"{self.sampling:,.0f}"
-        return row
+        return {
+            "name": self.name,
+            "network": self.network,
+            "protocol": self.protocol,
+            "parameters": self.parameters,
+            "seeds": self.seeds,
+            "tokens": count,
+            **self.scores.figures(unit, told),
+            "nll_by_seed": self.nats_by_seed.mean(1).tolist(),
+            **self.quality,
+            "trained_tokens": self.trained_tokens,
+            "trained_seconds": self.trained_seconds,
+            "trained_tokens_per_second": self.trained_tokens / seconds[0],
+            "scored_tokens_per_second": count / seconds[1],
+            "sampled_tokens_per_second": self.sampling,
+            "difference": self.difference,
+        }
 
 
-def table(rows: Sequence[dict[str, str]]) -> str:
-    """An HTML table with a column for each model; the best in bold."""
-    lines = []
-    for name in rows[0]:
-        tag = "th" if name == "model" else "td"
-        cells = ""
-        for row in rows:
-            best = ' class="best"' if row["nats above the best"] == "best" else ""
-            cells += f"<{tag}{best}>{html.escape(row[name])}</{tag}>"
-        lines.append(f"<tr><th>{html.escape(name)}</th>{cells}</tr>")
-    return f"<table>{''.join(lines)}</table>"
+class Line(NamedTuple):
+    """One figure of all models."""
+
+    name: str
+    cells: list[str]
+    best: list[bool]  # whether a model's value is the best
 
 
-def markdown(rows: Sequence[dict[str, str]]) -> str:
-    """The table as Markdown, a row for each model, for a terminal or a document."""
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def lines(models: Sequence[Model], unit: str, words: int) -> list[Line]:
+    """The table: one line for each figure, with a cell for each model. Figures that no model has are left out."""
+    figures = [model.figures(unit, words) for model in models]
+    above = "nats above the best"
+    rows: list[tuple[str, str, Callable[[Any], str], Callable | None]] = [
+        ("network", "network", str, None),
+        ("context", "protocol", str, None),
+        ("parameters", "parameters", "{:,}".format, None),
+        ("seeds", "seeds", str, None),
+        ("trained tokens", "trained_tokens", "{:,.0f}".format, None),
+        ("wall time", "trained_seconds", "{:.0f} s".format, None),
+        ("nll", "nll", "{:.4f}".format, min),
+        ("ppl", "ppl", "{:.3f}".format, min),
+        (f"bits/{unit}", f"bits_per_{unit}", "{:.4f}".format, min),
+        ("word ppl", "word_ppl", "{:,.1f}".format, min),
+        (above, "difference", _interval, None),
+        ("BLEU", "bleu", "{:.1f}".format, max),
+        ("chrF", "chrf", "{:.1f}".format, max),
+        ("exact, %", "exact", "{:.1f}".format, max),
+        ("train tok/s", "trained_tokens_per_second", "{:,.0f}".format, max),
+        ("score tok/s", "scored_tokens_per_second", "{:,.0f}".format, max),
+        ("sample tok/s", "sampled_tokens_per_second", "{:,.0f}".format, max),
+    ]
+    found = []
+    for name, key, write, choose in rows:
+        values = [one.get(key) for one in figures]
+        if name != above and all(value is None for value in values):
+            continue
+        given = [value for value in values if value is not None]
+        target = choose(given) if choose and len(models) > 1 else None
+        cells = ["–" if v is None and name != above else write(v) for v in values]  # noqa: RUF001
+        if key == "nll":
+            cells = [cell + _spread(one) for cell, one in zip(cells, figures, strict=True)]
+        best = [target is not None and value == target for value in values]
+        if name == above:
+            best = [len(models) > 1 and value is None for value in values]
+        found.append(Line(name, cells, best))
+    return found
 
 
-def plots(models: Sequence[Model], frequency: Tensor) -> str:
+def _interval(difference: Interval | None) -> str:
+    return "best" if difference is None else "{:.4f} [{:.4f}, {:.4f}]".format(*difference)
+
+
+def _spread(figures: dict[str, Any]) -> str:
+    nll = figures["nll_by_seed"]
+    return f" ± {stdev(nll):.4f}" if len(nll) > 1 else ""
+
+
+def text_table(names: Sequence[str], table: Sequence[Line], width: int = WIDTH) -> str:
+    """The table for a terminal of `width` columns: a column for each model, in several blocks if they do not fit.
+
+    The best values have a star.
+    """
+
+    def star(line: Line, index: int) -> str:
+        return "*" if line.best[index] and line.cells[index] != "best" else " "
+
+    cells = [
+        [name, *(line.cells[i] + star(line, i) for line in table)] for i, name in enumerate(names)
+    ]
+    heads = ["", *(line.name for line in table)]
+    first = max(map(len, heads))
+    blocks: list[list[list[str]]] = [[]]
+    for column in cells:
+        used = first + sum(2 + max(map(len, c)) for c in [*blocks[-1], column])
+        if blocks[-1] and used > width:
+            blocks.append([])
+        blocks[-1].append(column)
+    written = []
+    for block in blocks:
+        for row, head in enumerate(heads):
+            values = (f"  {column[row]:>{max(map(len, column))}}" for column in block)
+            written.append(f"{head:{first}}{''.join(values)}".rstrip())
+        written.append("")
+    return "\n".join(written[:-1])
+
+
+def charts(models: Sequence[Model], frequency: Tensor) -> list[str]:
     """Learning curves over tokens and over time; loss by context and by token frequency (V,); as SVG."""
-    figure, panels = plt.subplots(2, 2, figsize=(11, 7.5))
-    (tokens, seconds), (context, rarity) = panels
     decades = [0, *(10**i for i in range(len(str(int(frequency.max())))))]
-    for model in models:
-        if model.curve:
-            seen, wall, nll = zip(*model.curve, strict=True)
-            tokens.plot(seen, nll, marker="o", markersize=3, label=model.name)
-            seconds.plot(wall, nll, marker="o", markersize=3, label=model.name)
-        scores = model.scores
-        rare = [bins[:2] for bins in by_bins(scores.nats, frequency[scores.tokens], decades)]
-        for panel, points in ((context, model.by_context), (rarity, rare)):
-            if points:
-                values, means = zip(*points, strict=True)
-                style = {"marker": "o", "markersize": 3, "label": model.name}
-                panel.plot([max(value, 0.5) for value in values], means, **style)
-                panel.set_xscale("log")
-    tokens.set(xlabel="training tokens", ylabel="validation nats per token")
-    seconds.set(xlabel="seconds of training", ylabel="validation nats per token")
-    context.set(xlabel="tokens of context, in disjoint windows", ylabel="nats per token")
-    rarity.set(xlabel="occurrences of the token in training", ylabel="nats per token")
-    for panel in panels.flat:
-        if panel.lines:
-            panel.legend(fontsize="small")
-    figure.tight_layout()
-    drawn = io.StringIO()
-    figure.savefig(drawn, format="svg", metadata={"Date": None})
-    plt.close(figure)
-    return drawn.getvalue()[drawn.getvalue().index("<svg") :]
+    nats = "nats per token"
+
+    def over(column: int) -> list[Series | None]:
+        return [
+            merged(i, one.name, [[(row[column], row[2]) for row in curve] for curve in one.curves])
+            for i, one in enumerate(models)
+        ]
+
+    context = [merged(i, one.name, one.by_context) for i, one in enumerate(models)]
+    rarity = [
+        merged(
+            *(i, one.name),
+            [
+                [
+                    (edge, value)
+                    for edge, value, _ in by_bins(row, frequency[one.scores.tokens], decades)
+                ]
+                for row in one.nats_by_seed
+            ],
+        )
+        for i, one in enumerate(models)
+    ]
+    drawn = [
+        line_chart(over(0), "training tokens", f"validation {nats}"),
+        line_chart(over(1), "seconds of training", f"validation {nats}"),
+        line_chart(context, "tokens of context, in disjoint windows", nats, log=True),
+        line_chart(rarity, "occurrences of the token in training", nats, log=True),
+    ]
+    return [chart for chart in drawn if chart]
 
 
-def page(title: str, models: Sequence[Model], view: View, words: int, frequency: Tensor) -> str:
+def page(
+    title: str, models: Sequence[Model], view: View, words: int, frequency: Tensor, command: str
+) -> str:
     """The whole report.
 
     Args:
@@ -155,26 +214,34 @@ def page(title: str, models: Sequence[Model], view: View, words: int, frequency:
         view: the view of the data's domain.
         words: number of words in the split; 0 for data without words.
         frequency: (V,) occurrences of each token in the training data of the first model.
+        command: that made the page.
     """
-    rows = [model.row(view.domain.unit, words) for model in models]
-    count = len(models[0].scores.tokens)
-    parts = [
-        f"<h1>{html.escape(title)}</h1>",
-        f"<p>{count:,} tokens, each scored once by every model. The interval is the middle 95 % of a "
-        "paired block bootstrap of nats per token.</p>",
-        table(rows),
-        f"<figure>{plots(models, frequency)}</figure>",
-        f"<h2>{view.heading}</h2>",
-        '<div class="samples">',
-        *(f"<div><h3>{html.escape(model.name)}</h3>{model.shown.html()}</div>" for model in models),
-        "</div>",
-    ]
-    surprises = {m.name: view.surprise(m.scores.tokens, m.scores.nats) for m in models}
-    if any(surprises.values()):
-        parts.append("<h2>Surprise of each token</h2>")
-        parts += [f"<h3>{html.escape(name)}</h3>{text}" for name, text in surprises.items()]
-    body = "\n".join(parts)
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f"<style>{STYLE}</style><body>{body}</body></html>\n"
+    best = min(models, key=lambda model: mean(model.scores.nats.tolist()))
+    items = {model.name: item_of(model) for model in models}
+    others = [model.name for model in models if model is not best]
+    return render(
+        "comparison.html",
+        title,
+        command,
+        count=len(best.scores.tokens),
+        names=[model.name for model in models],
+        table=lines(models, view.domain.unit, words),
+        seeds=max(model.seeds for model in models),
+        charts=charts(models, frequency),
+        colours=COLOURS,
+        heading=view.heading,
+        shown=[(model.name, model.shown.html()) for model in models],
+        best=best.name,
+        differences=[
+            (name, view.difference(items[best.name], items[name], (best.name, name)))
+            for name in others
+        ],
+        surprises=[(name, view.surprise(item)) for name, item in items.items()],
     )
+
+
+def item_of(model: Model) -> ItemScores:
+    """The scores of the split as one item, without alternatives."""
+    tokens, nats = model.scores.tokens, model.scores.nats
+    nothing = torch.empty(len(tokens), 0)
+    return ItemScores(Item(model.name, tokens), nats, nothing, nothing.long(), nothing)

@@ -48,6 +48,10 @@ class ImageView(View[ImageDomain]):
     def shown_tokens(self) -> int:
         return SHOWN_IMAGES * self.domain.spec.length
 
+    @property
+    def columns(self) -> int:
+        return self.domain.width * self.domain.channels
+
     def show(self, tokens: Tensor) -> Shown:
         return Shown(tokens.numel(), images=self.domain.decode(tokens))
 

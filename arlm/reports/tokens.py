@@ -14,7 +14,7 @@ from arlm.reports.page import fragment
 SHADES = 16  # of a colour; the style sheet has a class for each
 FULL_BITS = 8.0  # bits from which the colour of surprise is full
 FULL_DIFFERENCE = 3.0  # bits from which the colour of a difference is full
-BEFORE = 4  # tokens that are decoded before a token to find its text
+BEFORE = 4  # tokens around a token that are decoded to find its text: a character has up to 4 bytes
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -32,18 +32,24 @@ def pieces(tokens: Tensor, decode: Callable[[Tensor], str]) -> list[str]:
     The bytes of one character are tokens of a byte-level tokenizer: the last of them has the character, and the
     others have no text.
     """
+
+    def settled(first: int, end: int) -> str:
+        """The text of tokens from `first` to `end`, without the bytes at the end that wait for others."""
+        text = decode(tokens[first:end]) if end > first else ""
+        waits = text.endswith(REPLACEMENT)
+        if waits and not decode(tokens[first : end + BEFORE - 1]).startswith(text):
+            return text.rstrip(REPLACEMENT)
+        return text
+
     found: list[str] = []
     whole = [0]  # where characters end, so that decoding may start there
     for index in range(len(tokens)):
-        first = whole[0]
-        before = decode(tokens[first:index]).rstrip(REPLACEMENT) if index > first else ""
-        decoded = decode(tokens[first : index + 1])
-        text = decoded.rstrip(REPLACEMENT)
+        before, text = settled(whole[0], index), settled(whole[0], index + 1)
         found.append(
             text[len(before) :] if text.startswith(before) else decode(tokens[index, None])
         )
-        if text == decoded or index - whole[-1] > BEFORE:
-            whole = [*whole[-BEFORE:], index + 1]
+        if found[-1]:
+            whole = [*whole[1 - BEFORE :], index + 1]
     return found
 
 

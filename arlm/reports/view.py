@@ -52,6 +52,11 @@ class View(ABC, Generic[D]):
         """Tokens whose surprise a report shows."""
         return SHOWN_TOKENS
 
+    @property
+    def columns(self) -> int | None:
+        """Tokens side by side, for those that are laid out in rows, such as pixels."""
+        return None
+
     @abstractmethod
     def show(self, tokens: Tensor) -> Shown:
         """Present rows of tokens (N, T)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,10 @@ from conftest import ROOT, run_arlm
 
 from arlm.checkpoints.describe import entry_checksum
 from arlm.evaluation.paired import by_bins, paired_difference
-from arlm.reports.text_view import SHOWN
+from arlm.inference.measures import timed
+from arlm.reports.charts import line_chart, merged
+from arlm.reports.comparison import Line, text_table
+from arlm.reports.view import SHOWN_TOKENS
 
 SHORT = [
     *("--trainer.max_epochs", "-1", "--trainer.check_val_every_n_epoch", "null"),
@@ -48,20 +52,29 @@ def test_table_and_page(runs: Path) -> None:
     names = ["runs/gpt", "lstm=runs/lstm,runs/lstm1"]
     done = run_arlm("compare", *names, "--out", "page.html", folder=runs)
     assert done.code == 0, done.err
-    lines = [line.split("|")[1:-1] for line in done.out.splitlines() if line.startswith("|")]
-    heads, _, *rows = [[cell.strip() for cell in line] for line in lines]
-    assert [row[0] for row in rows] == ["gpt", "lstm"]
-    table = [dict(zip(heads, row, strict=True)) for row in rows]
-    assert {row["context"] for row in table} == {
+    assert max(map(len, done.out.splitlines()[:-1])) <= 100
+    heads, *rows = [re.split(r"  +", line) for line in done.out.splitlines()[1:-1]]
+    assert heads == ["", "gpt", "lstm"]
+    table = {name: cells for name, *cells in rows}
+    assert table["context"] == [
         "windows of 128, stride 64",
         "carried state, 8 streams, overlap 256",
-    }
-    assert [row["seeds"] for row in table] == ["1", "2"]
-    assert table[0]["trained tokens"] == "4,096"
-    assert sorted(row["nats above the best"] == "best" for row in table) == [False, True]
+    ]
+    assert table["seeds"] == ["1", "2"]
+    assert table["trained tokens"][0] == "4,096"
+    assert sorted(cell == "best" for cell in table["nats above the best"]) == [False, True]
+    assert "word ppl" not in table  # of a network that reads characters
     page = (runs / "page.html").read_text()
-    assert "<svg" in page
-    assert page.count("background:rgba") == 2 * SHOWN
+    values = [float(cell.split()[0].strip("*")) for cell in table["nll"]]
+    better = values.index(min(values))
+    assert table["nll"][better].endswith("*")
+    assert not table["nll"][1 - better].endswith("*")
+    assert f'<td class="best">{table["nll"][better].removesuffix("*")}</td>' in page
+    assert page.count("<svg") == 4
+    assert (
+        page.count("<b") - page.count("<body") >= 3 * SHOWN_TOKENS
+    )  # surprise twice, and who is better
+    assert "arlm compare runs/gpt lstm=runs/lstm,runs/lstm1 --out page.html" in page
     assert not re.search(r'(src|href)="(?!data:|#)', page), "the page must need nothing else"
     assert not re.search(r"url\((?!#)", page)
 
@@ -102,7 +115,7 @@ def test_page_in_a_browser_is_well_formed(runs: Path) -> None:
 
     class Balanced(HTMLParser):
         def handle_starttag(self, tag: str, attrs) -> None:
-            if tag not in ("meta", "img", "path", "use", "rect", "br"):
+            if tag not in ("meta", "link", "img", "path", "use", "rect", "br"):
                 stack.append(tag)
 
         def handle_endtag(self, tag: str) -> None:
@@ -171,3 +184,37 @@ def test_identical_nats_differ_by_nothing() -> None:
 def test_bins() -> None:
     values, keys = torch.tensor([1.0, 2.0, 3.0, 5.0]), torch.tensor([0, 1, 1, 7])
     assert by_bins(values, keys, [0, 1, 2, 4]) == [(0, 1.0, 0.25), (1, 2.5, 0.5), (4, 5.0, 0.25)]
+
+
+def test_a_wide_table_is_cut_into_blocks() -> None:
+    names = [f"model {i}" for i in range(5)]
+    table = [Line("nll", [f"{i}.0000" for i in range(5)], [i == 0 for i in range(5)])]
+    assert text_table(names, table).splitlines() == [
+        "     model 0  model 1  model 2  model 3  model 4",
+        "nll  0.0000*  1.0000   2.0000   3.0000   4.0000",
+    ]
+    blocks = text_table(names, table, width=25).split("\n\n")
+    assert blocks[1] == "     model 2  model 3\nnll  2.0000   3.0000"
+    assert len(blocks) == 3
+
+
+def test_bands_are_over_the_seeds_where_all_have_points() -> None:
+    series = merged(0, "m", [[(1, 2.0), (3, 4.0), (9, 9.0)], [(2, 1.0), (4, 3.0)]])
+    assert series is not None
+    assert series.x == [3]
+    assert series.ys == [[4.0], [2.0]]
+    assert merged(0, "m", [[(1, 2.0)], []]) is None
+    assert line_chart([None], "x", "y") is None
+    two = merged(1, "m", [[(1, 2.0), (3, 4.0)], [(1, 1.0), (3, 3.0)]])
+    chart = line_chart([two], "x", "y")
+    assert chart is not None
+    assert "fill: var(--c1); fill-opacity: 0.2" in chart
+    assert "#0c0c" not in chart
+    assert ">x</text>" in chart
+
+
+def test_the_first_call_is_not_timed() -> None:
+    durations = iter([0.3, 0.02, 0.02, 0.02, 0.02, 0.02])
+    result, seconds = timed(lambda: (time.sleep(next(durations)), "drawn")[1])
+    assert result == "drawn"
+    assert 0.02 <= seconds < 0.2

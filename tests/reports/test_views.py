@@ -124,6 +124,12 @@ def test_pieces_join_to_the_text(tokenizer: Tokenizer, text: str) -> None:
     assert "".join(found) == tokenizer.decode(tokens)
 
 
+def test_pieces_of_bytes_are_whole_characters() -> None:
+    decode = ByteTokenizer().decode
+    assert pieces(torch.tensor([*"a€b".encode()]), decode) == ["a", "", "", "€", "b"]
+    assert pieces(torch.tensor([255, 97, 226, 130]), decode) == ["\ufffd", "a", "\ufffd", ""]
+
+
 def test_options_that_do_not_apply_are_refused() -> None:
     image, text = view_of(ImageDomain(2, 3, 3)), view_of(TextDomain(ByteTokenizer()))
     with pytest.raises(UserError, match="--length: 0 given, but images have a fixed size"):

@@ -1,0 +1,47 @@
+"""`arlm attention RUN TEXT`: what each head of each layer reads, as a picture or a page."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from arlm.cli.parser import Parser, add_run_options, open_network
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the command."""
+    parser = Parser("attention", "What each head of each layer reads, as a picture or a page.")
+    add_run_options(parser)
+    parser.add_argument(
+        "text",
+        metavar="TEXT",
+        help="a text; for a translator a source, which is translated, or a source, a tab and a target; "
+        "for images a file",
+    )
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "--html", help="a page on which a token shows what it reads (default attention.html)"
+    )
+    output.add_argument("--out", help="a picture of all heads (.png)")
+    options = parser.parse(arguments)
+    if not options.html and not options.out:
+        options.html = "attention.html"
+
+    from arlm.reports.attention_page import attend, labels_of, page, picture
+    from arlm.reports.files import check_writable, write_bytes, write_text
+    from arlm.reports.view import view_of
+
+    net, domain, *_ = open_network(options)
+    view = view_of(domain)
+    view.check_verb("attention", options.run)
+    for path in filter(None, (options.html, options.out)):
+        check_writable(Path(path))
+    item = view.to_attend(options.text, net)
+    found, labels = attend(net, item), labels_of(item, view)
+    if options.out:
+        print(write_bytes(picture(found, labels), Path(options.out)))
+    if options.html:
+        command = f"arlm attention {shlex.join(arguments)}"
+        title = f"Attention of {type(net).__name__}"
+        print(write_text(page(found, labels, view, title, command), Path(options.html)))

@@ -1,0 +1,112 @@
+"""Line charts as SVG whose colours are those of the page's style sheet, in light and in dark."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+COLOURS = 8  # that the style sheet has, --c0 to --c7
+SIZE = 5.2, 3.2  # inches
+# Colours that stand for variables of the style sheet in matplotlib's output.
+INK, LINE = "#0c0c01", "#0c0c02"
+PLACES = {INK: "var(--ink)", LINE: "var(--line)"} | {
+    f"#0c0c{16 + index:02x}": f"var(--c{index})" for index in range(COLOURS)
+}
+STYLE = {
+    "svg.fonttype": "none",  # text stays text
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": LINE,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": LINE,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "font.size": 10,
+}
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line: the mean of several runs, with a band of one standard deviation.
+
+    Args:
+        index: of its colour.
+        name: in the legend.
+        x: (N,) values.
+        ys: (N,) values of each run.
+    """
+
+    index: int
+    name: str
+    x: Sequence[float]
+    ys: Sequence[Sequence[float]]
+
+
+def merged(index: int, name: str, curves: Sequence[Sequence[tuple[float, float]]]) -> Series | None:
+    """Runs that were measured at different x as one series, over the x that all of them reach.
+
+    Args:
+        index, name: of the series.
+        curves: (x, y) of each run, x ascending.
+
+    Returns: None if a run has no points.
+    """
+    if not curves or not all(curves):
+        return None
+    columns = [np.array(curve, dtype=float).T for curve in curves]
+    low, high = max(x[0] for x, _ in columns), min(x[-1] for x, _ in columns)
+    x = columns[0][0]
+    x = x[(x >= low) & (x <= high)]
+    if not len(x):
+        return None
+    return Series(index, name, x.tolist(), [np.interp(x, *one).tolist() for one in columns])
+
+
+def line_chart(
+    series: Sequence[Series | None], xlabel: str, ylabel: str, log: bool = False
+) -> str | None:
+    """A chart as an `svg` element; None if there is no line to draw.
+
+    Args:
+        series: None is left out.
+        xlabel, ylabel: of the axes.
+        log: whether x is logarithmic.
+    """
+    drawn = [one for one in series if one is not None]
+    if not drawn:
+        return None
+    with matplotlib.rc_context(STYLE | {"svg.hashsalt": xlabel}):
+        figure = Figure(figsize=SIZE, layout="constrained")
+        panel = figure.subplots()
+        for one in drawn:
+            colour = list(PLACES)[2 + one.index % COLOURS]
+            values = np.array(one.ys)
+            mean = values.mean(0)
+            x = np.maximum(one.x, 0.5) if log else one.x
+            panel.plot(x, mean, color=colour, marker="o", markersize=2.5, linewidth=1.6)
+            if len(values) > 1:
+                spread = values.std(0, ddof=1)
+                band = {"color": colour, "alpha": 0.2, "linewidth": 0}
+                panel.fill_between(x, mean - spread, mean + spread, **band)
+        panel.set(xlabel=xlabel, ylabel=ylabel, xscale="log" if log else "linear")
+        panel.grid(linewidth=0.6)
+        panel.set_axisbelow(True)
+        file = io.StringIO()
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
+    return compact(file.getvalue())
+
+
+def compact(svg: str) -> str:
+    """Matplotlib's SVG as an element of a page: without header and white space, in the page's colours."""
+    svg = re.sub(r">\s+<", "><", svg[svg.index("<svg") :])
+    svg = re.sub(r"(\d+\.\d\d)\d+", r"\1", svg)  # a hundredth of a point is enough
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.S)
+    return re.sub("|".join(PLACES), lambda found: PLACES[found.group()], svg).strip()
