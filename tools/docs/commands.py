@@ -154,6 +154,8 @@ def found_in(page: Path) -> int:
         text = line.strip()
         if not language and text in ("```bash", "```python"):
             language, count = text[3:], count + (text == "```python")
+        elif text.startswith("```{literalinclude}") and text.endswith(".py"):
+            count += 1
         elif language and text == "```":
             language = ""
         elif language == "bash":
