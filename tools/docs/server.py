@@ -114,3 +114,7 @@ def _run(arguments: list[str]) -> int:
         traceback.print_exc()
         return 1
     return 0
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]))
