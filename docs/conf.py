@@ -9,8 +9,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "docs" / "_ext")]
 
 from arlm import __version__ as version  # noqa: E402
 
-# Notebooks are executed by other processes: they import arlm from this folder, and use one thread each.
-os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).strip(":")
+# Notebooks are executed by other processes: they import arlm from this folder, what the chapters share from theirs,
+# and use one thread each.
+OWN = [str(ROOT), str(ROOT / "docs" / "chapters")]
+os.environ["PYTHONPATH"] = os.pathsep.join([*OWN, os.environ.get("PYTHONPATH", "")]).strip(":")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Otherwise ipykernel asks the debugger's files for changes, and prints a warning into the page.
 os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
@@ -18,9 +20,10 @@ os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
 project = "arlm"
 copyright = "the authors of arlm"
 release = version
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "mathml", "offline"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "mathml", "offline", "verbs", "rooms"]
 exclude_patterns = ["_build", "**/.ipynb_checkpoints"]
-nitpicky = False
+# A name in backticks in a docstring is code.
+default_role = "code"
 
 myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3

@@ -268,7 +268,7 @@ def check_reach(
     assert not leaks, f"LEAK: {what} reaches the {where} {leaks}, which it must not"
     if not lost:
         return
-    before = float(influence[lost[0] - 1])
+    before = float(influence[lost[0] - 1].detach())
     if rounded and before > 0 and bool((influence[lost[0] - 1 :] < FADED).all()):
         return
     raise AssertionError(

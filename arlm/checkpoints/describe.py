@@ -16,6 +16,8 @@ from arlm.core import Autoregressor
 from arlm.errors import UserError
 
 FORMAT = 4
+# Of a run that read its batches from elsewhere than a data module.
+NO_DATA: dict[str, Any] = {"class_path": "", "init_args": {}, "provenance": {}}
 PREFIX = "net."  # of the network's weights in Lightning's state dict
 
 
@@ -76,6 +78,7 @@ def record(
     data: Any = None,
     config: str = "",
     run: Mapping[str, Any] | None = None,
+    domain: Captured | None = None,
 ) -> dict[str, Any]:
     """The entry "arlm" of a checkpoint: plain text, with a checksum of itself and of every weight.
 
@@ -85,6 +88,7 @@ def record(
         data: the network's `TokenDataModule`, or a `Loaded` checkpoint of the same data, if there is one.
         config: the run's resolved configuration.
         run: what is known of the run: its step, figures, command, versions, ... as plain values.
+        domain: of the data, where no data module has one.
     """
     entry: dict[str, Any] = {
         "format": FORMAT,
@@ -100,6 +104,8 @@ def record(
         )  # a loaded checkpoint's is in its description
         described = data.data if provenance is None else describe(data) | {"provenance": provenance}
         entry |= {"domain": json.dumps(describe(data.domain)), "data": json.dumps(described)}
+    elif domain is not None:
+        entry |= {"domain": json.dumps(describe(domain)), "data": json.dumps(NO_DATA)}
     return entry | {"checksum": entry_checksum(entry)}
 
 

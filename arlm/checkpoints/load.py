@@ -61,7 +61,10 @@ def _load(path: str | Path, trusted: Sequence[str]) -> Loaded:
     contents = read(path)
     entry = contents["arlm"]
     if "domain" not in entry or "data" not in entry:
-        raise UserError(f"checkpoint: '{path}' names no domain; train with a TokenDataModule")
+        raise UserError(
+            f"checkpoint: '{path}' names no domain; train with a TokenDataModule, or with the domain as an argument "
+            "of AutoregressiveModule"
+        )
     network, plain, described, data = (
         _parsed(path, entry, name) for name in ("network", "spec", "domain", "data")
     )

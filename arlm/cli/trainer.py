@@ -60,10 +60,11 @@ CHECKPOINT_DEFAULTS = {
 
 
 class Command(LightningCLI):
-    """LightningCLI with arlm's defaults and one link between arguments, data.spec -> model.spec."""
+    """LightningCLI with arlm's defaults; the data gives the model its spec and its domain."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.link_arguments("data", "model.spec", self._spec, apply_on="instantiate")
+        parser.link_arguments("data.domain", "model.domain", apply_on="instantiate")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(WriteSamples, "samples")
         parser.add_argument(

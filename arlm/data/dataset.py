@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from arlm.core import Batch
+from arlm.core import Batch, Spec
 from arlm.domains import Domain
+from arlm.errors import UserError
 
 
 class Rows(NamedTuple):
@@ -71,6 +72,44 @@ def whole_rows(tokens: Tensor, domain: Domain, context: Tensor | None = None) ->
     tokens = tokens.long()
     scored = torch.ones(tokens.shape, dtype=torch.bool)
     return Batch(tokens, scored, domain.units(tokens), context)
+
+
+def plain_batch(found: Any, spec: Spec, domain: Domain | None = None) -> Batch:
+    """The batch that plain tensors mean, such as those of a `DataLoader` over a `TensorDataset`.
+
+    What follows the first end token of a row is not scored, and padding is not. Without a domain a token counts
+    as one unit.
+
+    Args:
+        found: tokens (B, T) of any integer type, or a list or tuple of these and the context (B, S) or (B,).
+        spec: of the data.
+        domain: gives the units of the tokens.
+
+    Raises:
+        UserError: it is none of these.
+    """
+    parts = [found] if isinstance(found, Tensor) else found
+    kinds = isinstance(parts, list | tuple) and all(isinstance(part, Tensor) for part in parts)
+    if not kinds or len(parts) not in (1, 2) or parts[0].ndim != 2:
+        shapes = [tuple(p.shape) if isinstance(p, Tensor) else type(p).__name__ for p in parts]
+        raise UserError(
+            f"data: a batch is {shapes}; yield tokens (B, T), tokens and a context (B, S), or an arlm.Batch"
+        )
+    for part in parts:
+        if part.is_floating_point() or part.is_complex():
+            raise UserError(
+                f"data: a batch holds {part.dtype}; yield tokens as integers, int64 or uint8"
+            )
+    tokens = parts[0].long()
+    scored = torch.ones_like(tokens, dtype=torch.bool)
+    if spec.eos_id is not None:
+        ends = tokens == spec.eos_id
+        scored &= (ends.cumsum(1) - ends.long()) == 0
+    if spec.pad_id is not None and spec.pad_id != spec.eos_id:
+        scored &= tokens != spec.pad_id
+    units = torch.ones_like(tokens, dtype=torch.float) if domain is None else domain.units(tokens)
+    context = None if len(parts) == 1 else parts[1].long().view(len(tokens), -1)
+    return Batch(tokens, scored, units, context)
 
 
 def generator(*numbers: int) -> torch.Generator:

@@ -41,6 +41,11 @@ def open_run(path: str, fragment: str | None = None, trusted: Sequence[str] = ()
     description = {k: v for k, v in loaded.data.items() if k != "provenance"}
     if fragment is not None:
         description = _from_fragment(fragment, description, trusted)
+    elif not description["class_path"]:
+        raise UserError(
+            f"--data: '{path}' was trained without a data module, so it names no data; give --data, a file like "
+            "those of configs/data/"
+        )
     data: TokenDataModule = build(description, TokenDataModule, trusted=trusted)  # type: ignore[type-abstract]
     if fragment is not None:
         ours, theirs = type(loaded.domain).__name__, type(data.domain).__name__

@@ -17,7 +17,9 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from arlm import checkpoints
-from arlm.core import Autoregressor, Spec
+from arlm.core import Autoregressor, Batch, Spec
+from arlm.data.dataset import plain_batch
+from arlm.domains import Domain
 from arlm.errors import UserError, require
 from arlm.inference.memory import keep_freed_memory
 from arlm.inference.scorer import ScoresChunks
@@ -45,6 +47,8 @@ class AutoregressiveModule(LightningModule):
         scheduler: builds the learning-rate schedule from the optimizer and the number of steps.
         sampler: draws samples in `predict` and at validation.
         compile: compile the scoring of training batches; parameter names and other passes do not change.
+        domain: of the data, for checkpoints; linked from the data module on the command line. With loaders that
+            yield plain tensors it says what a token measures.
     """
 
     def __init__(
@@ -56,9 +60,10 @@ class AutoregressiveModule(LightningModule):
         scheduler: Callable[[Optimizer, int], LRScheduler] = WarmupCosine,
         sampler: Sampler = Sampler(),  # noqa: B008  (frozen)
         compile: bool = False,
+        domain: Domain | None = None,
     ) -> None:
         super().__init__()
-        self.net = net(spec)
+        self.net, self.domain = net(spec), domain
         self.objective = Likelihood() if objective is None else objective
         self.objective.prepare(self.net)
         self.optimizer_factory = AdamW if optimizer is None else optimizer
@@ -89,6 +94,8 @@ class AutoregressiveModule(LightningModule):
             keep_freed_memory()
 
     def _terms(self, batch: Any) -> Terms:
+        if self.objective.takes is Batch and not isinstance(batch, Batch):
+            batch = plain_batch(batch, self.net.spec, self.domain)
         if not isinstance(batch, self.objective.takes):
             kind, wanted = type(self.objective).__name__, self.objective.takes.__name__
             raise UserError(
@@ -204,7 +211,7 @@ class AutoregressiveModule(LightningModule):
         data = getattr(self.trainer, "datamodule", None)
         run = run_record(self.trainer, self)
         contents["arlm"] = checkpoints.record(
-            self.net, contents["state_dict"], data, self.run_config, run
+            self.net, contents["state_dict"], data, self.run_config, run, self.domain
         )
         contents["objective_files"] = self.objective.files()
         contents["random_state"] = torch.get_rng_state()

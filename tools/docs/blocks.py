@@ -3,6 +3,7 @@
     ```bash                     commands, one on each line (a trailing \\ continues it); `#` begins a comment
     ```python                   a program of its own
     ```{code-block} python      with a `:caption: NAME`: the file NAME, for the commands that follow
+    ```{literalinclude} PATH    with `:language: python`: the program at PATH
     ```{code-cell}              executed by the build of the pages
     ```text                     shown only, like yaml without a caption
 
@@ -19,7 +20,7 @@ from pathlib import Path
 RUN = ("bash", "python")
 BY_THE_BUILD = ("{code-cell}",)
 SHOWN = ("text", "yaml", "json", "bibtex", "html", "jsonl")
-DIRECTIVES = re.compile(r"\{(?!code-cell|code-block)[\w:-]+\}")
+DIRECTIVES = re.compile(r"\{(?!code-cell|code-block|literalinclude)[\w:-]+\}")
 FENCE = re.compile(r"^ *(`{3,}|:{3,})(.*)$")
 
 
@@ -90,6 +91,8 @@ def _block(page: Path, number: int, info: str, lines: list[str]) -> Block:
             options[option[1]] = option[2]
             lines = lines[1:]
     text = "\n".join(lines).strip("\n") + "\n"
+    if kind == "{literalinclude}" and options.get("language") == "python":
+        return Block("python", (page.parent / argument).read_text(encoding="utf-8"), "", number)
     if kind == "{code-block}":
         if "caption" in options:
             return Block("file", text, options["caption"].strip("`"), number)

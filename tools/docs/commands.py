@@ -11,9 +11,9 @@ and pages that begin with `<!-- in a clone -->` are run in a folder that looks l
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tools.docs.blocks import Block, blocks, pages
-from tools.docs.server import serve, write_clients
+from tools.docs.server import write_clients
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 300  # seconds for a command
@@ -73,36 +73,43 @@ class Runner:
         self.folder, clients = folder, folder / "bin"
         clients.mkdir()
         address = write_clients(clients)
-        context = multiprocessing.get_context("spawn")
         self.environment = os.environ | {
             "OMP_NUM_THREADS": "1",
             "PATH": f"{clients}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
             "XDG_CACHE_HOME": str(folder / "cache"),
             "MPLBACKEND": "agg",
+            "ARLM_NATIVE": "0",  # compiling takes longer than the few small pictures
         }
-        os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "MPLBACKEND": "agg"}
-        self.server = context.Process(target=serve, args=(address,), daemon=True)
-        self.server.start()
+        serve = [sys.executable, "-m", "tools.docs.server", str(address)]
+        self.server = subprocess.Popen(serve, cwd=ROOT, env=self.environment)
         deadline = time.monotonic() + 120
         while not address.exists():
-            if time.monotonic() > deadline or not self.server.is_alive():
+            if time.monotonic() > deadline or self.server.poll() is not None:
                 raise Failed("the server did not start")
             time.sleep(0.05)
 
     def close(self) -> None:
         """End the server."""
         self.server.kill()
-        self.server.join()
+        self.server.wait()
 
     def page(self, page: Path, quiet: bool = True) -> tuple[int, int]:
         """Run a page; returns how many commands were run, and how many are set-up."""
         folder = self.folder / str(page.relative_to(ROOT)).replace("/", "-").removesuffix(".md")
         folder.mkdir()
-        if page.name == "README.md" or page.read_text().startswith(CLONE):
+        environment = self.environment
+        if page.name == "README.md":
             for name in IN_CLONE:
                 (folder / name).symlink_to(ROOT / name)
             (folder / "docs").mkdir()
+        elif page.read_text(encoding="utf-8").startswith(CLONE):
+            # The page changes files of the clone, so it gets copies, and processes that import these.
+            for name in (*IN_CLONE, "tests", "pyproject.toml"):
+                copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+                copy(ROOT / name, folder / name)
+            path = environment["PATH"].partition(os.pathsep)[2]
+            environment = environment | {"PATH": path, "PYTHONPATH": str(folder)}
         ran = setup = 0
         for block in blocks(page):
             if block.language == "file":
@@ -113,11 +120,19 @@ class Runner:
                 if block.language == "bash" and is_setup(command):
                     setup += 1
                     continue
-                self.command(page, block, command, folder, quiet)
+                self.command(page, block, command, folder, environment, quiet)
                 ran += 1
         return ran, setup
 
-    def command(self, page: Path, block: Block, command: str, folder: Path, quiet: bool) -> None:
+    def command(
+        self,
+        page: Path,
+        block: Block,
+        command: str,
+        folder: Path,
+        environment: dict[str, str],
+        quiet: bool,
+    ) -> None:
         """Run one command or one program in the folder of its page."""
         started = time.perf_counter()
         if block.language == "python":
@@ -132,7 +147,7 @@ class Runner:
             done = subprocess.run(
                 bash,
                 cwd=folder,
-                env=self.environment,
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
@@ -154,6 +169,8 @@ def found_in(page: Path) -> int:
         text = line.strip()
         if not language and text in ("```bash", "```python"):
             language, count = text[3:], count + (text == "```python")
+        elif text.startswith("```{literalinclude}") and text.endswith(".py"):
+            count += 1
         elif language and text == "```":
             language = ""
         elif language == "bash":

@@ -7,6 +7,7 @@ The client passes its standard streams, so that pipes and redirections of bash w
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import runpy
@@ -55,11 +56,8 @@ def serve(address: Path) -> None:
 
 def _import_once() -> None:
     """Import what most commands need; only what is arlm's own, and no data is touched."""
-    import matplotlib.pyplot  # noqa: F401
-    import sklearn.datasets  # noqa: F401
-
-    import arlm.__main__
-    import arlm.cli.trainer  # noqa: F401
+    for name in ("arlm.__main__", "arlm.cli.trainer", "matplotlib.pyplot", "sklearn.datasets"):
+        importlib.import_module(name)
 
 
 def _answer(link: socket.socket) -> None:
@@ -116,3 +114,7 @@ def _run(arguments: list[str]) -> int:
         traceback.print_exc()
         return 1
     return 0
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]))
