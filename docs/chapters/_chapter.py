@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from itertools import count, islice
@@ -14,22 +13,19 @@ import torch
 from IPython.display import Markdown
 from torch import Tensor
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
-# A page is executed in its own folder; it uses the arlm, the configurations and the tools of this checkout.
-sys.path.insert(0, str(ROOT))
-
-from arlm import Autoregressor, Batch  # noqa: E402
+from arlm import Autoregressor, Batch
 
 # Importing Lightning takes seconds, and not every chapter has a data module.
 if TYPE_CHECKING:
     from arlm.data.module import TokenDataModule
 
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+
 plt.style.use(HERE / "style.mplstyle")
 torch.set_num_threads(1)
-warnings.filterwarnings(
-    "ignore", message="IProgress not found"
-)  # of a library, on pages without widgets
+# Of tqdm, on pages without widgets.
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 
 def batches(data: TokenDataModule, steps: int) -> Iterator[Batch]:
