@@ -20,7 +20,16 @@ os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
 project = "arlm"
 copyright = "the authors of arlm"
 release = version
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "mathml", "offline", "verbs", "rooms"]
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "mathml",
+    "offline",
+    "verbs",
+    "rooms",
+]
 exclude_patterns = ["_build", "**/.ipynb_checkpoints"]
 # A name in backticks in a docstring is code.
 default_role = "code"

@@ -54,8 +54,9 @@ def _with_shapes_of(description: Any, old: Spec, new: Spec) -> Any:
     if {"class_path", "spec"} <= set(changed):
         spec = dict(changed["spec"])
         for part, before, after in ((spec, old, new), (spec["context"], old.context, new.context)):
-            known = part is not None and before is not None and after is not None
-            if known and part["shape"] == list(before.shape):
+            if part is None or before is None or after is None:
+                continue
+            if part["shape"] == list(before.shape):
                 part["shape"] = list(after.shape)
         changed["spec"] = spec
     return changed

@@ -25,9 +25,8 @@ class Summary(NamedTuple):
     path: Path
     network: dict[str, Any]  # class_path and init_args
     data: dict[str, Any]  # class_path, init_args and provenance; empty for data from outside
-    run: dict[
-        str, Any
-    ]  # step, figures, command, versions, ...; empty for a network that no run wrote
+    # Step, figures, command, versions, ...; empty for a network that no run wrote.
+    run: dict[str, Any]
     effort: dict[str, Any]  # tokens, seconds and steps of training
 
     @property
@@ -71,8 +70,8 @@ class Choice(NamedTuple):
 def summarise(path: Path) -> Summary:
     """Read the description in a checkpoint file."""
     contents = read_archive(path)
-    parts = (_parsed(contents["arlm"].get(name)) for name in ("network", "data", "run"))
-    return Summary(path, *parts, _mapping(contents.get("effort")))
+    network, data, run = (_parsed(contents["arlm"].get(n)) for n in ("network", "data", "run"))
+    return Summary(path, network, data, run, _mapping(contents.get("effort")))
 
 
 def _parsed(text: str | None) -> dict[str, Any]:

@@ -92,5 +92,8 @@ def _bases(key: str) -> list[type]:
 
 def _subclasses(base: type) -> list[str]:
     """Names of all imported subclasses."""
-    found = [name for kind in base.__subclasses__() for name in (kind.__name__, *_subclasses(kind))]
+    found: list[str] = []
+    kinds: list[type] = base.__subclasses__()
+    for kind in kinds:
+        found += [kind.__name__, *_subclasses(kind)]
     return [name for name in dict.fromkeys(found) if not name.startswith("_")]

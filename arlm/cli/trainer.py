@@ -80,7 +80,7 @@ class Command(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Name the run, and check the checkpoint before any work."""
         config = self.config[self.subcommand]
-        arguments = getattr(config.trainer.logger, "init_args", {})
+        arguments: Any = getattr(config.trainer.logger, "init_args", {})
         if config.get("run_name") and "name" in arguments:
             arguments.name = check_name(config.run_name)
         elif arguments.get("name") == "lightning_logs":  # Lightning's default
@@ -106,8 +106,8 @@ class Command(LightningCLI):
         first = next((value for name, value in options if name == "config"), None)
         if first is not None and may_rename(options):
             with suppress(ArgumentError, OmegaConfBaseException, OSError, ValueError):
-                parser = self._subcommand_parsers[self.subcommand]
-                base = parser.parse_args(["--config", first]).as_dict()
+                parser = self._subcommand_parsers[str(self.subcommand)]
+                base = parser.parse_args(expand(["--config", first])).as_dict()
         return run_name(options, base, config.as_dict())
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:

@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -18,7 +19,7 @@ INK, LINE = "#0c0c01", "#0c0c02"
 PLACES = {INK: "var(--ink)", LINE: "var(--line)"} | {
     f"#0c0c{16 + index:02x}": f"var(--c{index})" for index in range(COLOURS)
 }
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text
     "text.color": INK,
     "axes.labelcolor": INK,
@@ -93,8 +94,8 @@ def line_chart(
             panel.plot(x, mean, color=colour, marker="o", markersize=2.5, linewidth=1.6)
             if len(values) > 1:
                 spread = values.std(0, ddof=1)
-                band = {"color": colour, "alpha": 0.2, "linewidth": 0}
-                panel.fill_between(x, mean - spread, mean + spread, **band)
+                low, high = mean - spread, mean + spread
+                panel.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
         panel.set(xlabel=xlabel, ylabel=ylabel, xscale="log" if log else "linear")
         panel.grid(linewidth=0.6)
         panel.set_axisbelow(True)

@@ -32,7 +32,7 @@ class RunReport(Callback):
         if not trainer.is_global_zero:
             return
         seconds = time.monotonic() - self._started
-        if folder is None or trainer.fast_dev_run:
+        if folder is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
             print(f"done in {duration(seconds)}; nothing was written", file=sys.stderr)
             return
         block(end(trainer, pl_module, Path(folder), seconds))
@@ -42,6 +42,7 @@ class RunReport(Callback):
 def beginning(trainer: Trainer, module: Any, folder: str | None) -> dict[str, str]:
     """Run, network, data, device and plan, by name."""
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    dry = trainer.fast_dev_run  # type: ignore[attr-defined]
     net, spec = module.net, module.net.spec
     count = sum(p.numel() for p in net.parameters())
     trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
@@ -54,7 +55,7 @@ def beginning(trainer: Trainer, module: Any, folder: str | None) -> dict[str, st
     batch = f"{size * accumulated} tokens" if size else f"{data.batch_size * accumulated} rows"
     resumed = f", from step {trainer.global_step}" if trainer.global_step else ""
     return {
-        "run": folder if folder and not trainer.fast_dev_run else "nothing is written",
+        "run": "nothing is written" if dry or not folder else folder,
         "network": f"{type(net).__name__}, {count:,} parameters{frozen}",
         "data": f"{name}: {len(data.dataset('train')):,} training rows of {row} tokens, "
         f"vocabulary {spec.vocab_size:,}",

@@ -42,7 +42,9 @@ def expand(app: Sphinx, name: str, source: list[str]) -> None:
 HEADING = re.compile(r"^\s*(Args|Returns|Raises|Yields|References|Shapes|Attributes)\b.*:")
 
 
-def as_literal(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
+def as_literal(
+    app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]
+) -> None:
     """Mark indented paragraphs that follow a blank line as literal, as a reader of the source sees them."""
     given, lines[:] = list(lines), []
     literal = False

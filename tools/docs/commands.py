@@ -113,9 +113,9 @@ class Runner:
         ran = setup = 0
         for block in blocks(page):
             if block.language == "file":
-                path = folder / block.name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(block.text)
+                file = folder / block.name
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(block.text)
             for command in block.commands:
                 if block.language == "bash" and is_setup(command):
                     setup += 1

@@ -75,9 +75,9 @@ def _answer(link: socket.socket) -> None:
     os.environ.update(environment)
     os.chdir(folder)
     code = _run(arguments)
-    for stream in (sys.stdout, sys.stderr):
+    for output in (sys.stdout, sys.stderr):
         with suppress(OSError):
-            stream.flush()
+            output.flush()
     link.sendall(str(code).encode())
     os._exit(code)
 
