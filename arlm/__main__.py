@@ -25,6 +25,7 @@ COMMANDS = {
     "show": "network, data, training and versions of a checkpoint",
     "configs": "list the configurations that ship with arlm, or print one",
 }
+ELSEWHERE = {"train": "fit", "generate": "sample"}  # names of these verbs in other tools
 HELP = f"""usage: arlm VERB [options]          ({__version__})
 
 Train, from a configuration (options of `arlm VERB --help` override it):
@@ -54,7 +55,7 @@ def main() -> int:
         print(__version__)
         return 0
     if verb not in TRAINER_VERBS | COMMANDS:
-        mend = nearest(verb, TRAINER_VERBS | COMMANDS, "see `arlm --help`")
+        mend = nearest(ELSEWHERE.get(verb, verb), TRAINER_VERBS | COMMANDS, "see `arlm --help`")
         return fail(f"verb: {verb!r} is not known; {mend}")
     try:
         if verb in COMMANDS:

@@ -51,10 +51,14 @@ def one_line(
         return f"{places.of(key)}{key}: unknown option; {_accepted(found[1], message, see)}"
     place = places.of(keys)
     if found := re.search(r"[Mm]odule '([\w.]+)' has no attribute '(\w+)'", message):
-        inside = _members(found[1], found[2])
-        mend = nearest(found[2], inside, nearest(found[2], names(keys), "check the name"))
+        own = _no_module(f"{found[1]}.{found[2]}") if found[1] == "datamodules" else ""
+        elsewhere = nearest(found[2], names(keys), "check the name")
+        mend = own or nearest(found[2], _members(found[1]), elsewhere)
         return f"{place}{keys}: '{found[1]}' has no {found[2]!r}; {mend}"
-    if found := re.search(r"No module named '([\w.]+)'", message):
+    path = re.search(r"Expected a path but (.+?) either not accessible", message)
+    missing = re.search(r"No module named '([\w.]+)'", message)
+    if missing and not (path and path[1].endswith((".yaml", ".yml"))):
+        found = missing
         return f"{place}{keys}: there is no module {found[1]!r}; {_no_module(found[1])}"
     wanted = [t for t in TYPES if re.search(rf"Expected an? <class '{t}'>", message)]
     known = names(keys)
@@ -68,10 +72,13 @@ def one_line(
             return f"{place}{keys}: {value!r} does not fit; give {_alternatives(wanted)}"
         near = nearest(value, known, "check the path or the name")
         return f"{place}{keys}: {value!r} is neither a file nor a class; {near}"
-    given = re.search(r"(?:Got value|Given value): (.+?)\.?\s*$", message)
+    given = re.search(r"(?:Got value|Given value): (.+?)(?:\. Got value|\.?\s*$)", message)
     if keys and given:
-        literal = re.search(r"typing\.Literal\[(.+?)\]", message)
-        choice = f"one of {literal[1]}" if literal else ""
+        literals = [
+            x for part in re.findall(r"Literal\[(.+?)\]", message) for x in part.split(", ")
+        ]
+        choice = f"one of {', '.join(dict.fromkeys(literals))}" if literals else ""
+        given = re.search(r"NestedArg\(key='.*?', val='(.*)'\)", given[1]) or given
         types = _alternatives([*filter(None, [choice]), *(TYPES[t] for t in wanted)])
         return f"{place}{keys}: {given[1]!r} does not fit; give {types or 'another value'} ({see})"
     return f"{place}{' '.join(message.split())}; {see}"
@@ -162,7 +169,7 @@ def _arguments_of(kind: type) -> list[str]:
     return names
 
 
-def _members(module: str, missing: str) -> list[str]:
+def _members(module: str) -> list[str]:
     """Names in a module, or modules in a package."""
     import pkgutil
 
@@ -175,7 +182,7 @@ def _no_module(name: str) -> str:
     """A suggestion for a module that cannot be imported."""
     package, _, rest = name.partition(".")
     if package == "datamodules" and rest:
-        near = nearest(rest, _members(package, rest), "")
+        near = nearest(rest, _members(package), "")
         return near or "`datamodules` is arlm's own package: keep your classes in another folder"
     return "check the name, and run from its folder"
 

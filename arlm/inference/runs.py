@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from reprlib import repr as shortened
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from arlm.data.module import TokenDataModule
 from arlm.data.text_files import read_text
 from arlm.data.text_module import TextDataModule
 from arlm.errors import UserError
-from arlm.inference.configurations import resolve
+from arlm.inference.configurations import resolve, shipped
 
 # Options of TextDataModule that the network depends on; they are kept when other data is read.
 BATCHING = ("length", "batching", "stride", "streams", "overlap")
@@ -50,7 +51,9 @@ def open_run(path: str, fragment: str | None = None, trusted: Sequence[str] = ()
     if fragment is not None:
         ours, theirs = type(loaded.domain).__name__, type(data.domain).__name__
         if ours != theirs:
-            raise UserError(f"--data: '{fragment}' is for {theirs}, but '{path}' models {ours}")
+            raise UserError(
+                f"--data: '{fragment}' is for {theirs}, but '{path}' models {ours}; give other data"
+            )
     is_image = len(loaded.net.spec.shape) > 1
     if is_image and data.spec != loaded.net.spec:
         raise UserError(
@@ -74,8 +77,13 @@ def _from_fragment(
     fragment: str, description: dict[str, Any], trusted: Sequence[str]
 ) -> dict[str, Any]:
     """The description of other data, with the batching options of the network's own data."""
+    path = resolve(fragment, "data")
+    if not Path(path).is_file():
+        near = get_close_matches(fragment, shipped("data"), n=1)
+        mend = f"did you mean {near[0]!r}?" if near else "`arlm configs` lists the names"
+        raise UserError(f"--data: '{fragment}' is neither a data file (YAML) nor a name; {mend}")
     try:
-        content = yaml.safe_load(read_text(Path(resolve(fragment, "data")), "--data"))
+        content = yaml.safe_load(read_text(Path(path), "--data"))
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # impossible dates, deep nesting
         if isinstance(error, UserError):
             raise
