@@ -20,7 +20,16 @@ os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
 project = "arlm"
 copyright = "the authors of arlm"
 release = version
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "mathml", "offline", "verbs", "rooms"]
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "mathml",
+    "offline",
+    "verbs",
+    "rooms",
+]
 exclude_patterns = ["_build", "**/.ipynb_checkpoints"]
 # A name in backticks in a docstring is code.
 default_role = "code"
@@ -43,6 +52,8 @@ nb_ipywidgets_js: dict[str, dict[str, str]] = {}
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
+# Methods that override one of Lightning's or torch's have no docstring of ours.
+autodoc_inherit_docstrings = False
 
 html_theme = "furo"
 html_title = f"arlm {version}"
