@@ -1,6 +1,6 @@
 # make demo   install into a virtual environment, then train and sample two networks: runs/demo/
 # make test   install with development tools, then lint, check types and run the tests
-# make docs   install what the pages need, then build them: docs/_build/html/index.html
+# make docs   install what the pages need, build them into docs/_build/html/, and run all of their commands
 # make wheel  build the wheel and the source distribution, and try them in an empty folder
 
 PYTHON ?= python3
@@ -23,6 +23,7 @@ test: $(VENV)/dev-installed
 
 docs: $(VENV)/docs-installed
 	$(VENV)/bin/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
+	$(VENV)/bin/python -m tools.docs.commands
 
 wheel: $(VENV)/dev-installed
 	$(VENV)/bin/python -m tools.try_package
@@ -42,7 +43,7 @@ $(VENV)/dev-installed: $(VENV)/bin/python pyproject.toml
 	touch $@ $(VENV)/installed
 
 $(VENV)/docs-installed: $(VENV)/bin/python pyproject.toml
-	$(VENV)/bin/pip install --no-compile -e '.[docs]'
+	$(VENV)/bin/pip install --no-compile -e '.[dev,docs]'
 	$(COMPILE)
 	touch $@ $(VENV)/installed
 

@@ -25,7 +25,7 @@ SKIPPED = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__py
 
 
 class PythonStdlib(TextDataModule):
-    """All *.py files of the standard library except tests, split by file: 5 % validation, 5 % test.
+    """All Python files of the standard library except tests, split by file: 5 % validation, 5 % test.
 
     Args:
         tokenizer: "byte", or the path of a tokenizer's JSON from tools/train_tokenizer.py.

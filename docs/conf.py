@@ -52,6 +52,8 @@ nb_ipywidgets_js: dict[str, dict[str, str]] = {}
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
+# Methods that override one of Lightning's or torch's have no docstring of ours.
+autodoc_inherit_docstrings = False
 
 html_theme = "furo"
 html_title = f"arlm {version}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 import shlex
 import subprocess
@@ -116,42 +115,3 @@ def test_python(folder: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout.split()[0]) > 0
-
-
-def test_make_targets_are_those_of_ci() -> None:
-    ci = (ROOT / ".ci" / "run").read_text()
-    for command in [c for c in commands() if c.startswith("make")]:
-        assert command in ci, f"{command} is not run by .ci/run"
-        target = command.split()[1]
-        done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-
-
-def test_pictures_and_files_exist() -> None:
-    paths = re.findall(r"\]\(([^)#]+)\)|src=\"([^\"]+)\"", README)
-    local = [a or b for a, b in paths if not (a or b).startswith("http")]
-    assert len(local) >= 3
-    for path in local:
-        assert (ROOT / path).exists(), path
-
-
-def test_launch_lines_name_what_exists() -> None:
-    """The commands in the docstrings of scripts and in the first lines of configurations."""
-    scripts = [*ROOT.glob("tools/**/*.py"), *ROOT.glob("examples/*.py")]
-    named = set()
-    for path in scripts:
-        own = str(path.relative_to(ROOT))
-        pattern = r"^(?:\w+=\S+ )?python (?:-m (tools[\w.]+)|((?:tools|examples)/\S+\.py))"
-        for module, script in re.findall(pattern, path.read_text(), flags=re.M):
-            target = script or f"{module.replace('.', os.sep)}.py"
-            assert target == own, f"{own} tells how to launch {target}"
-            named.add(own)
-    parts = {"__init__.py", "step.py", "timing.py"}  # imported by the others
-    missing = {str(p.relative_to(ROOT)) for p in scripts if p.name not in parts} - named
-    assert not missing, f"no launch line in {missing}"
-    runs = [*ROOT.glob("configs/text/*"), *ROOT.glob("configs/translation/*")]
-    runs += ROOT.glob("configs/images/*")
-    assert len(runs) > 40
-    for path in runs:
-        line = path.read_text().splitlines()[0]
-        assert line == f"# arlm fit --config {path.stem}"

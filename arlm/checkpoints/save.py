@@ -17,7 +17,7 @@ def save(path: str | Path, net: Autoregressor, data: Any) -> Path:
     """Write a checkpoint that `load`, `arlm sample`, `arlm evaluate` and `arlm compare` read.
 
     Args:
-        path: the file, *.ckpt.
+        path: the file, such as `model.ckpt`.
         net: the network; its spec is that of the data.
         data: what it models: the `TokenDataModule`, or the `Loaded` checkpoint of a run on the same data.
 

@@ -6,6 +6,7 @@ So a new module is in the reference without a change of a page.
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 from sphinx.application import Sphinx
@@ -38,29 +39,29 @@ def expand(app: Sphinx, name: str, source: list[str]) -> None:
     source[0] = LINE.sub(sections, source[0])
 
 
-# A drawing or a formula in a docstring is a paragraph that is indented; headings of lists of arguments end in a colon.
-HEADING = re.compile(r"^\s*(Args|Returns|Raises|Yields|References|Shapes|Attributes)\b.*:")
-
-
-def as_literal(
+def as_written(
     app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]
 ) -> None:
-    """Mark indented paragraphs that follow a blank line as literal, as a reader of the source sees them."""
+    """Mark drawings as literal and begin lists of bullets, as a reader of the source sees them.
+
+    A drawing is an indented paragraph after an empty line; a list may follow its sentence without an empty line.
+    """
     given, lines[:] = list(lines), []
     literal = False
-    for index, line in enumerate(given):
+    for before, line in pairwise(["", *given]):
         indented = line.startswith("    ")
-        before = given[index - 1] if index else ""
-        if indented and not literal and not before.strip() and index:
+        if indented and not literal and not before.strip() and lines:
             lines += ["::", ""]
             literal = True
         elif line.strip() and not indented:
             literal = False
+        if line.startswith("- ") and before.strip() and not before.startswith(("- ", " ")):
+            lines.append("")
         lines.append(line)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register both."""
     app.connect("source-read", expand)
-    app.connect("autodoc-process-docstring", as_literal, priority=400)
+    app.connect("autodoc-process-docstring", as_written, priority=400)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -51,7 +51,7 @@ class Block:
             return [self.text]
         if self.language != "bash":
             return []
-        lines = re.sub(r"\\\n\s*", " ", self.text).splitlines()
+        lines = re.sub(r"\s*\\\n\s*", " ", self.text).splitlines()
         return [
             line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")
         ]

@@ -83,7 +83,7 @@ class Runner:
         }
         serve = [sys.executable, "-m", "tools.docs.server", str(address)]
         self.server = subprocess.Popen(serve, cwd=ROOT, env=self.environment)
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + LIMIT
         while not address.exists():
             if time.monotonic() > deadline or self.server.poll() is not None:
                 raise Failed("the server did not start")
