@@ -11,6 +11,7 @@ from pytorch_lightning import Callback, Trainer
 
 from arlm.checkpoints import Summary, choose, summarise
 from arlm.inference.summary import shown_figure
+from arlm.reports.run_page import write_run_page
 from arlm.reports.view import view_of
 from arlm.training.progress import duration, steps_of
 
@@ -35,7 +36,8 @@ class RunReport(Callback):
         if folder is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
             print(f"done in {duration(seconds)}; nothing was written", file=sys.stderr)
             return
-        block(end(trainer, pl_module, Path(folder), seconds))
+        page = write_run_page(folder)
+        block(end(trainer, pl_module, Path(folder), seconds) | {"page": str(page)})
         print(folder)
 
 
