@@ -36,8 +36,7 @@ class RunReport(Callback):
         if folder is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
             print(f"done in {duration(seconds)}; nothing was written", file=sys.stderr)
             return
-        page = write_run_page(folder)
-        block(end(trainer, pl_module, Path(folder), seconds) | {"page": str(page)})
+        block(end(trainer, pl_module, Path(folder), seconds))
         print(folder)
 
 
@@ -71,6 +70,7 @@ def beginning(trainer: Trainer, module: Any, folder: str | None) -> dict[str, st
 def end(trainer: Trainer, module: Any, folder: Path, seconds: float) -> dict[str, str]:
     """Folder, time, best figure and what to do next, by name."""
     lines = {"run": f"{folder}, {trainer.global_step:,} steps in {duration(seconds)}"}
+    lines["page"] = str(write_run_page(folder))
     best = Path(getattr(trainer.checkpoint_callback, "best_model_path", "") or "none")
     if best.is_file():
         summary = summarise(best)
