@@ -14,12 +14,13 @@ from matplotlib.figure import Figure
 
 COLOURS = 8  # that the style sheet has, --c0 to --c7
 SIZE = 5.2, 3.2  # inches
+MARKED = 40  # points of a line up to which they are marked
 # Colours that stand for variables of the style sheet in matplotlib's output.
 INK, LINE = "#0c0c01", "#0c0c02"
 PLACES = {INK: "var(--ink)", LINE: "var(--line)"} | {
     f"#0c0c{16 + index:02x}": f"var(--c{index})" for index in range(COLOURS)
 }
-STYLE: dict[Any, Any] = {
+STYLE: dict[str, Any] = {
     "svg.fonttype": "none",  # text stays text
     "text.color": INK,
     "axes.labelcolor": INK,
@@ -83,7 +84,8 @@ def line_chart(
     drawn = [one for one in series if one is not None]
     if not drawn:
         return None
-    with matplotlib.rc_context(STYLE | {"svg.hashsalt": xlabel}):
+    style: Any = STYLE | {"svg.hashsalt": xlabel}
+    with matplotlib.rc_context(style):
         figure = Figure(figsize=SIZE, layout="constrained")
         panel = figure.subplots()
         for one in drawn:
@@ -91,10 +93,10 @@ def line_chart(
             values = np.array(one.ys)
             mean = values.mean(0)
             x = np.maximum(one.x, 0.5) if log else one.x
-            panel.plot(x, mean, color=colour, marker="o", markersize=2.5, linewidth=1.6)
+            marker = "o" if len(x) <= MARKED else ""
+            panel.plot(x, mean, color=colour, marker=marker, markersize=2.5, linewidth=1.6)
             if len(values) > 1:
-                spread = values.std(0, ddof=1)
-                low, high = mean - spread, mean + spread
+                low, high = mean - values.std(0, ddof=1), mean + values.std(0, ddof=1)
                 panel.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
         panel.set(xlabel=xlabel, ylabel=ylabel, xscale="log" if log else "linear")
         panel.grid(linewidth=0.6)

@@ -11,6 +11,7 @@ from pytorch_lightning import Callback, Trainer
 
 from arlm.checkpoints import Summary, choose, summarise
 from arlm.inference.summary import shown_figure
+from arlm.reports.run_page import write_run_page
 from arlm.reports.view import view_of
 from arlm.training.progress import duration, steps_of
 
@@ -69,6 +70,7 @@ def beginning(trainer: Trainer, module: Any, folder: str | None) -> dict[str, st
 def end(trainer: Trainer, module: Any, folder: Path, seconds: float) -> dict[str, str]:
     """Folder, time, best figure and what to do next, by name."""
     lines = {"run": f"{folder}, {trainer.global_step:,} steps in {duration(seconds)}"}
+    lines["page"] = str(write_run_page(folder))
     best = Path(getattr(trainer.checkpoint_callback, "best_model_path", "") or "none")
     if best.is_file():
         summary = summarise(best)
