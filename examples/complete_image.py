@@ -12,6 +12,8 @@ import arlm
 from arlm.reports.images import grid, write_image
 from datamodules.digits import Digits
 
+if len(sys.argv) != 3:
+    sys.exit(f"usage: {__doc__.splitlines()[2]}")
 net, domain, *_ = arlm.load(sys.argv[1])
 digits = Digits().dataset("test").tokens[:8].long()  # (8, 64)
 forced = digits.repeat_interleave(4, dim=0)

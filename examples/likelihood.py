@@ -8,6 +8,8 @@ import sys
 
 import arlm
 
+if len(sys.argv) != 3:
+    sys.exit(f"usage: {__doc__.splitlines()[2]}")
 net, domain, *_ = arlm.load(sys.argv[1])
 text = sys.argv[2]
 tokens = domain.encode(text)

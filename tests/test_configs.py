@@ -113,6 +113,8 @@ def one_batch(
     monkeypatch.chdir(tmp_path)
     if Path(arguments[1]).stem.endswith("distilled"):
         train_teacher(Path(arguments[1]))
+    if Path(arguments[1]).stem.startswith("finetune"):
+        train_first(Path(arguments[1]))
     fast = ["--trainer.fast_dev_run", "1", "--trainer.accelerator", "cpu", "--samples.n", "1"]
     monkeypatch.setattr(sys, "argv", ["arlm", "fit", *arguments, *fast])
     assert main() == 0
@@ -123,6 +125,15 @@ def train_teacher(path: Path) -> None:
     teacher = Path(yaml.safe_load(path.read_text())["model"]["objective"]["init_args"]["teacher"])
     short = ["--trainer.max_steps", "1", "--trainer.limit_val_batches", "1", "--samples.n", "0"]
     done = run_arlm("fit", "--config", path.with_name(f"{teacher.name}.yaml"), *short)
+    assert done.code == 0, done.err
+
+
+def train_first(path: Path) -> None:
+    """Train the network whose weights a run of fine-tuning starts from, for one step."""
+    net = path.parent / yaml.safe_load(path.read_text())["model"]["net"]
+    run = Path(yaml.safe_load(net.read_text())["init_args"]["checkpoint"]).name
+    short = ["--trainer.max_steps", "1", "--trainer.limit_val_batches", "1", "--samples.n", "0"]
+    done = run_arlm("fit", "--config", run, *short, "--trainer.accelerator", "cpu")
     assert done.code == 0, done.err
 
 
@@ -149,6 +160,16 @@ def test_every_file_is_tried() -> None:
     alone = {CONFIGS / f"{name}.yaml" for name in STANDALONE} | ELSEWHERE
     assert in_runs | alone == set(FRAGMENTS)
     assert not in_runs & alone
+
+
+@pytest.mark.parametrize("size", ["small", "medium", "large"])
+def test_a_schedule_has_the_epochs_of_its_run(size: str, monkeypatch, tmp_path, corpora) -> None:
+    """They are written once, and one option changes both."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ARLM_DATA_DIR", str(corpora))
+    done = run_arlm("fit", "--config", f"ptb_lstm_{size}", "--trainer.max_epochs", 2)
+    assert "model.scheduler.hold: " in done.error()
+    assert "choose 1 to epochs, 2" in done.error()
 
 
 def test_no_two_runs_have_the_same_name() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import pkgutil
+import re
 import sys
 import traceback
 import warnings
@@ -17,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 import arlm.adapters
@@ -72,6 +74,11 @@ class Command(LightningCLI):
             type=str | None,
             help="folder below runs/; by default the configuration's name, and what was changed in network or data",
         )
+        parser.add_argument(
+            "--tensorboard",
+            action="store_true",
+            help="also write figures and samples for TensorBoard; watch with `tensorboard --logdir runs`",
+        )
         parser.set_defaults(CHECKPOINT_DEFAULTS)
         parser.set_defaults(
             {"model.objective": {"class_path": "arlm.training.objectives.Likelihood"}}
@@ -121,14 +128,29 @@ class Command(LightningCLI):
             raise UserError(line) from None
 
     def instantiate_classes(self) -> None:
-        super().instantiate_classes()
+        try:
+            super().instantiate_classes()
+        except ValueError as error:  # the parser wraps what a logger without its library raises
+            if not (missing := re.search(r"Requirement '(.+?)' not met", str(error))):
+                raise
+            mend = f"`pip install '{missing[1]}'`"
+            raise UserError(f"trainer.logger: it needs {missing[1]}; {mend}") from None
         for callback in self.trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.monitor == OBJECTIVE:
                 callback.monitor = f"val/{self.model.objective.monitor}"
 
     def instantiate_trainer(self, **arguments: Any) -> Trainer:
         try:
-            return super().instantiate_trainer(**arguments)
+            trainer = super().instantiate_trainer(**arguments)
+            if self.config_init[self.subcommand].tensorboard and not trainer.fast_dev_run:
+                folder = getattr(trainer.logger, "log_dir", None) or "runs"
+                board = TensorBoardLogger(folder, name="", version="tensorboard")
+                trainer.loggers = [*trainer.loggers, board]
+            return trainer
+        except ModuleNotFoundError:
+            raise UserError(
+                "--tensorboard: it is not installed; `pip install tensorboard`"
+            ) from None
         except (ValueError, MisconfigurationException) as error:
             raise UserError(f"trainer: {error}") from None
 

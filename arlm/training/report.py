@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Callback, Trainer
 
 from arlm.checkpoints import Summary, choose, summarise
+from arlm.errors import UserError
 from arlm.inference.summary import shown_figure
 from arlm.reports.run_page import write_run_page
 from arlm.reports.view import view_of
@@ -75,7 +77,7 @@ def end(trainer: Trainer, module: Any, folder: Path, seconds: float) -> dict[str
     if best.is_file():
         summary = summarise(best)
         lines["best"] = f"{shown_figure(summary)} at step {summary.run.get('step')}"
-        run = shortest_name(summary, folder)
+        run = shortest_name(summary)
         verbs = view_of(trainer.datamodule.domain).verbs  # type: ignore[attr-defined]
         first = "translate" if "translate" in verbs else "sample"
         lines["next"] = f"arlm {first} {run}"
@@ -83,10 +85,14 @@ def end(trainer: Trainer, module: Any, folder: Path, seconds: float) -> dict[str
     return lines
 
 
-def shortest_name(summary: Summary, folder: Path) -> Path:
-    """The folder of the run if it means this version, else that of the version."""
-    means_this = choose(folder.parent).path == summary.path
-    return folder.parent if means_this else folder
+def shortest_name(summary: Summary) -> Path:
+    """The folder of a run if it means this checkpoint, else that of its version, else the file."""
+    version = summary.path.parent.parent
+    for folder in (version.parent, version):
+        with suppress(UserError):
+            if choose(folder).path == summary.path:
+                return folder
+    return summary.path
 
 
 def block(lines: dict[str, str]) -> None:

@@ -137,3 +137,29 @@ def test_a_resumed_run_may_become_longer_and_says_so(arlm, run: Path) -> None:
     assert "training   6 steps of 32 rows, from step 4" in told.err
     told = arlm("fit", *DIGITS, "--trainer.max_steps", 4, *more)
     assert "note:" not in told.err
+
+
+def test_tensorboard_by_one_flag(arlm, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    more = ["--samples.n", 2, "--trainer.max_steps", 2, "--trainer.log_every_n_steps", 1]
+    told = arlm("fit", *DIGITS, *more, "--run-name", "seen", "--tensorboard")
+    assert told.code == 0, told.err
+    folder = Path("runs/seen/version_0")
+    assert told.out == f"{folder}\n"
+    assert "train/nll" in (folder / "metrics.csv").read_text()
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    assert events.Tags()["images"] == ["samples"]
+    assert {"train/nll", "val/bits_per_dim"} <= set(events.Tags()["scalars"])
+    assert len(events.Scalars("train/nll")) == 2
+    monkeypatch.setattr("lightning_fabric.loggers.tensorboard._TENSORBOARD_AVAILABLE", False)
+    monkeypatch.setattr("lightning_fabric.loggers.tensorboard._TENSORBOARDX_AVAILABLE", False)
+    error = arlm("fit", *DIGITS, *more, "--tensorboard").error()
+    assert "--tensorboard: it is not installed; `pip install tensorboard`" in error
+
+
+def test_a_missing_logger_is_one_line(arlm) -> None:
+    error = arlm("fit", *DIGITS, "--trainer.logger", "WandbLogger").error()
+    assert "trainer.logger: it needs wandb>=" in error
+    assert "`pip install 'wandb>=" in error

@@ -296,4 +296,4 @@ def test_a_reader_that_has_enough(run: Path) -> None:
         assert process.stderr is not None
         error = process.stderr.read()
         assert process.wait(60) == 141
-    assert error == ""
+    assert len(error.splitlines()) == 1  # it says which checkpoint it read

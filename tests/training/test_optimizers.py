@@ -66,6 +66,30 @@ def test_muon_turns_matrices_and_leaves_the_rest_to_adamw() -> None:
     assert again.param_groups[0]["lr"] == 0.1
 
 
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="needs torch.optim.Muon, of torch 2.9")
+def test_muon_moves_matrices_as_that_of_torch() -> None:
+    """Up to the rounding of bfloat16: torch computes each matrix by itself, this one all of a shape at once."""
+    random = torch.Generator().manual_seed(0)
+    shapes = [(8, 8), (8, 8), (24, 8), (8, 24)]
+    starts = [torch.randn(shape, generator=random) for shape in shapes]
+    goals = [torch.randn(shape, generator=random) for shape in shapes]
+    ours, theirs = ([nn.Parameter(start.clone()) for start in starts] for _ in range(2))
+    given = {"lr": 0.02, "momentum": 0.95, "weight_decay": 0.1}
+    optimizers = [
+        Muon([{"params": ours, "kind": "matrix"}], **given),
+        torch.optim.Muon(theirs, adjust_lr_fn="match_rms_adamw", **given),
+    ]
+    for _ in range(20):
+        for weights, optimizer in zip((ours, theirs), optimizers, strict=True):
+            optimizer.zero_grad()
+            sum(((w - goal) ** 2).sum() for w, goal in zip(weights, goals, strict=True)).backward()
+            optimizer.step()
+    for start, one, other in zip(starts, ours, theirs, strict=True):
+        moved = (other - start).norm()
+        assert moved > 0.3
+        assert (one - other).norm() < 0.02 * moved
+
+
 def test_hold_then_decay() -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     schedule = HoldThenDecay(optimizer, total_steps=50, epochs=5, hold=2, factor=0.5)
