@@ -105,7 +105,9 @@ class ImageView(View[ImageDomain]):
 
     @staticmethod
     def _picture(picture: Tensor, title: str) -> str:
-        return fragment("shown.html", texts=[], pictures={title: data_url(encoded(picture))})
+        return fragment(
+            "shown.html", texts=[], pictures={title: data_url(encoded(picture))}, sounds=[]
+        )
 
     def _kept(self, keep: str) -> Tensor:
         """Mask (T,) of the tokens that are given, from a side and a share, such as "top:0.5"."""

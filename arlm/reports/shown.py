@@ -36,7 +36,8 @@ class Shown:
         """The samples as HTML with embedded pictures."""
         pictures = {} if self.images is None else {"samples": png(self.images)}
         encoded = {name: data_url(content) for name, content in (pictures | self.pictures).items()}
-        return fragment("shown.html", texts=self.texts, pictures=encoded)
+        sounds = [data_url(self.files[kind], "audio/wav") for kind in self.files if kind == ".wav"]
+        return fragment("shown.html", texts=self.texts, pictures=encoded, sounds=sounds)
 
     def save(self, stem: Path, columns: int | None = None) -> list[Path]:
         """Write `stem`.txt for texts, `stem`.png for images and for each picture; returns the paths."""
