@@ -35,7 +35,7 @@ Use checkpoints and configurations:
 {chr(10).join(f"  {verb:10} {text}" for verb, text in COMMANDS.items())}
 
   arlm fit --config digits_pixelcnn
-  arlm sample runs/digits_pixelcnn --n 16 --out digits.png
+  arlm sample runs/digits_pixelcnn -n 16 --out digits.png
 """
 
 

@@ -62,7 +62,7 @@ def main() -> None:
         arlm(f"fit --config configs/{FOLDERS[run]}/{run}.yaml {logger}{extra}")
         line, baselines[OUT / run] = report(run)
         lines.append(line)
-        n = "--n 64" if out.endswith(".png") else "--n 4 --processors temperature=0.7"
+        n = "-n 64" if out.endswith(".png") else "-n 4 --processors temperature=0.7"
         arlm(f"sample {OUT / run} {n} --out {OUT / out}")
     plot([OUT / run for run in RUNS], OUT / "curves.png", baselines)
     (OUT / "results.txt").write_text("\n".join(lines) + "\n")

@@ -1,50 +1,38 @@
-"""`arlm sample CKPT`: draw samples from a checkpoint, as a picture, an animation or text."""
+"""`arlm sample RUN`: draw samples from a checkpoint, as text, a picture or an animation."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from arlm.cli.decoding import add_decoding_options, chosen_processors
 from arlm.cli.parser import Parser, add_run_options, bar, open_network
+from arlm.cli.texts import texts
 from arlm.errors import UserError, require
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from arlm.core import Autoregressor
+    from arlm.reports.view import View
     from arlm.sampling.processors import LogitsProcessor
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse and check the options."""
-    parser = Parser("sample", "Draw samples from a checkpoint, as a picture or as text.")
+    parser = Parser("sample", "Draw samples from a checkpoint, as text or as a picture.")
     add_run_options(parser)
-    parser.add_argument("--n", type=int, default=16, help="number of samples (default 16)")
+    parser.add_argument(
+        "-n", type=int, help="number of samples, of each prompt (default 1 text, or 16 images)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the samples (default 0)")
     parser.add_argument(
-        "--processors",
-        default="",
-        help='logits processors in this order, such as "temperature=0.8,top_p=0.9" or "greedy"; '
-        'a colon adds a field: "frequency_penalty=0.5:prompt=true"',
-    )
-    parser.add_argument(
-        "--sweep",
-        help='one processor at several values, a row of images each, such as "temperature=0.6,0.8,1"',
-    )
-    parser.add_argument(
-        "--decoding",
-        default="steps",
-        choices=["steps", "fixed_point"],
-        help="token by token, or fixed-point iteration over whole rows; both give the same samples",
-    )
-    parser.add_argument(
-        "--beam",
-        type=int,
-        help="search for the likeliest --n texts instead of sampling, with a beam of this width",
+        "--out",
+        help="file for the texts (default: they are printed), or for the picture (default samples.png)",
     )
     parser.add_argument("--label", type=int, help="class to sample (default: all classes in turn)")
     parser.add_argument(
@@ -53,52 +41,88 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="how strongly samples follow their class, for networks trained with data.label_dropout: "
         "1 is plain sampling, 2 or 3 are strong (classifier-free guidance)",
     )
-    parser.add_argument("--prompt", default="", help="text to continue")
-    parser.add_argument("--length", type=int, help="tokens in a sample, prompt included")
-    parser.add_argument(
-        "--stream",
-        action="store_true",
-        help="print each text while it is drawn, one after the other",
+    decoding = add_decoding_options(parser)
+    decoding.add_argument(
+        "--decoding",
+        default="steps",
+        choices=["steps", "fixed_point"],
+        help="token by token, or fixed-point iteration over whole rows; both give the same samples",
     )
-    parser.add_argument(
+    text = parser.add_argument_group("text")
+    text.add_argument("--prompt", default="", help="text to continue; it is printed too")
+    text.add_argument("--prompt-file", metavar="FILE", help="a file with a prompt on each line")
+    text.add_argument(
+        "--max-new-tokens",
+        type=int,
+        help="tokens after the prompt; more than the network's window make it slide "
+        "(default: up to the length of the rows of training)",
+    )
+    text.add_argument(
         "--stop",
         action="append",
         default=[],
         metavar="TEXT",
         help="end a text before the first occurrence of this string; repeat the option for several strings",
     )
-    parser.add_argument("--complete", help="an image file, part of which is to be sampled")
-    parser.add_argument(
+    text.add_argument(
+        "--stream",
+        action="store_true",
+        help="print each text while it is drawn, one after the other",
+    )
+    text.add_argument(
+        "--json", action="store_true", help="print one JSON object a line for each text"
+    )
+    text.add_argument(
+        "--beam",
+        type=int,
+        help="search for the likeliest -n texts instead of sampling, with a beam of this width",
+    )
+    images = parser.add_argument_group("images")
+    images.add_argument("--complete", help="an image file, part of which is to be sampled")
+    images.add_argument(
         "--keep",
         default="top:0.5",
-        help="the part of it to keep, as SIDE:SHARE, with top, bottom, left or right (default top:0.5)",
+        help="the part of it to keep, as SIDE:SHARE, with top, bottom, left or right (default top:0.5); "
+        "pixels are drawn from the top left, so none depends on what is kept after it",
     )
-    parser.add_argument("--gif", help="a .gif for an animation of the sampling")
-    parser.add_argument(
-        "--out",
-        help="a .png for images, a .txt for text (default: samples.png for images; text is printed)",
+    images.add_argument(
+        "--sweep",
+        help='one processor at several values, a row of images each, such as "temperature=0.6,0.8,1"',
     )
+    images.add_argument("--gif", help="a .gif for an animation of the sampling")
     options = parser.parse(arguments)
-    require(options.n >= 1, "--n", options.n, "choose at least 1")
-    if options.length is not None:
-        require(options.length >= 1, "--length", options.length, "choose at least 1")
+    check(options)
+    return options
+
+
+def check(options: argparse.Namespace) -> None:
+    """Refuse options that do not fit together."""
+    if options.n is not None:
+        require(options.n >= 1, "-n", options.n, "choose at least 1")
+    new = options.max_new_tokens
+    if new is not None:
+        require(new >= 1, "--max-new-tokens", new, "choose at least 1")
     if options.beam is not None:
-        mend = f"choose at least --n, {options.n}"
-        require(options.beam >= options.n, "--beam", options.beam, mend)
-        if options.processors or options.sweep or options.decoding != "steps":
+        count = options.n or 1
+        require(options.beam >= count, "--beam", options.beam, f"choose at least -n, {count}")
+        if chosen_processors(options) or options.sweep or options.decoding != "steps":
             raise UserError(
-                "--beam: it searches and draws nothing; omit --processors, --sweep, --decoding"
+                "--beam: it searches and draws nothing; omit --temperature, --top-k, --top-p, --greedy, "
+                "--processors, --sweep and --decoding"
             )
-    if options.stream or options.stop:
-        option = "--stream" if options.stream else "--stop"
+    for option in ("stream", "stop", "prompt_file"):
+        if not getattr(options, option):
+            continue
+        name = "--" + option.replace("_", "-")
         if options.beam is not None or options.decoding != "steps":
-            raise UserError(f"{option}: it draws token by token; omit --beam and --decoding")
-        require(all(options.stop), "--stop", "''", "give at least one character")
-        if options.stream and options.out:
-            raise UserError("--stream: it prints the texts; omit --out")
+            raise UserError(f"{name}: it draws token by token; omit --beam and --decoding")
+    require(all(options.stop), "--stop", "''", "give at least one character")
+    if options.prompt and options.prompt_file:
+        raise UserError("--prompt-file: it holds the prompts; omit --prompt")
+    if options.stream and (options.out or options.json):
+        raise UserError("--stream: it prints the texts; omit --out and --json")
     if options.sweep and options.gif:
         raise UserError("--gif: it shows one set of samples; omit --sweep")
-    return options
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -107,10 +131,8 @@ def main(arguments: Sequence[str]) -> None:
     from arlm.adapters import guided  # late: --help and errors need no torch
     from arlm.reports.files import check_writable
     from arlm.reports.view import view_of
-    from arlm.sampling import class_count, class_labels
-    from arlm.sampling.processors import parse_processors
 
-    processors = parse_processors(options.processors)
+    processors = chosen_processors(options)
     sweeps = sweep(options.sweep) if options.sweep else {}
     net, domain, *_ = open_network(options)
     view = view_of(domain)
@@ -118,64 +140,70 @@ def main(arguments: Sequence[str]) -> None:
     view.check_options(vars(options))
     if options.guidance is not None:
         net = guided(net, options.guidance)
+    options.n = options.n or view.default_n
     out = options.out or view.default_out
-    for path in filter(None, (out, options.gif)):
-        check_writable(Path(path))
-
-    context = class_labels(net, options.label, options.n)
-    length = options.length or net.spec.length
-    forced = view.forced(vars(options), length)
-    forced = None if forced is None else forced.expand(options.n, -1)
-    if options.stream or options.stop:
-        print_texts(options, net, domain.decode, length, processors, forced)
-        return
-    started = time.perf_counter()
-    count = options.n * max(1, len(sweeps))
-    with bar("sampling", "tok", length * count) as progress:
-
-        def run(more: Sequence[LogitsProcessor]) -> Tensor:
-            given = (length, [*processors, *more], forced, context)
-            return draw(options, net, *given, progress)
-
-        drawn = {name: run([each]) for name, each in sweeps.items()} or {"": run([])}
-    seconds = time.perf_counter() - started
-    tokens = next(iter(drawn.values()))
-    if out is None:
-        for index, text in enumerate(view.show(tokens).texts):
-            print(f"--- {index}", text, sep="\n")
-    else:
-        # A column for each class, since labels come in turn.
-        columns = class_count(net.spec) or None if options.label is None else None
-        print(*view.write(drawn, Path(out), columns), sep="\n")
+    if out is not None:
+        check_writable(Path(out), suffixes=view.suffixes)
     if options.gif:
-        given = None if forced is None else forced >= 0
-        print(view.animate(tokens, given, Path(options.gif)))
-    total = tokens.shape[1] * count
+        check_writable(Path(options.gif), "--gif", (".gif",))
+    started = time.perf_counter()
+    if view.default_out is None:
+        total = texts(options, net, view, processors)
+    else:
+        assert out is not None
+        total = files(options, net, view, Path(out), processors, sweeps)
+    seconds = time.perf_counter() - started
     print(f"{total} tokens, {total / seconds:.0f} tokens/s", file=sys.stderr)
 
 
-def draw(
+def files(
     options: argparse.Namespace,
     net: Autoregressor,
-    length: int,
+    view: View,
+    out: Path,
+    processors: Sequence[LogitsProcessor],
+    sweeps: dict[str, LogitsProcessor],
+) -> int:
+    """Draw samples, write them to files and print the paths; returns the number of tokens drawn."""
+    from arlm.sampling import class_count, class_labels
+
+    context = class_labels(net, options.label, options.n)
+    forced = view.forced(vars(options))
+    if forced is not None:
+        say_what_is_not_read(forced)
+        forced = forced.expand(options.n, -1)
+    count = options.n * max(1, len(sweeps))
+    with bar("sampling", "tok", net.spec.length * count) as progress:
+
+        def run(more: Sequence[LogitsProcessor]) -> Tensor:
+            return rows(options, net, [*processors, *more], forced, context, progress)
+
+        drawn = {name: run([each]) for name, each in sweeps.items()} or {"": run([])}
+    # A column for each class, since labels come in turn.
+    columns = class_count(net.spec) or None if options.label is None else None
+    print(*view.write(drawn, out, columns, vars(options)), sep="\n")
+    tokens = next(iter(drawn.values()))
+    if options.gif:
+        given = None if forced is None else forced >= 0
+        print(view.animate(tokens, given, Path(options.gif)))
+    return tokens.shape[1] * count
+
+
+def rows(
+    options: argparse.Namespace,
+    net: Autoregressor,
     processors: Sequence[LogitsProcessor],
     forced: Tensor | None,
     context: Tensor | None,
     progress: Any,
 ) -> Tensor:
-    """Rows of tokens (n, T), sampled or searched for as the options say."""
-    from arlm.sampling import beam_search, fixed_point, generate, row_seeds
+    """Rows of tokens (n, T) of the network's own length."""
+    from arlm.sampling import fixed_point, generate, row_seeds
 
-    if options.beam is not None:
-        prompt = None if forced is None else forced[:1]
-        search = {"beam": options.beam, "n_best": options.n, "prompt": prompt}
-        found = beam_search(net, 1, length, context=context, length_penalty=0.0, **search)
-        return found.tokens[0].cpu()
-    strategy: Any = fixed_point if options.decoding == "fixed_point" else generate
-    result = strategy(
+    result: Any = (fixed_point if options.decoding == "fixed_point" else generate)(
         net,
         row_seeds(options.seed, options.n),
-        length,
+        net.spec.length,
         processors=processors,
         forced=forced,
         context=context,
@@ -186,42 +214,16 @@ def draw(
     return result.tokens.cpu()
 
 
-def print_texts(
-    options: argparse.Namespace,
-    net: Autoregressor,
-    decode: Callable[[Tensor], str],
-    length: int,
-    processors: Sequence[LogitsProcessor],
-    forced: Tensor | None,
-) -> None:
-    """Print texts up to their stop strings, with --stream while they are drawn, or write them to --out."""
-    from arlm.inference.completer import stream
-    from arlm.reports.files import write_text
-    from arlm.sampling import Steps, begin, prepare, row_seeds
-
-    texts = [""] * options.n
-    seeds = row_seeds(options.seed, options.n)
-    chosen = [[i] for i in range(options.n)] if options.stream else [list(range(options.n))]
-    started, tokens = time.perf_counter(), 0
-    for rows in chosen:
-        given = None if forced is None else forced[rows]
-        free, noise = prepare(net, [seeds[i] for i in rows], length, given)
-        steps = Steps(net, begin(net, free, noise, processors))
-        if options.stream:
-            print(f"--- {rows[0]}")
-        for piece in stream(steps, decode, options.stop):
-            texts[rows[piece.row]] += piece.text
-            if options.stream:
-                print(piece.text, end="", flush=True)
-        tokens += int(steps.state.lengths.sum())
-        if options.stream:
-            print()
-    if not options.stream:
-        shown = "".join(f"--- {index}\n{text}\n" for index, text in enumerate(texts))
-        print(write_text(shown, Path(options.out)) if options.out else shown.removesuffix("\n"))
-    print(
-        f"{tokens} tokens, {tokens / (time.perf_counter() - started):.0f} tokens/s", file=sys.stderr
-    )
+def say_what_is_not_read(forced: Tensor) -> None:
+    """Note on stderr that tokens which are given after drawn ones do not change those."""
+    given = forced[0] >= 0
+    late = int((given & ((~given).cumsum(0) > 0)).sum())
+    if late:
+        print(
+            f"note: {late} of the {int(given.sum())} given tokens come after drawn ones in raster order; "
+            "what is drawn before a given token does not depend on it (--keep top has none of these)",
+            file=sys.stderr,
+        )
 
 
 def sweep(text: str) -> dict[str, LogitsProcessor]:

@@ -14,9 +14,12 @@ from arlm.core import Autoregressor
 from arlm.domains import ImageDomain
 from arlm.errors import UserError
 from arlm.inference.items import Item, ItemScores
+from arlm.reports.files import PICTURES
 from arlm.reports.images import (
     appearing,
     encoded,
+    framed,
+    grid,
     heat_map,
     labelled_grid,
     write_animation,
@@ -38,11 +41,13 @@ class ImageView(View[ImageDomain]):
     refusals: ClassVar = {
         "prompt": "the checkpoint draws images; omit it, or give --complete",
         "beam": "beam search does not apply to images; omit it",
-        "length": "images have a fixed size; omit it",
+        "prompt_file": "the checkpoint draws images; omit it",
+        "max_new_tokens": "images have a fixed size; omit it",
+        "json": "images are not text; omit it",
         "stream": "images are not text; omit it, or give --gif",
         "stop": "images are not text; omit it",
     }
-    default_out = "samples.png"
+    default_out, default_n, suffixes = "samples.png", 16, PICTURES
 
     @property
     def shown_tokens(self) -> int:
@@ -55,17 +60,29 @@ class ImageView(View[ImageDomain]):
     def show(self, tokens: Tensor) -> Shown:
         return Shown(tokens.numel(), images=self.domain.decode(tokens))
 
-    def forced(self, options: dict[str, Any], length: int) -> Tensor | None:
+    def forced(self, options: dict[str, Any]) -> Tensor | None:
         """The tokens (1, T) of the image to complete, -1 where they are to be sampled."""
         if not options["complete"]:
             return None
-        tokens = self.domain.read(Path(options["complete"]), "--complete")
+        tokens = self._completed(options)
         return torch.where(self._kept(options["keep"]), tokens, -1)[None]
 
-    def write(self, drawn: dict[str, Tensor], out: Path, columns: int | None = None) -> list[Path]:
-        if len(drawn) == 1:
-            return super().write(drawn, out, columns)
+    def write(
+        self,
+        drawn: dict[str, Tensor],
+        out: Path,
+        columns: int | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> list[Path]:
+        """A grid; a row for each entry of a sweep. Completions stand after the image that is completed."""
         rows = {name: self.domain.decode(tokens) for name, tokens in drawn.items()}
+        if options and options["complete"]:
+            original = self.domain.decode(self._completed(options)[None])
+            kept = self._kept(options["keep"]).view(self.domain.spec.shape)[..., 0]
+            rows = {name: framed(torch.cat([original, row]), kept) for name, row in rows.items()}
+        if len(rows) == 1:
+            (images,) = rows.values()
+            return [write_image(grid(images, columns=columns), out)]
         return [write_image(labelled_grid(rows), out)]
 
     def animate(self, tokens: Tensor, given: Tensor | None, out: Path) -> Path:
@@ -108,6 +125,10 @@ class ImageView(View[ImageDomain]):
         return fragment(
             "shown.html", texts=[], pictures={title: data_url(encoded(picture))}, sounds=[]
         )
+
+    def _completed(self, options: dict[str, Any]) -> Tensor:
+        """The tokens (T,) of the image to complete."""
+        return self.domain.read(Path(options["complete"]), "--complete")
 
     def _kept(self, keep: str) -> Tensor:
         """Mask (T,) of the tokens that are given, from a side and a share, such as "top:0.5"."""

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from arlm.domains import ImageDomain
-from arlm.reports.files import write
+from arlm.reports.files import PICTURES, check_suffix, write
 
 SIDE = 64  # approximate side in pixels to which small images are enlarged
 
@@ -33,9 +33,20 @@ def grid(images: Tensor, gap: int = 1, columns: int | None = None) -> Tensor:
     return F.pad(picture, (0, 0, 0, gap, 0, gap), value=255)
 
 
+def framed(images: Tensor, region: Tensor) -> Tensor:
+    """Images (N, H, W, C) uint8, enlarged and in colour, with a red line along the inner edge of a region (H, W)."""
+    zoom = max(1, SIDE // max(images.shape[1:3]))
+    images = images.expand(-1, -1, -1, 3).repeat_interleave(zoom, 1).repeat_interleave(zoom, 2)
+    inside = region.repeat_interleave(zoom, 0).repeat_interleave(zoom, 1)
+    width = max(1, zoom // 4)
+    outside = F.pad((~inside).float()[None, None], [width] * 4, value=1.0)
+    line = inside & (F.max_pool2d(outside, 2 * width + 1, 1)[0, 0] > 0)
+    return images.where(~line[..., None], torch.tensor([214, 69, 65], dtype=torch.uint8))
+
+
 def write_image(picture: Tensor, path: Path) -> Path:
-    """Write (H, W, C) uint8, C 1 or 3, as PNG."""
-    path = path.with_suffix(".png")
+    """Write (H, W, C) uint8, C 1 or 3, in the format of the suffix, one of `PICTURES`."""
+    check_suffix(path, PICTURES)
     return write(path, lambda: _pixels(picture).save(path))
 
 
@@ -82,15 +93,15 @@ def appearing(
     Args:
         domain: decodes the tokens.
         tokens: (N, T).
-        frames: number of grids; the last one is complete.
+        frames: number of grids after the first, which shows what is given; the last one is complete.
         given: (N, T) bool, tokens that are shown from the start.
     """
     images, length = domain.decode(tokens), tokens.shape[1]
     position = torch.arange(length).expand_as(tokens)
     present = torch.zeros_like(tokens, dtype=torch.bool) if given is None else given
     pictures = []
-    for frame in range(frames):
-        drawn = (position < round(length * (frame + 1) / frames)) | present.cpu()
+    for frame in range(frames + 1):
+        drawn = (position < round(length * frame / frames)) | present.cpu()
         shown = rearrange(drawn, "n (h w c) -> n h w c", w=domain.width, c=domain.channels)
         pictures.append(grid(torch.where(shown, images, 128)))
     return pictures
@@ -98,7 +109,7 @@ def appearing(
 
 def write_animation(pictures: list[Tensor], path: Path, seconds: float = 4.0) -> Path:
     """Write pictures (H, W, C) as a GIF that lasts `seconds` and then shows the last picture for 1.5 s."""
-    path = path.with_suffix(".gif")
+    check_suffix(path, (".gif",), "--gif")
     first, *rest = (_pixels(p) for p in pictures)
     each = max(20, round(1000 * seconds / len(pictures)))
     times = [each] * len(rest) + [1500]

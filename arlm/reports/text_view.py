@@ -32,17 +32,8 @@ class TextView(View[TextDomain]):
     def show(self, tokens: Tensor) -> Shown:
         return Shown(tokens.numel(), texts=[self.domain.decode(row) for row in tokens])
 
-    def forced(self, options: dict[str, Any], length: int) -> Tensor | None:
-        """The prompt as tokens (1, P), fewer than `length`."""
-        if not options["prompt"]:
-            return None
-        tokens = self._encode(options["prompt"], "--prompt")
-        if len(tokens) >= length:
-            raise UserError(
-                f"--prompt: {len(tokens)} tokens leave nothing to draw in a row of {length}; "
-                "shorten it, or raise --length as far as the network's context allows"
-            )
-        return tokens[None]
+    def prompt(self, text: str, field: str) -> Tensor:
+        return self._encode(text, field)
 
     def read(self, path: str) -> Tensor:
         return self._encode(text_of(path), path)

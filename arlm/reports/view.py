@@ -42,6 +42,8 @@ class View(ABC, Generic[D]):
     purpose: ClassVar[str]  # what a checkpoint does, for messages: "draws images"
     refusals: ClassVar[dict[str, str]] = {}  # options of `arlm sample` that do not apply, and why
     default_out: ClassVar[str | None] = None  # file for samples; None prints them
+    default_n: ClassVar[int] = 1  # samples
+    suffixes: ClassVar[tuple[str, ...]] = ()  # of files of samples; empty for any
     heading: ClassVar[str] = "Samples from the same seeds"  # in a report
 
     def __init__(self, domain: D) -> None:
@@ -61,12 +63,29 @@ class View(ABC, Generic[D]):
     def show(self, tokens: Tensor) -> Shown:
         """Present rows of tokens (N, T)."""
 
-    def forced(self, options: dict[str, Any], length: int) -> Tensor | None:
+    def prompt(self, text: str, field: str) -> Tensor:
+        """The tokens (P,) of a text to continue; errors call it `field`."""
+        raise UserError(f"{field}: the checkpoint {self.purpose}; omit it")
+
+    def forced(self, options: dict[str, Any]) -> Tensor | None:
         """Forced tokens (1, T) from the options of `arlm sample`, -1 where free; None if there are none."""
         return None
 
-    def write(self, drawn: dict[str, Tensor], out: Path, columns: int | None = None) -> list[Path]:
-        """Write samples (N, T) by name (a single entry, except in a sweep); returns the paths."""
+    def write(
+        self,
+        drawn: dict[str, Tensor],
+        out: Path,
+        columns: int | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> list[Path]:
+        """Write samples (N, T) by name (a single entry, except in a sweep); returns the paths.
+
+        Args:
+            drawn: the samples.
+            out: the file.
+            columns: of a grid.
+            options: of `arlm sample`, where it draws the samples.
+        """
         (tokens,) = drawn.values()
         return self.show(tokens).save(out.with_suffix(""), columns)
 
@@ -187,7 +206,8 @@ class View(ABC, Generic[D]):
         for name, reason in self.refusals.items():
             value = options.get(name)
             if value not in (None, "", []) and value is not False:
-                raise UserError(f"--{name}: {value!r} given, but {reason}")
+                option = "--" + name.replace("_", "-")
+                raise UserError(f"{option}: {value!r} given, but {reason}")
 
 
 def view_of(domain: Domain) -> View:

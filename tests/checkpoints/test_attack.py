@@ -234,7 +234,7 @@ def check(
 
 def test_the_sound_ones_load_and_nothing_is_written(originals: Originals, empty: Path) -> None:
     for path in (originals.image, originals.text, originals.nested):
-        assert run_arlm("sample", path, "--n", "1", "--out", empty / "x.png").code in (0, 2)
+        assert run_arlm("sample", path, "-n", "1", "--out", empty / "x.png").code in (0, 2)
         assert refusal(lambda: attempt(path), (empty.parent, path.parent), originals) == ""  # noqa: B023
     assert run_arlm("evaluate", originals.image).code == 0
     assert run_arlm("compare", originals.image).code == 0

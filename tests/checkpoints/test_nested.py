@@ -77,7 +77,7 @@ def test_guidance_is_saved_loaded_sampled_evaluated_and_compared(
     assert found["models"] != plain["models"]
     assert run_arlm("compare", f"plain={image}", f"guided={path}", folder=tmp_path).code == 0
     for name, arguments in {"a": [path], "b": [image, "--guidance", "2.5"]}.items():
-        done = run_arlm("sample", *arguments, "--n", "10", "--out", f"{name}.png", folder=tmp_path)
+        done = run_arlm("sample", *arguments, "-n", "10", "--out", f"{name}.png", folder=tmp_path)
         assert done.code == 0, done.err
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
@@ -94,7 +94,7 @@ def test_guidance_of_guidance(image: Path, tmp_path: Path) -> None:
 def test_guidance_of_1_is_plain_sampling(image: Path, tmp_path: Path, options: list) -> None:
     images = []
     for more in ([], ["--guidance", "1"], ["--guidance", "4"]):
-        arguments = [image, *options, *more, "--n", "20", "--out", "x.png"]
+        arguments = [image, *options, *more, "-n", "20", "--out", "x.png"]
         assert run_arlm("sample", *arguments, folder=tmp_path).code == 0
         images.append((tmp_path / "x.png").read_bytes())
     assert images[0] == images[1] != images[2]
@@ -170,7 +170,7 @@ def test_an_ensemble_from_yaml_and_from_flags(texts: list[Path], tmp_path: Path)
     for path in texts:
         path.unlink()
     assert arlm.load(found).net(tokens).shape == (3, 16, expected.shape[-1])
-    done = run_arlm("sample", found, "--n", "2", "--prompt", "the ", folder=tmp_path)
+    done = run_arlm("sample", found, "-n", "2", "--prompt", "the ", folder=tmp_path)
     assert done.out.count("--- ") == 2
 
 

@@ -85,14 +85,16 @@ def test_a_configuration_with_references_runs_and_names_its_run(arlm) -> None:
 
 
 def test_sample_draws_a_grid(arlm, runs: Path) -> None:
-    result = arlm("sample", runs / "digits_pixelcnn", "--n", 6, "--out", "deep/grid.png")
+    result = arlm("sample", runs / "digits_pixelcnn", "-n", 6, "--out", "grid.jpg")
     assert result.code == 0, result.err
-    assert result.out.strip() == "deep/grid.png"
-    assert Image.open("deep/grid.png").size[0] > 3 * 64
-    first = Path("deep/grid.png").read_bytes()
-    assert arlm("sample", runs / "digits_pixelcnn", "--n", 6, "--out", "again.png").code == 0
+    assert result.out.strip() == "grid.jpg"
+    assert Image.open("grid.jpg").size[0] > 3 * 64
+    assert Image.open("grid.jpg").format == "JPEG"
+    for name in ("first.png", "again.png"):
+        assert arlm("sample", runs / "digits_pixelcnn", "-n", 6, "--out", name).code == 0
+    first = Path("first.png").read_bytes()
     assert Path("again.png").read_bytes() == first
-    arlm("sample", runs / "digits_pixelcnn", "--n", 6, "--seed", 1, "--out", "other.png")
+    arlm("sample", runs / "digits_pixelcnn", "-n", 6, "--seed", 1, "--out", "other.png")
     assert Path("other.png").read_bytes() != first
 
 
@@ -110,29 +112,41 @@ def picture(runs: Path) -> Path:
 
 
 def test_sample_completes_an_image(arlm, runs: Path, picture: Path) -> None:
-    given = ["--complete", picture / "digit.png", "--n", 3]
+    given = ["--complete", picture / "digit.png", "-n", 3]
     result = arlm(
         "sample", runs / "digits_pixelcnn", *given, "--keep", "left:0.5", "--gif", "a.gif"
     )
     assert result.code == 0, result.err
     assert result.out.split() == ["samples.png", "a.gif"]
-    assert Image.open("a.gif").n_frames > 20
-    samples = Image.open("samples.png").convert("L")
-    zoom = 8
+    # Seven rows begin with four given pixels that come after drawn ones.
+    assert "note: 28 of the 32 given tokens come after drawn ones in raster order" in result.err
     source = ImageDomain(17, 8, 8).decode(ImageDomain(17, 8, 8).read(picture / "digit.png", "x"))
-    for row in range(8):
-        for column in range(4):  # the given half is in the first sample as it was
-            shown = samples.getpixel((4 + column * zoom + 2, 4 + row * zoom + 2))
-            assert shown == source[row, column, 0]
+    with Image.open("a.gif") as animation:
+        assert animation.n_frames > 20
+        first = animation.convert("L")
+    samples, zoom, gap = Image.open("samples.png"), 8, 4
+    for row in range(1, 7):
+        for column in range(1, 7):
+            x, y = column * zoom + zoom // 2, row * zoom + zoom // 2
+            at = gap - 3 + x, gap - 3 + y
+            # The first image is the original; the second begins with its left half, which has a border.
+            assert samples.getpixel(at) == (source[row, column, 0],) * 3
+            second = samples.getpixel((at[0] + 8 * zoom + 1, at[1]))
+            assert column > 2 or second == (source[row, column, 0],) * 3
+            # The animation begins with what is given, and grey elsewhere.
+            shown = first.getpixel((gap + x, gap + y))
+            assert shown == (source[row, column, 0] if column < 4 else 128)
+    assert samples.getpixel((2, 20))[0] > samples.getpixel((2, 20))[1] + 50
     fixed = arlm("sample", runs / "digits_pixelcnn", *given, "--decoding", "fixed_point")
     assert "passes for 64 positions" in fixed.err
+    assert "note" not in fixed.err
     again = Path("samples.png").read_bytes()
     arlm("sample", runs / "digits_pixelcnn", *given)
     assert Path("samples.png").read_bytes() == again
 
 
 def test_sample_sweeps_a_processor(arlm, runs: Path) -> None:
-    result = arlm("sample", runs / "digits_pixelcnn", "--sweep", "temperature=0.5,1", "--n", 3)
+    result = arlm("sample", runs / "digits_pixelcnn", "--sweep", "temperature=0.5,1", "-n", 3)
     assert result.code == 0, result.err
     width, height = Image.open("samples.png").size
     assert height < 160 < width
@@ -170,12 +184,12 @@ def test_score_draws_where_an_image_surprises(arlm, runs: Path, picture: Path) -
         ("sample fox --stop=", "--stop: '' is out of range; give at least one character"),
         ("sample fox --stream --beam 20", "--stream: it draws token by token; omit --beam"),
         ("sample fox --stop x --decoding fixed_point", "--stop: it draws token by token"),
-        ("sample fox --stream --out x.txt", "--stream: it prints the texts; omit --out"),
+        ("sample fox --stream --out x.txt", "--stream: it prints the texts; omit --out and --json"),
         ("sample digits_pixelcnn --label 3", "--label: 3 given, but the checkpoint has no classes"),
         ("sample digits_pixelcnn --sweep temperature", "--sweep: 'temperature' has no values"),
         ("sample digits_pixelcnn --sweep heat=1,2", "--processors: unknown processor 'heat'"),
         ("sample digits_pixelcnn --sweep top_k=1,2 --gif a.gif", "--gif: it shows one set"),
-        ("sample digits_pixelcnn --gif /proc/a.gif", "cannot write '/proc/a.gif'"),
+        ("sample digits_pixelcnn --gif /proc/a.gif", "--gif: cannot write '/proc/a.gif'"),
         (
             "sample fox --complete digit.png",
             "--complete: 'digit.png' given, but the checkpoint draws text",
@@ -197,17 +211,17 @@ def test_bad_pictures_and_options_have_one_line_errors(
 
 
 def test_sample_searches_for_the_likeliest_text(arlm, runs: Path) -> None:
-    given = ["sample", runs / "fox", "--prompt", "the fox", "--length", 12]
-    greedy = arlm(*given, "--n", 1, "--processors", "greedy").out
-    assert arlm(*given, "--n", 1, "--beam", 1).out == greedy
-    several = arlm(*given, "--n", 3, "--beam", 8).out.split("--- ")[1:]
-    assert len(several) == 3
-    assert len({text.partition("\n")[2] for text in several}) == 3
-    assert all("the fox" in text for text in several)
+    given = ["sample", runs / "fox", "--prompt", "the fox", "--max-new-tokens", 5]
+    greedy = arlm(*given, "--greedy").out
+    assert arlm(*given, "--beam", 1).out == greedy
+    assert arlm(*given, "--processors", "greedy").out == greedy
+    several = arlm(*given, "-n", 3, "--beam", 8).out.removesuffix("\n").split("\n---\n")
+    assert len(set(several)) == 3
+    assert all(len(text) == 12 and text.startswith("the fox") for text in several)
 
 
 def test_sample_streams_what_it_draws(arlm, runs: Path) -> None:
-    given = ["sample", runs / "fox", "--n", 2, "--prompt", "the fox", "--length", 30]
+    given = ["sample", runs / "fox", "-n", 2, "--prompt", "the fox", "--max-new-tokens", 23]
     plain = arlm(*given)
     streamed = arlm(*given, "--stream")
     assert streamed.code == 0
@@ -217,27 +231,83 @@ def test_sample_streams_what_it_draws(arlm, runs: Path) -> None:
     )
     assert penalised.code == 0
     assert penalised.out != plain.out
-    first = plain.out.split("--- 1")[0].removeprefix("--- 0\n").removesuffix("\n")
+    first = plain.out.split("\n---\n")[0]
+    assert len(first) == 30
     stop = first[10:13]  # beyond the prompt
     stopped = arlm(*given, "--stop", stop)
     assert stopped.out == arlm(*given, "--stop", stop, "--stream").out
-    kept = first[: first.index(stop, len("the fox"))]
-    assert stopped.out.split("--- 1")[0] == f"--- 0\n{kept}\n"
+    assert stopped.out.split("\n---\n")[0] == first[: first.index(stop, len("the fox"))]
     assert arlm(*given, "--stop", stop, "--out", "x.txt").out.strip() == "x.txt"
     assert Path("x.txt").read_text() == stopped.out
 
 
-def test_sample_continues_a_prompt(arlm, runs: Path) -> None:
-    result = arlm(
-        "sample", runs / "fox", "--n", 2, "--prompt", "the fox", "--processors", "top_k=3"
+def test_shorthands_are_processors_in_a_fixed_order(arlm, runs: Path) -> None:
+    given = ["sample", runs / "fox", "-n", 4, "--max-new-tokens", 20]
+    chosen = ["--top-p", 0.6, "--top-k", 5, "--temperature", 2]
+    penalty = "frequency_penalty=0.5"
+    order = f"{penalty},temperature=2,top_k=5,top_p=0.6"
+    assert (
+        arlm(*given, *chosen, "--processors", penalty).out
+        == arlm(*given, "--processors", order).out
+        != arlm(*given, "--processors", f"top_p=0.6,top_k=5,temperature=2,{penalty}").out
     )
+    assert arlm(*given, "--seed", 3).out != arlm(*given).out
+
+
+def test_texts_longer_than_the_window(arlm, runs: Path) -> None:
+    given = ["sample", runs / "fox", "-n", 2, "--max-new-tokens"]
+    short, long = arlm(*given, 32), arlm(*given, 100)
+    assert "window" not in short.err
+    assert (
+        "note: 100 tokens are more than the network's window of 32; it slides, and every 16 tokens "
+        "the last 16 are read again" in long.err
+    )
+    both = zip(short.out[:-1].split("\n---\n"), long.out[:-1].split("\n---\n"), strict=True)
+    for few, many in both:
+        assert len(many) == 100
+        assert many.startswith(few)
+    assert arlm(*given, 100, "--stream").out == long.out
+    # A prompt may be longer than the window too.
+    prompt = long.out[:50]
+    after = arlm("sample", runs / "fox", "--prompt", prompt, "--max-new-tokens", 9)
+    assert after.code == 0, after.err
+    assert len(after.out) == 50 + 9 + 1
+
+
+def test_texts_as_json_and_prompts_from_a_file(arlm, runs: Path) -> None:
+    Path("prompts.txt").write_text("the fox\nthe lazy dog\n")
+    given = ["sample", runs / "fox", "--prompt-file", "prompts.txt", "-n", 2]
+    found = arlm(*given, "--json", "--max-new-tokens", 6)
+    rows = [json.loads(line) for line in found.out.splitlines()]
+    assert [row["index"] for row in rows] == [0, 1, 2, 3]
+    starts = ["the fox"] * 2 + ["the lazy dog"] * 2
+    for row, start in zip(rows, starts, strict=True):
+        assert row["text"].startswith(start)
+        assert len(row["text"]) == len(start) + 6
+        assert row["tokens"] == 6
+        alone = score_of(arlm, runs / "fox", row["text"], start)
+        assert row["nats"] == pytest.approx(alone, abs=1e-3)
+    plain = arlm(*given, "--max-new-tokens", 6)
+    assert plain.out == "\n---\n".join(row["text"] for row in rows) + "\n"
+
+
+def score_of(arlm, run: Path, text: str, prompt: str) -> float:
+    """Nats of a text after a prompt, by `arlm score`."""
+    Path("scored.txt").write_text(text.removeprefix(prompt))
+    found = arlm("score", run, "scored.txt", "--prompt", prompt, "--json")
+    assert found.code == 0, found.err
+    return next(iter(json.loads(found.out).values()))["nats"]
+
+
+def test_sample_continues_a_prompt(arlm, runs: Path) -> None:
+    result = arlm("sample", runs / "fox", "-n", 2, "--prompt", "the fox", "--top-k", 3)
     assert result.code == 0, result.err
     assert result.out.count("the fox") == 2
     assert "tokens/s" in result.err
-    greedy = arlm("sample", runs / "fox", "--n", 2, "--processors", "greedy").out.split("--- 1\n")
-    assert greedy[0].removeprefix("--- 0\n") == greedy[1]
-    assert arlm("sample", runs / "fox", "--n", 2, "--out", "x.txt").out.strip() == "x.txt"
-    assert Path("x.txt").read_text().startswith("--- 0\n")
+    greedy = arlm("sample", runs / "fox", "-n", 2, "--greedy").out.removesuffix("\n")
+    assert len(set(greedy.split("\n---\n"))) == 1
+    assert arlm("sample", runs / "fox", "--out", "x.txt").out.strip() == "x.txt"
+    assert Path("x.txt").read_text() == arlm("sample", runs / "fox").out
 
 
 def test_evaluate_prints_baselines_beside_the_network(arlm, runs: Path) -> None:
@@ -312,9 +382,9 @@ def test_options_on_the_command_line_win_over_the_checkpoint(arlm, runs: Path) -
         ),
         (["sample", "nope.ckpt"], "'nope.ckpt' does not exist; give a .ckpt file"),
         (["sample"], "run: missing; see `arlm sample --help`"),
-        (["sample", "x", "--n", 0], "--n: 0 is out of range; choose at least 1"),
-        (["sample", "x", "--n", "many"], "--n: 'many' does not fit; give an integer"),
-        (["sample", "x", "--nn", 3], "--nn: unknown option; did you mean '--n'?"),
+        (["sample", "x", "-n", 0], "-n: 0 is out of range; choose at least 1"),
+        (["sample", "x", "-n", "many"], "-n: 'many' does not fit; give an integer"),
+        (["sample", "x", "--sed", 3], "--sed: unknown option; did you mean '--seed'?"),
         (["sample", "x", "--processors", "temperature=-1"], "temperature: -1.0 is out of range; choose"),
         (["sample", "x", "--processors", "nucleus=1"], "--processors: unknown processor 'nucleus'; choose from"),
         (["evaluate", "x", "--split", "dev"], "--split: 'dev' is not known; choose"),
@@ -328,21 +398,43 @@ def test_bad_input_is_one_line(arlm, arguments: list, message: str) -> None:
 @pytest.mark.parametrize(
     ("run", "arguments", "message"),
     [
-        ("fox", ["--prompt", "x" * 32], "--prompt: 32 tokens leave nothing to draw in a row of 32"),
-        ("fox", ["--prompt", "a" * 9, "--length", 9], "--prompt: 9 tokens leave nothing to draw"),
+        (
+            "fox",
+            ["--beam", 2, "--max-new-tokens", 33],
+            "--beam: rows of 33 tokens exceed the window",
+        ),
+        ("fox", ["--prompt", "a", "--prompt-file", "x"], "--prompt-file: it holds the prompts"),
+        ("fox", ["--prompt-file", "nope"], "--prompt-file: cannot read 'nope'"),
+        (
+            "fox",
+            ["--greedy", "--top-p", "0.5"],
+            "--greedy: it always takes the likeliest token; omit --top-p",
+        ),
+        ("fox", ["--top-k", 3, "--processors", "top_k=4"], "--top-k: it is in --processors too"),
+        ("fox", ["--temperature", -1], "temperature: -1.0 is out of range"),
         ("fox", ["--prompt", "ß"], "--prompt: text: character 'ß' is unknown to the tokenizer"),
-        ("fox", ["--beam", 3], "--beam: 3 is out of range; choose at least --n, 16"),
+        ("fox", ["--beam", 3, "-n", 16], "--beam: 3 is out of range; choose at least -n, 16"),
         ("fox", ["--beam", 20, "--processors", "greedy"], "--beam: it searches and draws nothing"),
         (
             "digits_pixelcnn",
             ["--beam", 20],
             "--beam: 20 given, but beam search does not apply to images",
         ),
-        ("fox", ["--length", 33], "length: 33 tokens do not fit the network, which holds 32"),
-        ("fox", ["--out", "/proc/x/y.txt"], "--out: cannot write '/proc/x/y.txt'"),
+        (
+            "fox",
+            ["--out", "nowhere/y.txt"],
+            "--out: the folder 'nowhere' of 'y.txt' does not exist",
+        ),
+        ("fox", ["--out", "/proc/y.txt"], "--out: cannot write '/proc/y.txt'"),
+        ("digits_pixelcnn", ["--out", "x.gif"], "--out: 'x.gif' does not end in .png, .jpg"),
+        ("digits_pixelcnn", ["--gif", "x.png"], "--gif: 'x.png' does not end in .gif"),
         ("digits_pixelcnn", ["--out", "/proc/x.png"], "--out: cannot write '/proc/x.png'"),
         ("digits_pixelcnn", ["--prompt", "x"], "--prompt: 'x' given, but the checkpoint draws"),
-        ("digits_pixelcnn", ["--length", 3], "--length: 3 given, but images have a fixed size"),
+        (
+            "digits_pixelcnn",
+            ["--max-new-tokens", 3],
+            "--max-new-tokens: 3 given, but images have a fixed size",
+        ),
     ],
 )
 def test_bad_requests_of_a_checkpoint_are_one_line(
@@ -368,9 +460,7 @@ def test_resuming_reads_no_damaged_state_of_the_optimizer(arlm, runs: Path) -> N
     content = bytearray(good.read_bytes())
     content[content.index(moments.numpy().tobytes()) + 2] ^= 64
     Path("damaged.ckpt").write_bytes(content)
-    assert (
-        arlm("sample", "damaged.ckpt", "--n", 1, "--out", "x.png").code == 0
-    )  # needs weights only
+    assert arlm("sample", "damaged.ckpt", "-n", 1, "--out", "x.png").code == 0  # needs weights only
     error = arlm("fit", *DIGITS, *TINY, "--ckpt_path", "damaged.ckpt").error()
     assert "checkpoint: 'damaged.ckpt' is damaged in" in error
 
@@ -496,7 +586,7 @@ def test_a_class_conditional_network_draws_a_column_for_each_class(
     )
     assert result.code == 0, result.err
     assert arlm("evaluate", "runs/classes", "--baselines").code == 0
-    both = arlm("sample", "runs/classes", "--n", 6, "--out", "both.png")
+    both = arlm("sample", "runs/classes", "-n", 6, "--out", "both.png")
     assert both.code == 0, both.err
     width, height = Image.open("both.png").size
     assert height > 1.3 * width  # two classes, three rows

@@ -346,7 +346,7 @@ def test_the_monitored_figure_is_the_objectives(teacher: Path, tmp_path: Path) -
         assert "val/nll" in (folder / "metrics.csv").read_text()
     shown = run_arlm("evaluate", tmp_path / "runs/r", folder=tmp_path)
     assert "PixelCNN" in shown.out
-    drawn = run_arlm("sample", tmp_path / "runs/f", "--n", 1, "--out", "x.png", folder=tmp_path)
+    drawn = run_arlm("sample", tmp_path / "runs/f", "-n", 1, "--out", "x.png", folder=tmp_path)
     assert drawn.code == 0, drawn.err
 
 
