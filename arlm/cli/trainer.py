@@ -142,7 +142,7 @@ class Command(LightningCLI):
     def instantiate_trainer(self, **arguments: Any) -> Trainer:
         try:
             trainer = super().instantiate_trainer(**arguments)
-            if self.config_init[self.subcommand].tensorboard and not trainer.fast_dev_run:
+            if self.config_init[self.subcommand].tensorboard and not trainer.fast_dev_run:  # type: ignore[attr-defined]
                 folder = getattr(trainer.logger, "log_dir", None) or "runs"
                 board = TensorBoardLogger(folder, name="", version="tensorboard")
                 trainer.loggers = [*trainer.loggers, board]

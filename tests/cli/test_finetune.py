@@ -53,7 +53,7 @@ def test_text_keeps_its_tokenizer_and_needs_no_old_run(arlm) -> None:
     for name, weight in base.net.state_dict().items():
         assert torch.equal(weight, tuned.net.state_dict()[name]), name  # at a learning rate of 0
     shutil.rmtree("runs/base")
-    told = arlm("sample", "runs/tuned", "--n", 1, "--prompt", "the ")
+    told = arlm("sample", "runs/tuned", "-n", 1, "--prompt", "the ")
     assert told.code == 0, told.err
     assert "the " in told.out
     told = arlm("evaluate", "runs/tuned")
@@ -91,6 +91,6 @@ def test_images_and_translations(arlm) -> None:
     told = arlm("fit", *TUNED, *more)
     assert told.code == 0, told.err
     shutil.rmtree("runs/base")
-    assert arlm("sample", "runs/image", "--n", 1, "--out", "x.png").code == 0
+    assert arlm("sample", "runs/image", "-n", 1, "--out", "x.png").code == 0
     Path("in.txt").write_text("12 MAY in 1944\n")
     assert arlm("translate", "runs/dates", "in.txt").code == 0
