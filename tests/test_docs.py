@@ -1,6 +1,6 @@
 """README.md and the pages of `docs/`: every command is found and run, every file that they name exists.
 
-Two pages are run here; `make docs`, which `.ci/run` calls, runs all of them (`tools/docs/commands.py`).
+Three pages are run here; `make docs`, which `.ci/run` calls, runs all of them (`tools/docs/commands.py`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tools.docs.blocks import Block, UnknownBlock, blocks, pages
 from tools.docs.commands import found_in, is_setup, shortened
 
 PAGES = pages(ROOT)
-IN_THE_SUITE = ["docs/quick-start.md", "docs/python.md"]
+IN_THE_SUITE = ["README.md", "docs/quick-start.md", "docs/python.md"]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 
 
@@ -130,4 +130,4 @@ def test_launch_lines_name_what_exists() -> None:
     assert len(runs) > 40
     for path in runs:
         line = path.read_text().splitlines()[0]
-        assert line == f"# python -m arlm fit --config {path.relative_to(ROOT)}"
+        assert line == f"# arlm fit --config {path.stem}"
