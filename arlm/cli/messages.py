@@ -55,6 +55,11 @@ def one_line(
         elsewhere = nearest(found[2], names(keys), "check the name")
         mend = own or nearest(found[2], _members(found[1]), elsewhere)
         return f"{place}{keys}: '{found[1]}' has no {found[2]!r}; {mend}"
+    if found := re.search(r"subclass of (?:<class ')?(\w+)|(is abstract)", message):
+        value = re.search(r"Given value: (\S+)|class_path='(\S+?)'", message)
+        name = next(filter(None, value.groups())) if value else "it"
+        mend = f"give a subclass of {found[1]}" if found[1] else "write its abstract methods"
+        return f"{place}{keys}: {name!r} does not fit; {mend} (ARCHITECTURE.md says how)"
     path = re.search(r"Expected a path but (.+?) either not accessible", message)
     missing = re.search(r"No module named '([\w.]+)'", message)
     if missing and not (path and path[1].endswith((".yaml", ".yml"))):
