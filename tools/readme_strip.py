@@ -90,7 +90,9 @@ def surprise(panel: Axes, run: str) -> None:
         panel.add_patch(
             Rectangle((column, -row - 1), 1, 1, color=(0.95, 0.55, 0.1, shade), linewidth=0)
         )
-        panel.text(column + 0.5, -row - 0.55, character, family="monospace", ha="center", va="center")
+        panel.text(
+            column + 0.5, -row - 0.55, character, family="monospace", ha="center", va="center"
+        )
         column += 1
     panel.set(xlim=(0, COLUMNS), ylim=(-len(lines), 0))
     panel.set_title("a transformer's surprise, up to 8 bits a byte")

@@ -110,8 +110,13 @@ def try_out(arlm: Path, home: Path, folder: Path) -> None:
         sys.exit("`arlm sample` wrote no picture")
     (folder / "mydata.py").write_text(DATA)
     (folder / "mine.yaml").write_text(CONFIGURATION)
-    width = ["--model.net.width=4", "--model.net.depth=1", "--model.net.head_width=4"]
-    run(arlm, "fit", "--config", "mine.yaml", *width, folder=folder)
+    more = [
+        "--model.net.width=4",
+        "--model.net.depth=1",
+        "--model.net.head_width=4",
+        "--run-name=mine",
+    ]
+    run(arlm, "fit", "--config", "mine.yaml", *more, folder=folder)
     print(run(arlm, "evaluate", "runs/mine", "--trust", "mydata.py", folder=folder))
 
 

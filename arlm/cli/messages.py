@@ -55,6 +55,11 @@ def one_line(
         elsewhere = nearest(found[2], names(keys), "check the name")
         mend = own or nearest(found[2], _members(found[1]), elsewhere)
         return f"{place}{keys}: '{found[1]}' has no {found[2]!r}; {mend}"
+    if found := re.search(r"subclass of (?:<class ')?(\w+)|(is abstract)", message):
+        given = re.search(r"Given value: (\S+)|class_path='(\S+?)'", message)
+        name = next(filter(None, given.groups())) if given else "it"
+        mend = f"give a subclass of {found[1]}" if found[1] else "write its abstract methods"
+        return f"{place}{keys}: {name!r} does not fit; {mend} (ARCHITECTURE.md says how)"
     path = re.search(r"Expected a path but (.+?) either not accessible", message)
     missing = re.search(r"No module named '([\w.]+)'", message)
     if missing and not (path and path[1].endswith((".yaml", ".yml"))):
@@ -88,12 +93,12 @@ def missing_package(message: str) -> str | None:
     """One line for a class that cannot be built because a package is missing; None for other errors."""
     kind = re.search(r"class_path '[\w.]*?(\w+)'", message)
     package = re.search(
-        r"Requirement '([\w-]+)|pip install (?:-U )?'?([\w-]+)|No module named '(\w+)", message
+        r"Requirement '([^']+)|pip install (?:-U )?'?([\w-]+)|No module named '(\w+)", message
     )
     if not kind or not package:
         return None
     name = next(filter(None, package.groups()))
-    return f"{kind[1]}: needs the package {name!r}, which is not installed; run `pip install {name}`, or choose another class"
+    return f"{kind[1]}: needs a package that is not installed; `pip install '{name}'`, or choose another class"
 
 
 def _alternatives(wanted: Sequence[str]) -> str:

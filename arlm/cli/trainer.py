@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import logging
 import pkgutil
-import re
 import sys
 import traceback
 import warnings
@@ -128,13 +127,7 @@ class Command(LightningCLI):
             raise UserError(line) from None
 
     def instantiate_classes(self) -> None:
-        try:
-            super().instantiate_classes()
-        except ValueError as error:  # the parser wraps what a logger without its library raises
-            if not (missing := re.search(r"Requirement '(.+?)' not met", str(error))):
-                raise
-            mend = f"`pip install '{missing[1]}'`"
-            raise UserError(f"trainer.logger: it needs {missing[1]}; {mend}") from None
+        super().instantiate_classes()
         for callback in self.trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.monitor == OBJECTIVE:
                 callback.monitor = f"val/{self.model.objective.monitor}"

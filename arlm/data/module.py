@@ -80,7 +80,13 @@ class TokenDataModule(Captured, LightningDataModule, ABC):
     def dataset(self, split: Split) -> TokenDataset:
         """One split, built when first used."""
         if split not in self._datasets:
-            self._datasets[split] = self.build(split)
+            built: Any = self.build(split)
+            if not isinstance(built, TokenDataset):
+                raise UserError(
+                    f"data: build() of {type(self).__name__} returned a {type(built).__name__}; return a "
+                    "TokenDataset, such as arlm.data.dataset.FixedRows(tokens, self.domain)"
+                )
+            self._datasets[split] = built
         return self._datasets[split]
 
     def loader(self, split: Split) -> ResumableLoader:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,14 @@ FILES = {
     "text.txt": "the quick brown fox jumps over the lazy dog. " * 80,
     "broken.ckpt": "no checkpoint",
     "datamodules/mine.py": "class Mine: pass\n",
+    "owndata.py": (
+        "import torch\nfrom arlm.data.module import TokenDataModule\nfrom arlm.domains import ImageDomain\n"
+        "class Half(TokenDataModule):\n"
+        "    def __init__(self):\n        super().__init__(8)\n        self.domain = ImageDomain(2, 4, 4)\n"
+        "    spec = property(lambda self: self.domain.spec)\n"
+        "    def build(self, split):\n        return torch.zeros(64, 16).long()\n"
+        "class Abstract(TokenDataModule):\n    def __init__(self):\n        super().__init__(8)\n"
+    ),
     "some.yaml": "data: python_docs\n",
 }
 FIT = "fit --config digits_pixelcnn --trainer.accelerator cpu --trainer.max_steps 1 --samples.n 0"
@@ -86,7 +95,11 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     f"{FIT} --data datamodules.digit.Digits": ("'datamodules' has no 'digit'", "'digits'"),
     f"{FIT} --data datamodules.mine.Mine": ("datamodules", "'mine'", "another folder"),
     f"{FIT} --data mydata.Mine": ("data", "there is no module 'mydata'", "run from its folder"),
-    f"{FIT} --trainer.logger WandbLogger": ("WandbLogger", "pip install wandb"),
+    f"{FIT} --data owndata.Half": ("build() of Half returned a Tensor", "FixedRows"),
+    f"{FIT} --data owndata.Abstract": ("data: 'owndata.Abstract'", "abstract methods"),
+    f"{FIT} --data pytorch_lightning.LightningDataModule": ("subclass of TokenDataModule",),
+    f"{FIT} --model.net torch.nn.Linear": ("model.net: 'torch.nn.Linear'", "Autoregressor"),
+    f"{FIT} --trainer.logger WandbLogger": ("WandbLogger", "`pip install 'wandb>="),
     f"{FIT} --trainer.callbacks+=EarlyStoping": ("'EarlyStoping'", "did you mean 'EarlyStopping'?"),
     f"{FIT} --data PythonDocs": ("model.net: PixelCNN needs an image",),
     # Inside a file.
@@ -116,7 +129,14 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     f"{FIT} --ckpt_path nope.ckpt": ("'nope.ckpt' does not exist",),
     f"{FIT} --ckpt_path DIGITS": ("ckpt_path", "width 4, not 32", "configuration"),
     # Verbs.
-    "sample DIGITS --temprature 2": ("--temprature: unknown option",),
+    "sample FOX --temprature 2": ("--temprature", "did you mean '--temperature'?"),
+    "sample FOX --top_k 5": ("--top_k", "did you mean '--top-k'?"),
+    "sample FOX --temperature warm": ("--temperature: 'warm'", "give a number"),
+    "sample FOX --top-p 2": ("top_p: 2.0 is out of range",),
+    "sample FOX --device gpu": ("--device: 'gpu'", "cuda"),
+    "sample FOX --complete wide.png": ("--complete: 'wide.png'", "text"),
+    "sample FOX --max-new-tokens 0": ("--max-new-tokens: 0",),
+    "show nope": ("'nope' does not exist",),
     "sample DIGITS --seed one": ("--seed: 'one' does not fit", "give an integer"),
     "sample DIGITS --prompt hello": ("--prompt: 'hello'",),
     "sample FOX --prompt the fox": ("'fox': not expected here", "quote"),
@@ -156,8 +176,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("command", "parts"), MISTAKES.items(), ids=range(len(MISTAKES)))
 def test_a_mistake_is_answered_in_one_line(
-    command: str, parts: tuple[str, ...], folder: Path
+    command: str, parts: tuple[str, ...], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path, str(folder)])
     before = torch.initial_seed()
     runs = {"DIGITS": "runs/digits", "FOX": "runs/fox"}
     words = [runs.get(word, word) for word in shlex.split(command)]
