@@ -156,7 +156,9 @@ def test_the_weight_under_the_pointer(made: Path, browser: Any) -> None:
     assert page.inner_text("#name") == "blocks.1.attention, head 2"
     big = page.locator("#big")
     box = big.bounding_box()
-    big.hover(position={"x": box["width"] - 2, "y": 2})  # the first token reads nothing that follows
+    big.hover(
+        position={"x": box["width"] - 2, "y": 2}
+    )  # the first token reads nothing that follows
     assert page.inner_text("#weight") == "T reads n with weight 0.00"
     big.hover(position={"x": 2, "y": 2})
     assert page.inner_text("#weight") == "T reads <start> with weight 1.00"
