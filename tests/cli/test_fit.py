@@ -30,7 +30,7 @@ def test_a_run_says_what_it_does_and_what_it_did(arlm) -> None:
     assert told.code == 0, told.err
     assert told.out == "runs/first/version_0\n"
     lines = told.err.splitlines()
-    start, last = lines[:6], lines[-4:]
+    start, last = lines[:6], lines[-5:]
     contents = torch.load("runs/first/version_0/checkpoints/best.ckpt", weights_only=True)
     count = sum(w.numel() for name, w in contents["state_dict"].items() if name[:4] == "net.")
     assert start == [
@@ -43,9 +43,11 @@ def test_a_run_says_what_it_does_and_what_it_did(arlm) -> None:
     ]
     best = summarise(Path("runs/first/version_0/checkpoints/best.ckpt"))
     assert re.fullmatch(r"run +runs/first/version_0, 3 steps in \d+ s", last[0])
-    assert last[1].startswith(f"best  val/nll {best.figure:.4g}, val/bits_per_dim ")
-    assert last[1].endswith(" at step 3")
-    assert last[2:] == ["next  arlm sample runs/first", "      arlm evaluate runs/first"]
+    assert last[1] == "page  runs/first/version_0/index.html"
+    assert Path("runs/first/version_0/index.html").stat().st_size > 1000
+    assert last[2].startswith(f"best  val/nll {best.figure:.4g}, val/bits_per_dim ")
+    assert last[2].endswith(" at step 3")
+    assert last[3:] == ["next  arlm sample runs/first", "      arlm evaluate runs/first"]
     assert "stopped" not in told.err
     worse = arlm("fit", *DIGITS, "--trainer.max_steps", 1, "--run-name", "first")
     assert worse.err.splitlines()[-2] == "next  arlm sample runs/first/version_1"
