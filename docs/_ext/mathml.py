@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from docutils import nodes
@@ -13,8 +14,10 @@ from sphinx.errors import SphinxError
 
 def _write(writer: Any, node: nodes.math | nodes.math_block, block: bool) -> None:
     """Convert one formula; a command that the converter does not know fails the build."""
+    # The converter knows one kind of dots.
+    formula = re.sub(r"\\dots(?![a-zA-Z])", r"\\ldots", node.astext())
     try:
-        mathml = tex2mathml(node.astext(), as_block=block)
+        mathml = tex2mathml(formula, as_block=block)
     except MathError as error:
         raise SphinxError(f"{node.source}:{node.line}: {error} in {node.astext()!r}") from None
     writer.body.append(f'<div class="math">{mathml}</div>' if block else mathml)

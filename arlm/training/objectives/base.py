@@ -1,11 +1,13 @@
 """Objective: what a run minimises. `AutoregressiveModule` knows no loss; it asks its objective.
 
-batch --loss--> Terms(sum, count, figures)     of one batch in one process
-                  |
-                  + over accumulated batches, + over processes; then divided once:
-                  |
-                  +--> gradient of (all sums) / (all counts)
-                  +--> figures(sums) -> {"nll": ..., ...}, logged as train/nll, val/nll, test/nll
+    batch --loss--> Terms(sum, count, figures)     of one batch in one process
+                      |
+                      + over accumulated batches, + over processes; then divided once:
+                      |
+                      +--> gradient of (all sums) / (all counts)
+                      +--> figures(sums) -> {"nll": ..., ...}, logged as train/nll, val/nll, test/nll
+
+So a step over several batches or processes is the step of one large batch.
 """
 
 from __future__ import annotations
