@@ -8,7 +8,7 @@ pairs in `pairs`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -74,7 +74,7 @@ def whole_rows(tokens: Tensor, domain: Domain, context: Tensor | None = None) ->
     return Batch(tokens, scored, domain.units(tokens), context)
 
 
-def plain_batch(found: Any, spec: Spec, domain: Domain | None = None) -> Batch:
+def plain_batch(found: Tensor | Sequence[Any], spec: Spec, domain: Domain | None = None) -> Batch:
     """The batch that plain tensors mean, such as those of a `DataLoader` over a `TensorDataset`.
 
     What follows the first end token of a row is not scored, and padding is not. Without a domain a token counts
@@ -89,7 +89,7 @@ def plain_batch(found: Any, spec: Spec, domain: Domain | None = None) -> Batch:
         UserError: it is none of these.
     """
     parts = [found] if isinstance(found, Tensor) else found
-    kinds = isinstance(parts, list | tuple) and all(isinstance(part, Tensor) for part in parts)
+    kinds = all(isinstance(part, Tensor) for part in parts)
     if not kinds or len(parts) not in (1, 2) or parts[0].ndim != 2:
         shapes = [tuple(p.shape) if isinstance(p, Tensor) else type(p).__name__ for p in parts]
         raise UserError(

@@ -94,7 +94,8 @@ class AutoregressiveModule(LightningModule):
             keep_freed_memory()
 
     def _terms(self, batch: Any) -> Terms:
-        if self.objective.takes is Batch and not isinstance(batch, Batch):
+        # A named tuple is a batch of another type, not a pair of plain tensors.
+        if self.objective.takes is Batch and type(batch) in (Tensor, list, tuple):
             batch = plain_batch(batch, self.net.spec, self.domain)
         if not isinstance(batch, self.objective.takes):
             kind, wanted = type(self.objective).__name__, self.objective.takes.__name__

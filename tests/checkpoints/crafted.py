@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from arlm.checkpoints.describe import checksums, entry_checksum
+from arlm.checkpoints.describe import FORMAT, checksums, entry_checksum
 from arlm.tokenizers import BPETokenizer
 
 Content = bytes | dict | Callable[[Path], object]
@@ -450,8 +450,10 @@ def wrong_tokenizers(o: Originals) -> Cases:
 
 
 def wrong_formats(o: Originals) -> Cases:
-    values = [0, 1, 2, 4, 99, -3, "3", 3.0, None, True, [3], {"3": 3}, 10**600, torch.tensor(3)]
-    for index, value in enumerate([*values, torch.tensor([3, 3]), "3" * 10**6]):
+    own = FORMAT
+    values: list[Any] = [0, 1, own - 1, own + 1, 99, -own, None, True, 10**600, "3" * 10**6]
+    values += [str(own), float(own), [own], {str(own): own}]
+    for index, value in enumerate([*values, torch.tensor(own), torch.tensor([own, own])]):
         contents = contents_of(o.image)
         contents["arlm"]["format"] = value
         with suppress(TypeError, ValueError):
