@@ -128,7 +128,9 @@ class ParallelDataModule(TokenDataModule):
         return LengthBuckets(*given, *self.processes)
 
     def words(self, split: Split) -> int:
-        """Words of the target side, separated by white space."""
+        """Words of the target side, separated by white space; 0 if its tokens are characters or bytes."""
+        if not self.domain.target_tokenizer.counts_words:
+            return 0
         return sum(len(line.split()) for line in self.sentences(split).target)
 
     @property

@@ -107,7 +107,8 @@ class TextDataModule(TokenDataModule):
         return self.stride or max(1, self.length // 2)
 
     def words(self, split: Split) -> int:
-        return self.corpus(split).words
+        """Words in a split; 0 if tokens are characters or bytes, whose perplexity of a word says nothing."""
+        return self.corpus(split).words if self.domain.tokenizer.counts_words else 0
 
     @property
     def protocol(self) -> str:

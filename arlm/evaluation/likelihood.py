@@ -17,7 +17,8 @@ def figures(
         tokens: number of scored tokens.
         units: bytes or dims that the tokens represent.
         unit: name of the unit, for the key of the last figure.
-        words: words in the text; 0 omits the figures per word.
+        words: words in the text; 0 omits the figures per word, which mean something only if tokens are words or
+            parts of words: a model of characters has a word perplexity of some 50,000.
 
     Returns:
         nll = nats / tokens, ppl = exp(nll), bits_per_<unit> = nats / (ln 2 * units); with words also

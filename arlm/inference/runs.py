@@ -18,7 +18,7 @@ from arlm.data.text_module import TextDataModule
 from arlm.errors import UserError
 from arlm.inference.configurations import resolve, shipped
 
-# Options of TextDataModule that the network depends on; they are kept when other data is read.
+# Options of TextDataModule that are kept when other data is read, unless its file chooses them.
 BATCHING = ("length", "batching", "stride", "streams", "overlap")
 
 
@@ -35,7 +35,8 @@ def open_run(path: str, fragment: str | None = None, trusted: Sequence[str] = ()
     Args:
         path: a .ckpt file, or the folder of a run.
         fragment: a YAML file, or the name of one of `configs/data/`, to read instead of the run's own data, with
-            the checkpoint's tokenizer and batching.
+            the checkpoint's tokenizer. Its `length`, `batching`, `stride`, `streams` and `overlap` are those that
+            the file writes, else the checkpoint's if it writes neither `length` nor `batching`.
         trusted: packages, modules and files that may be imported beside arlm's own.
     """
     loaded = load(path, trusted)
@@ -63,7 +64,8 @@ def open_run(path: str, fragment: str | None = None, trusted: Sequence[str] = ()
     longest, length = loaded.net.max_length, data.spec.length
     if longest is not None and length > longest:
         raise UserError(
-            f"data.length: rows of {length} tokens do not fit '{path}', whose network takes at most {longest}"
+            f"data.length: rows of {length} tokens do not fit '{path}', whose network takes at most {longest}; "
+            "choose a smaller data.length"
         )
     data.prepare_data()
     provenance = loaded.data["provenance"]
@@ -95,7 +97,9 @@ def _from_fragment(
     other = {"class_path": content["class_path"], "init_args": init_args}
     ours = description["init_args"]
     if issubclass(find_class(other, TokenDataModule, trusted=trusted), TextDataModule):  # type: ignore[type-abstract]
-        other["init_args"] = init_args | {name: ours[name] for name in BATCHING if name in ours}
+        # Where the file chooses its rows, the run's stride and streams do not fit them.
+        kept = [] if {"length", "batching"} & init_args.keys() else BATCHING
+        other["init_args"] = {name: ours[name] for name in kept if name in ours} | init_args
     return other
 
 

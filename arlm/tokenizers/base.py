@@ -25,6 +25,8 @@ class Tokenizer(Captured, ABC):
     token_bytes: Tensor  # (V,) float: UTF-8 bytes that each token represents; 0 for special tokens
     #: whether text may be cut only where a word ends, without changing its tokens
     splits_words: ClassVar[bool] = True
+    #: whether tokens are words or larger parts of words, so that figures per word mean something
+    counts_words: ClassVar[bool] = True
 
     @abstractmethod
     def ids(self, text: str, strict: bool) -> Tensor:

@@ -12,6 +12,7 @@ class ByteTokenizer(Tokenizer):
     """One token for each byte of UTF-8; the token is the byte's value."""
 
     splits_words = False
+    counts_words = False
 
     def __init__(self) -> None:
         self.vocab_size = 256

@@ -24,6 +24,7 @@ class CharacterTokenizer(Tokenizer):
     """
 
     splits_words = False
+    counts_words = False
 
     def __init__(self, alphabet: Iterable[str], unknown: bool = False) -> None:
         self.alphabet, self.unknown = "".join(sorted(set(alphabet) - {UNKNOWN})), unknown

@@ -595,3 +595,30 @@ def test_a_class_conditional_network_draws_a_column_for_each_class(
     assert "--label: 2" in error
     picture = photographs / "dog" / "00.png"
     assert "--label: the network needs a class" in arlm("score", "runs/classes", picture).error()
+
+
+def test_a_data_file_chooses_its_own_rows(arlm, runs: Path) -> None:
+    path = Path("other.txt")
+    path.write_text("the lazy dog jumps over the quick brown fox. " * 60)
+    module = (
+        "class_path: datamodules.text_file.TextFile\ninit_args: {path: %s, tokenizer: character%s}"
+    )
+
+    def evaluated(more: str) -> dict:
+        Path("data.yaml").write_text(module % (path, more))
+        done = arlm("evaluate", runs / "fox", "--data", "data.yaml", "--json")
+        assert done.code == 0, done.err
+        return json.loads(done.out)
+
+    own = json.loads(arlm("evaluate", runs / "fox", "--json").out)
+    assert evaluated("")["data"]["protocol"] == own["data"]["protocol"]
+    assert evaluated(", stride: 3")["data"]["protocol"] == "windows of 32, stride 3"
+    assert evaluated(", length: 8")["data"]["protocol"] == "windows of 8, stride 4"
+    chosen = evaluated(", length: 8, stride: 2")
+    assert chosen["data"]["protocol"] == "windows of 8, stride 2"
+    # Tokens are characters, so figures per word say nothing.
+    assert set(chosen["models"]["TransformerLanguageModel"]) == {"nll", "ppl", "bits_per_byte"}
+    Path("data.yaml").write_text(module % (path, ", length: 64"))
+    refused = arlm("evaluate", runs / "fox", "--data", "data.yaml").error()
+    assert "data.length: rows of 64 tokens do not fit" in refused
+    assert "takes at most 32; choose a smaller data.length" in refused

@@ -170,7 +170,7 @@ def test_file_and_standard_input_alike(run: Path, monkeypatch) -> None:
     assert translate(run, "pipe").out == file.out
     writer.join()
     missing = translate(run, "dates.txt", "--out", "out/iso.txt").error()
-    assert "--out: the folder 'out' of 'out/iso.txt' does not exist; make it" in missing
+    assert "--out: the folder 'out' of 'iso.txt' does not exist; make it" in missing
     (run / "out").mkdir()
     out = translate(run, "dates.txt", "--out", "out/iso.txt")
     assert out.code == 0
