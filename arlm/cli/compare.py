@@ -81,7 +81,7 @@ def main(arguments: Sequence[str]) -> None:
     frequency = torch.zeros(domain.vocab_size, dtype=torch.long)
     for batch in module.loader("train"):
         frequency += batch.tokens[batch.scored].bincount(minlength=domain.vocab_size)
-    title = f"{module.provenance.get('name', '')}, {options.split} split"
+    title = f"{module.provenance.get('name', type(module).__name__)}, {options.split} split"
     command = f"arlm compare {shlex.join(arguments)}"
     write_text(page(title, models, view_of(domain), words, frequency, command), out)
     if options.json:

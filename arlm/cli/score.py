@@ -27,11 +27,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add_run_options(parser)
     parser.add_argument(
         "files",
-        nargs="*",
-        default=["-"],
+        nargs="+",
         metavar="FILE",
         help="texts or images; for a translator SOURCE and TARGET, line by line, or one file with a tab "
-        "in each line; - is the standard input (default)",
+        "in each line; - is the standard input",
     )
     parser.add_argument(
         "--prompt", default="", help="text that is read before each file and not scored"

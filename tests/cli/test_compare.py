@@ -137,7 +137,7 @@ def test_page_in_a_browser_is_well_formed(runs: Path) -> None:
         (["both=runs/gpt,runs/lstm"], "'both' mixes networks"),
         (["none="], "'none' names no run"),
         (["runs/missing"], "does not exist"),
-        (["runs/gpt", "--data", "nothing.yaml"], "--data: cannot read 'nothing.yaml'"),
+        (["runs/gpt", "--data", "nothing.yaml"], "--data: 'nothing.yaml' is neither a data file"),
         (["runs/gpt", "--data", "other.txt"], "names no class_path"),
         (["runs/gpt", "--out", "other.txt/page.html"], "other.txt"),
     ],

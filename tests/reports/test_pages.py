@@ -25,7 +25,7 @@ SHORT = [
     *("--trainer.max_epochs", "-1", "--trainer.check_val_every_n_epoch", "null"),
     *("--trainer.max_steps", "4", "--trainer.val_check_interval", "2", "--samples.n", "2"),
 ]
-TONES = ["--data", "tones.Scales"]
+TONES = ["--data", "tones.Scales", "--data.length", "12"]
 # Pages by the run that makes them: a text, a translator, images, and the domain of tones.py.
 PAGES = {
     "text-comparison.html": "compare runs/text lstm=runs/lstm,runs/lstm1 --out text-comparison.html",
@@ -156,9 +156,8 @@ def test_the_weight_under_the_pointer(made: Path, browser: Any) -> None:
     assert page.inner_text("#name") == "blocks.1.attention, head 2"
     big = page.locator("#big")
     box = big.bounding_box()
-    big.hover(
-        position={"x": box["width"] - 2, "y": 2}
-    )  # the first token reads nothing that follows
+    # The first token reads nothing that follows, and the start alone.
+    big.hover(position={"x": box["width"] - 2, "y": 2})
     assert page.inner_text("#weight") == "T reads n with weight 0.00"
     big.hover(position={"x": 2, "y": 2})
     assert page.inner_text("#weight") == "T reads <start> with weight 1.00"
