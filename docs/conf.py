@@ -46,6 +46,8 @@ nb_execution_timeout = 180
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_merge_streams = True
+# Warnings of libraries, with paths of the machine that built the pages.
+nb_output_stderr = "remove"
 # The widgets' loader is the one script that myst-nb takes from the network.
 nb_ipywidgets_js: dict[str, dict[str, str]] = {}
 

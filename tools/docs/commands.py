@@ -189,13 +189,22 @@ def main() -> None:
     chosen = [page.resolve() for page in options.pages] or pages(ROOT)
     with tempfile.TemporaryDirectory() as folder:
         runner = Runner(Path(folder))
+        failures: list[str] = []
+
+        def run(page: Path) -> tuple[int, int]:
+            try:
+                return runner.page(page, not options.verbose)
+            except Failed as error:  # the other pages are run nevertheless
+                failures.append(str(error))
+                return 0, 0
+
         try:
             with ThreadPoolExecutor(options.jobs) as pool:
-                results = list(pool.map(lambda p: runner.page(p, not options.verbose), chosen))
-        except Failed as error:
-            sys.exit(str(error))
+                results = list(pool.map(run, chosen))
         finally:
             runner.close()
+    if failures:
+        sys.exit("\n".join(failures))
     ran, setup = (sum(result[i] for result in results) for i in (0, 1))
     found = sum(found_in(page) for page in chosen)
     print(f"{found} commands found, {ran} run here, {setup} by .ci/run, in {len(chosen)} pages")
