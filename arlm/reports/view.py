@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+import torch
 from torch import Tensor
 
 from arlm.core import Autoregressor
@@ -64,8 +65,10 @@ class View(ABC, Generic[D]):
         """Present rows of tokens (N, T)."""
 
     def prompt(self, text: str, field: str) -> Tensor:
-        """The tokens (P,) of a text to continue; errors call it `field`."""
-        raise UserError(f"{field}: the checkpoint {self.purpose}; omit it")
+        """The tokens (P,) of a text to continue, none for an empty one; errors call it `field`."""
+        if text:
+            raise UserError(f"{field}: the checkpoint {self.purpose}; omit it")
+        return torch.empty(0, dtype=torch.long)
 
     def forced(self, options: dict[str, Any]) -> Tensor | None:
         """Forced tokens (1, T) from the options of `arlm sample`, -1 where free; None if there are none."""
