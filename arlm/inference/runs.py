@@ -16,7 +16,7 @@ from arlm.data.module import TokenDataModule
 from arlm.data.text_files import read_text
 from arlm.data.text_module import TextDataModule
 from arlm.errors import UserError
-from arlm.inference.configurations import resolve, shipped
+from arlm.inference.configurations import data_classes, resolve, shipped
 
 # Options of TextDataModule that are kept when other data is read, unless its file chooses them.
 BATCHING = ("length", "batching", "stride", "streams", "overlap")
@@ -79,13 +79,13 @@ def _from_fragment(
     fragment: str, description: dict[str, Any], trusted: Sequence[str]
 ) -> dict[str, Any]:
     """The description of other data, with the batching options of the network's own data."""
-    path = resolve(fragment, "data")
-    if not Path(path).is_file():
+    file = Path(resolve(fragment, "data"))
+    if not file.is_file():
         near = get_close_matches(fragment, shipped("data"), n=1)
         mend = f"did you mean {near[0]!r}?" if near else "`arlm configs` lists the names"
         raise UserError(f"--data: '{fragment}' is neither a data file (YAML) nor a name; {mend}")
     try:
-        content = yaml.safe_load(read_text(Path(path), "--data"))
+        content = yaml.safe_load(read_text(file, "--data"))
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # impossible dates, deep nesting
         if isinstance(error, UserError):
             raise
@@ -94,7 +94,9 @@ def _from_fragment(
     init_args = content.get("init_args") or {}
     if "class_path" not in content or not isinstance(init_args, dict):
         raise UserError(f"--data: '{fragment}' names no class_path; give a file like configs/data/")
-    other = {"class_path": content["class_path"], "init_args": init_args}
+    name = content["class_path"]  # a class of arlm's by its name alone, as for `fit`
+    path = data_classes().get(name, name) if isinstance(name, str) else name
+    other = {"class_path": path, "init_args": init_args}
     ours = description["init_args"]
     if issubclass(find_class(other, TokenDataModule, trusted=trusted), TextDataModule):  # type: ignore[type-abstract]
         # Where the file chooses its rows, the run's stride and streams do not fit them.

@@ -90,14 +90,21 @@ def test_figures_are_those_of_evaluate(runs: Path) -> None:
         assert model["bits_per_byte"] == pytest.approx(figures["bits_per_byte"], abs=1e-6)
 
 
-def test_other_data_for_all(runs: Path) -> None:
-    data = str(ROOT / "configs" / "data" / "python_docs.yaml")
-    done = run_arlm(
-        "compare", "runs/gpt", "runs/lstm", "--data", data, "--split", "val", folder=runs
-    )
+@pytest.mark.parametrize(
+    ("init_args", "contexts"),
+    [
+        ("", ["windows of 128, stride 64", "carried state, 8 streams, overlap 256"]),
+        ("init_args: {length: 64}", ["windows of 64, stride 32"] * 2),
+    ],
+    ids=["each run keeps its batching", "the file chooses"],
+)
+def test_other_data_for_all(init_args: str, contexts: list[str], runs: Path) -> None:
+    (runs / "other.yaml").write_text(f"class_path: PythonDocs\n{init_args}\n")
+    names = ["runs/gpt", "runs/lstm"]
+    done = run_arlm("compare", *names, "--data", "other.yaml", "--split", "val", folder=runs)
     assert done.code == 0, done.err
-    assert "windows of 128, stride 64" in done.out
-    assert "carried state, 8 streams" in done.out  # each run keeps its own batching
+    rows = [re.split(r"  +", line) for line in done.out.splitlines()]
+    assert [cells for name, *cells in rows if name == "context"] == [contexts]
 
 
 def test_images(runs: Path) -> None:

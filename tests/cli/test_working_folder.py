@@ -53,8 +53,11 @@ def traps(tmp_path: Path) -> Iterator[Path]:
 def test_a_class_of_the_working_folder_is_found_and_hides_nothing(start: str, traps: Path) -> None:
     digits = ["fit", "--config", str(ROOT / "configs/images/digits_pixelcnn.yaml"), *SHORT]
     told = arlm(start, traps, *digits, "--model.net", "mine.Mine", "--trainer.accelerator=cpu")
-    assert (traps / "runs/digits_pixelcnn/version_0/checkpoints/last.ckpt").exists(), told
-    assert "Mine" in (traps / "runs/digits_pixelcnn/version_0/config.yaml").read_text()
+    run = (
+        traps / "runs/digits_pixelcnn-Mine/version_0"
+    )  # the name says that the network was changed
+    assert (run / "checkpoints/last.ckpt").exists(), told
+    assert "Mine" in (run / "config.yaml").read_text()
 
 
 def test_a_safe_path_holds_no_working_folder(traps: Path) -> None:
