@@ -3,8 +3,8 @@
 References:
     | Improved backing-off for m-gram language modeling (Kneser, Ney, 1995)
     | https://doi.org/10.1109/ICASSP.1995.479394
-    | An Empirical Study of Smoothing Techniques for Language Modeling (Chen, Goodman, 1998)
-    | https://aclanthology.org/P96-1041
+    | An Empirical Study of Smoothing Techniques for Language Modeling (Chen, Goodman, 1999)
+    | https://doi.org/10.1006/csla.1999.0128
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from arlm.core import Autoregressor, Spec, device_of
-from arlm.errors import require
+from arlm.errors import UserError, require
 from arlm.layers.attention import CausalSelfAttention, causal_mask
 from arlm.layers.checks import check_heads, check_sizes
 from arlm.layers.class_embedding import ClassEmbedding
@@ -178,8 +178,13 @@ class TransformerLanguageModel(Autoregressor):
         return None if self.positions == "alibi" else self.spec.length
 
     def forward(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
+        length, longest = tokens.shape[1], self.max_length
+        if longest is not None and length > longest:
+            raise UserError(
+                f"tokens: rows of {length} do not fit the network, which takes at most {longest}; "
+                "shorten them, or build it with a longer spec"
+            )
         x = torch.cat([self._begin(len(tokens), context), self.embed(tokens)[:, :-1]], dim=1)
-        length = tokens.shape[1]
         if self.position_vectors is not None:
             x = x + self.position_vectors[:length]
         rotary = None if self.rotary is None else self.rotary[:, :length]

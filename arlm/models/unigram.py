@@ -5,8 +5,8 @@ Laplace smoothing. They have no parameters: `count` adds rows, and `arlm.trainin
 in `fit`. Without counts they are uniform. Logits are log-probabilities in float64.
 
 References:
-    | An Empirical Study of Smoothing Techniques for Language Modeling (Chen, Goodman, 1998), section 2.1
-    | https://aclanthology.org/P96-1041
+    | An Empirical Study of Smoothing Techniques for Language Modeling (Chen, Goodman, 1999), section 2.1
+    | https://doi.org/10.1006/csla.1999.0128
 """
 
 from __future__ import annotations

@@ -148,6 +148,14 @@ def test_alibi_reads_rows_longer_than_those_of_training() -> None:
     assert net(TOKENS.repeat(1, 3)).shape == (3, 27, 11)
 
 
+@pytest.mark.parametrize("positions", ["rotary", "learned"])
+def test_rows_beyond_a_table_of_positions_are_refused(positions: str) -> None:
+    net = TransformerLanguageModel(SPEC, width=8, heads=2, positions=positions)
+    assert net(TOKENS).shape == (3, 9, 11)
+    with pytest.raises(UserError, match="tokens: rows of 18 do not fit .* at most 9"):
+        net(TOKENS.repeat(1, 2))
+
+
 @pytest.mark.parametrize("weight_drop", [0.0, 0.5])
 def test_wide_lstms_train_alike_by_either_layer(
     weight_drop: float, monkeypatch: pytest.MonkeyPatch
