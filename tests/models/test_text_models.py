@@ -152,7 +152,7 @@ def test_alibi_reads_rows_longer_than_those_of_training() -> None:
 def test_rows_beyond_a_table_of_positions_are_refused(positions: str) -> None:
     net = TransformerLanguageModel(SPEC, width=8, heads=2, positions=positions)
     assert net(TOKENS).shape == (3, 9, 11)
-    with pytest.raises(UserError, match="tokens: rows of 18 do not fit .* at most 9"):
+    with pytest.raises(UserError, match=r"tokens: rows of 18 do not fit .* at most 9"):
         net(TOKENS.repeat(1, 2))
 
 
