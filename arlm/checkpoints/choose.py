@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os.path
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,8 +34,7 @@ class Summary(NamedTuple):
     def figure(self) -> float | None:
         """The monitored figure of the last validation; None if there was none, or if it is not finite."""
         value = self.run.get("figure")
-        number = isinstance(value, int | float) and math.isfinite(value)
-        return float(value) if number else None  # type: ignore[arg-type]
+        return value if isinstance(value, float) and math.isfinite(value) else None
 
     @property
     def identity(self) -> str:
@@ -109,11 +109,11 @@ def choose(path: str | Path) -> Choice:
         UserError: there is none.
     """
     path = Path(path)
-    if not path.exists() and not path.is_absolute() and (RUNS / path).is_dir():
+    if not os.path.exists(path) and os.path.isdir(RUNS / path):
         path = RUNS / path
-    if path.is_file():
+    if os.path.isfile(path):
         return Choice(path, 1, [], [])
-    if not path.is_dir():  # a pipe or a device could be read without end
+    if not os.path.isdir(path):  # a pipe or a device could be read without end
         raise UserError(f"checkpoint: '{path}' does not exist; give a .ckpt file or a run's folder")
     for name in ("best.ckpt", "last.ckpt"):
         found = [p for p in path.rglob(name) if p.is_file()]

@@ -21,7 +21,7 @@ def import_trusted(name: str, trusted: Sequence[str]) -> ModuleType | None:
         name: of the module, such as "mypackage.nets".
         trusted: packages and modules by name, whose submodules are trusted too; and files, "FOLDER/mynets.py",
             each of which is the module of its own name. Classes of a script (of the module `__main__`) are
-            found in any of the files.
+            looked up in the first of the files.
     """
     files = {Path(item).stem: Path(item) for item in trusted if is_file(item)}
     if name == "__main__" and name not in trusted:

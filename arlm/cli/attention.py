@@ -19,6 +19,7 @@ def main(arguments: Sequence[str]) -> None:
         help="a text; for a translator a source, which is translated, or a source, a tab and a target; "
         "for images a file",
     )
+    parser.add_argument("--label", type=int, help="class of the image, if the network needs one")
     output = parser.add_argument_group("output")
     output.add_argument(
         "--html", help="a page on which a token shows what it reads (default attention.html)"
@@ -31,6 +32,7 @@ def main(arguments: Sequence[str]) -> None:
     from arlm.reports.attention_page import attend, labels_of, page, picture
     from arlm.reports.files import check_writable, write_bytes, write_text
     from arlm.reports.view import view_of
+    from arlm.sampling import class_labels
 
     net, domain, *_ = open_network(options)
     view = view_of(domain)
@@ -38,10 +40,13 @@ def main(arguments: Sequence[str]) -> None:
     for path in filter(None, (options.html, options.out)):
         check_writable(Path(path))
     item = view.to_attend(options.text, net)
-    found, labels = attend(net, item), labels_of(item, view)
+    if item.context is None and (labels := class_labels(net, options.label, 1)) is not None:
+        item = item._replace(context=labels[0].cpu())
+    found = attend(net, item)
+    names = labels_of(item, view, found)
     if options.out:
-        print(write_bytes(picture(found, labels), Path(options.out)))
+        print(write_bytes(picture(found, names), Path(options.out)))
     if options.html:
         command = f"arlm attention {shlex.join(arguments)}"
         title = f"Attention of {type(net).__name__}"
-        print(write_text(page(found, labels, view, title, command), Path(options.html)))
+        print(write_text(page(found, names, view, title, command), Path(options.html)))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arlm.cli.parser import Parser, add_data_options, add_run_options, bar, open_data
+from arlm.cli.parser import Parser, add_data_options, add_run_options, bar, open_data, print_json
 from arlm.errors import UserError
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ def main(arguments: Sequence[str]) -> None:
     write_text(page(title, models, view_of(domain), words, frequency, command), out)
     if options.json:
         figures = [model.figures(domain.unit, words) for model in models]
-        print(json.dumps({"title": title, "models": figures}))
+        print_json({"title": title, "models": figures})
     else:
         names = [model.name for model in models]
         table = text_table(names, lines(models, domain.unit, words))

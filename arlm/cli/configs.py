@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from arlm.cli.messages import nearest
 from arlm.cli.parser import Parser
@@ -29,19 +30,18 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def listing() -> str:
-    """Configurations that can be run, by domain, with training time and result; then the fragments by option."""
+    """Configurations that can be run, by folder, with training time and result; then the fragments by option."""
     runs = shipped()
     width = max(map(len, runs)) + 2
     lines = [
         "Configurations for `arlm fit --config NAME`: training time on 2 cores, and result.",
         "",
     ]
-    for domain in ("text", "translation", "images"):
-        lines.append(f"{domain}:")
+    for folder in sorted({path.parent.name for path in runs.values()}):
+        lines.append(f"{folder}:")
         for name, path in runs.items():
-            if path.parent.name == domain:
-                found = about(path)
-                lines.append(f"  {name:{width}}{found.time:11}{found.result:16}{found.note}")
+            if path.parent.name == folder:
+                lines.append(f"  {name:{width}}{_columns(path)}".rstrip())
         lines.append("")
     lines.append(
         "Parts for one option, such as `--data python_docs`; files of your own work as well:"
@@ -49,3 +49,12 @@ def listing() -> str:
     for kind in FRAGMENTS:
         lines.append(f"  {'--' + kind:19}{', '.join(shipped(kind))}")
     return "\n".join(lines)
+
+
+def _columns(path: Path) -> str:
+    """Time, result and note; nothing for a file of the user's own that does not say them."""
+    try:
+        found = about(path)
+    except ValueError:
+        return ""
+    return f"{found.time:11}{found.result:16}{found.note}"

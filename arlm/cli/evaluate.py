@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence, Sized
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -14,6 +13,7 @@ from arlm.cli.parser import (
     bar,
     check_beam_options,
     open_data,
+    print_json,
 )
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str]) -> None:
         quality = view.quality(net, data, options.split, *search)
     if options.json:
         record = {"split": options.split} | counts | {"data": provenance, "models": rows} | quality
-        print(json.dumps(record))
+        print_json(record)
         return
     name = ", ".join(provenance[k] for k in ("name", "protocol") if k in provenance)
     amounts = ", ".join(f"{count} {unit}" for unit, count in counts.items())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -50,6 +52,19 @@ class Parser(argparse.ArgumentParser):
             mend = nearest(option, self._option_string_actions, see)
             raise UserError(f"{option}: unknown option; {mend}")
         return known
+
+
+def print_json(value: Any) -> None:
+    """Print a value as one line of JSON, which has no number for inf and nan: they are null."""
+    print(json.dumps(_finite(value), ensure_ascii=False, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def bar(what: str, unit: str, total: int) -> Any:

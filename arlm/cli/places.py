@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from os.path import isfile
 from pathlib import Path
 
 import yaml
@@ -25,7 +26,7 @@ class Places:
         pairs = [tuple(a.partition("=")[::2]) for a in arguments if "=" in a]
         pairs += list(pairwise(arguments))
         for option, value in pairs:
-            if option in options and Path(value).is_file():
+            if option in options and isfile(value):
                 self._add(Path(value), options[option])
 
     def _add(self, path: Path, prefix: str) -> None:
@@ -33,7 +34,7 @@ class Places:
         root = _parsed(path)
         for kind in FRAGMENTS if not prefix else ():
             node = _child(root, kind.split("."))
-            if isinstance(node, yaml.ScalarNode) and (path.parent / node.value).is_file():
+            if isinstance(node, yaml.ScalarNode) and isfile(path.parent / node.value):
                 self._add(path.parent / node.value, kind)
         self.files.append((path, prefix))
 
@@ -87,17 +88,16 @@ def _child(node: yaml.Node | None, keys: Sequence[str], key: bool = False) -> ya
     """The node at dotted keys, which leave out `init_args`; the node of the last key itself if `key` is set."""
     found = node
     for part in keys:
-        entries = (
-            {k.value: (k, v) for k, v in node.value} if isinstance(node, yaml.MappingNode) else {}
-        )
+        entries = _entries(node)
         if part not in entries and "init_args" in entries:
-            inner = entries["init_args"][1]
-            entries = (
-                {k.value: (k, v) for k, v in inner.value}
-                if isinstance(inner, yaml.MappingNode)
-                else {}
-            )
+            entries = _entries(entries["init_args"][1])
         if part not in entries:
             return None
         found, node = entries[part]
     return found if key else node
+
+
+def _entries(node: yaml.Node | None) -> dict[str, tuple[yaml.Node, yaml.Node]]:
+    """The key and the value node of each entry with a plain key; none if the node is no mapping."""
+    pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+    return {key.value: (key, value) for key, value in pairs if isinstance(key, yaml.ScalarNode)}

@@ -19,9 +19,9 @@ def given_options(arguments: Iterable[str]) -> list[tuple[str, str]]:
     """Options and their values, in order: `--a b --c=d` is [("a", "b"), ("c", "d")]."""
     found: list[tuple[str, str]] = []
     for argument in arguments:
-        if argument.startswith("--") or argument == "-c":
-            name, _, value = argument.removeprefix("--").partition("=")
-            found.append(("config" if name == "-c" else name, value))
+        name, _, value = argument.partition("=")
+        if name.startswith("--") or name == "-c":
+            found.append(("config" if name == "-c" else name.removeprefix("--"), value))
         elif found:
             name, value = found[-1]
             found[-1] = name, f"{value} {argument}".strip()
@@ -42,7 +42,7 @@ def run_name(
     Args:
         options: all options, in order.
         base: what the first configuration says by itself, nested: {"data": ..., "model": {"net": ...}}; None if
-            it is no whole run.
+            it is no whole run, so that the name says all that was added.
         final: the same of the run, with all options.
 
     Returns:
@@ -52,7 +52,7 @@ def run_name(
     configs = [value for name, value in options if name == "config"]
     changes: dict[str, str] = {}
     for value in configs[1:]:
-        if base is not None and any(_differs(base, final, part) for part in PARTS):
+        if base is None or any(_differs(base, final, part) for part in PARTS):
             changes[f"config {value}"] = _word(value)
     for name, value in options:
         part = _part(name)
@@ -72,7 +72,7 @@ def run_name(
 def check_name(name: str) -> str:
     """Refuse a name that is no folder below the folder of runs."""
     path = Path(name)
-    if not name.strip() or path.is_absolute() or ".." in path.parts:
+    if not name.strip() or not path.parts or path.is_absolute() or ".." in path.parts:
         raise UserError(f"--run-name: {name!r} is no name; choose letters, digits, - and _")
     return name
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from arlm.cli.parser import Parser
+from arlm.cli.parser import Parser, print_json
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -21,7 +20,7 @@ def main(arguments: Sequence[str]) -> None:
 
     rows = list_runs(Path(options.folder))
     if options.json:
-        print(json.dumps(rows))
+        print_json(rows)
     elif rows:
         print_aligned([HEADER, *map(cells, rows)])
     else:

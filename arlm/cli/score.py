@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arlm.cli.parser import Parser, add_run_options, open_network
+from arlm.cli.parser import Parser, add_run_options, open_network, print_json
 from arlm.errors import UserError, require
 
 if TYPE_CHECKING:
@@ -77,7 +76,8 @@ def main(arguments: Sequence[str]) -> None:
         check_writable(Path(path))
     items = view.to_score(options.files, vars(options), net)
     top = options.top if options.tokens or options.html else 0
-    scored = score_items(net, items, top, loaded.data["init_args"].get("stride"))
+    stride = loaded.data["init_args"].get("stride")  # of a data module that may be anybody's
+    scored = score_items(net, items, top, stride if type(stride) is int and stride > 0 else None)
     figures = [(one.item.name, figures_of([one], domain)) for one in scored]
     if len(scored) > 1:
         figures.append(("total", figures_of(scored, domain)))
@@ -89,10 +89,10 @@ def main(arguments: Sequence[str]) -> None:
         written.append(write_text(page, Path(options.html)))
     if options.tokens:
         for line in token_lines(scored, view):
-            print(json.dumps(line, ensure_ascii=False))
+            print_json(line)
     elif options.json:
         for name, values in figures:
-            print(json.dumps({"file": name} | values, ensure_ascii=False))
+            print_json({"file": name} | values)
     else:
         for name, values in figures:
             print(summary(name, values, domain))

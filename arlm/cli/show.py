@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from arlm.cli.parser import Parser
+from arlm.cli.parser import Parser, print_json
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -16,14 +16,15 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse(arguments)
 
+    from arlm.checkpoints import printable
     from arlm.inference.listing import show
 
     record = show(options.run)
     if options.json:
-        print(json.dumps(record))
+        print_json(record)
         return
     for name, value in lines(record):
-        print(f"{name:14}{value}".rstrip())
+        print(f"{name:14}{printable(value, 300)}".rstrip())
 
 
 def lines(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -44,7 +45,7 @@ def lines(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def listed(name: str, values: Any) -> Iterator[tuple[str, str]]:
-    """One line for each entry that is known; values with control characters are escaped, as in JSON."""
+    """One line for each entry that is known; values with control characters are written as in JSON."""
     entries = values.items() if isinstance(values, dict) else ()
     for key, value in entries:
         if value is None:

@@ -86,11 +86,20 @@ class Command(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Name the run, and check the checkpoint before any work."""
         config = self.config[self.subcommand]
-        arguments: Any = getattr(config.trainer.logger, "init_args", {})
-        if config.get("run_name") and "name" in arguments:
-            arguments.name = check_name(config.run_name)
-        elif arguments.get("name") == "lightning_logs":  # Lightning's default
-            arguments.name = self._run_name(config)
+        given = config.trainer.logger
+        loggers = given if isinstance(given, list) else [given]
+        found: list[Any] = [getattr(logger, "init_args", {}) for logger in loggers]
+        named = [arguments for arguments in found if "name" in arguments]
+        if config.get("run_name") and not named:
+            raise UserError(
+                f"--run-name: {config.run_name!r} given, but no logger writes into a folder of that name; "
+                "omit it, or --trainer.logger"
+            )
+        for arguments in named:
+            if config.get("run_name"):
+                arguments.name = check_name(config.run_name)
+            elif arguments.name == "lightning_logs":  # Lightning's default
+                arguments.name = self._run_name(config)
         if config.trainer.fast_dev_run:
             config.checkpoint.save_last = False  # Lightning would write it into the working folder
         path = config.get("ckpt_path")

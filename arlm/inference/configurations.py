@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
+from os.path import isfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,7 +60,7 @@ def data_classes() -> dict[str, str]:
     return {
         name: f"datamodules.{path.stem}.{name}"
         for path in sorted(home.glob("*.py"))
-        for name in re.findall(r"^class (\w+)\(", path.read_text(), flags=re.MULTILINE)
+        for name in re.findall(r"^class (\w+)\(\w+Module\)", path.read_text(), flags=re.MULTILINE)
     }
 
 
@@ -68,7 +69,7 @@ def resolve(name: str, kind: str = "config") -> str:
 
     A name that means none of them is returned as it is.
     """
-    if Path(name).is_file():
+    if isfile(name):  # of an inline value as well, which may be longer than any path
         return name
     found = shipped(kind).get(name)
     if found is None and kind == "data":
@@ -77,8 +78,12 @@ def resolve(name: str, kind: str = "config") -> str:
 
 
 def about(path: Path) -> About:
-    """Training time, result and note of a configuration that can be run."""
-    line = path.read_text().splitlines()[1]
+    """Training time, result and note of a configuration that can be run.
+
+    Raises:
+        ValueError: its second line does not say them.
+    """
+    line = path.read_text(encoding="utf-8").partition("\n")[2].partition("\n")[0]
     found = ABOUT.fullmatch(line)
     if found is None:
         raise ValueError(

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from arlm.checkpoints import Summary, choose, printable, read, summarise
+from arlm.checkpoints.archive import user_errors
 from arlm.checkpoints.describe import PREFIX
 from arlm.errors import UserError
 
@@ -26,24 +27,26 @@ def list_runs(folder: Path) -> list[dict[str, Any]]:
     """
     if not folder.is_dir():
         raise UserError(f"folder: '{folder}' does not exist; train first, or name a folder of runs")
-    versions = {path.parent for path in folder.rglob("*.ckpt") if path.is_file()}
-    rows = [_row(version) for version in sorted(versions, key=_saved)]
+    versions: dict[Path, list[Path]] = {}
+    for path in sorted(filter(Path.is_file, folder.rglob("*.ckpt")), key=_saved):
+        versions.setdefault(path.parent, []).append(path)
+    ordered = sorted(versions.items(), key=lambda version: _saved(version[1][-1]))
+    rows = [_row(*version) for version in ordered]
     for row in rows:
         row["newest"] = row is rows[-1]
     return rows
 
 
-def _saved(folder: Path) -> float:
-    """When the newest checkpoint of a folder was written."""
-    return max(path.stat().st_mtime for path in folder.glob("*.ckpt"))
+def _saved(path: Path) -> float:
+    """When a file was written."""
+    return path.stat().st_mtime
 
 
-def _row(folder: Path) -> dict[str, Any]:
-    """One version, from the files in its folder `checkpoints`."""
-    files = sorted(folder.glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
+def _row(folder: Path, files: list[Path]) -> dict[str, Any]:
+    """One version, from the checkpoints in its folder, oldest first."""
     newest = files[-1]
     run = folder.parent if folder.name == "checkpoints" else folder
-    saved = datetime.fromtimestamp(_saved(folder)).isoformat(" ", "minutes")
+    saved = datetime.fromtimestamp(_saved(newest)).isoformat(" ", "minutes")
     row = {"run": str(run), "saved": saved}
     try:
         path = choose(folder).path if any(f.stem in ("best", "last") for f in files) else newest
@@ -54,8 +57,8 @@ def _row(folder: Path) -> dict[str, Any]:
     return row | {
         "network": best.network_name,
         "data": best.data_name,
-        "step": last.run.get("step"),
-        "seconds": last.effort.get("seconds"),
+        "step": number(last.run.get("step")),
+        "seconds": number(last.effort.get("seconds")),
         "figure": name,
         "last": shown(last)[1],
         "best": figure,
@@ -71,7 +74,12 @@ def shown(summary: Summary) -> tuple[str | None, float | None]:
             return printable(name).removeprefix("val/"), value
     if summary.figure is None:
         return None, None
-    return printable(str(summary.run["monitor"])).removeprefix("val/"), summary.figure
+    return printable(str(summary.run.get("monitor"))).removeprefix("val/"), summary.figure
+
+
+def number(value: Any) -> float | None:
+    """A number that a checkpoint records; None for anything else that may be in its place."""
+    return value if isinstance(value, int | float) else None
 
 
 def show(path: str | Path) -> dict[str, Any]:
@@ -82,8 +90,8 @@ def show(path: str | Path) -> dict[str, Any]:
     """
     file = choose(path).path
     summary = summarise(file)
-    weights = {k: v for k, v in read(file)["state_dict"].items() if k.startswith(PREFIX)}
-    counts = parts(weights)
+    with user_errors(file):
+        counts = parts({k: v for k, v in read(file)["state_dict"].items() if k.startswith(PREFIX)})
     data = dict(summary.data)
     return {
         "checkpoint": str(file),

@@ -6,6 +6,7 @@ import csv
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -72,6 +73,18 @@ def curves(metrics: Path, *columns: str) -> list[list[float]]:
     if not metrics.exists():
         print(f"note: '{metrics}' is missing, so there is no learning curve", file=sys.stderr)
         return []
-    with metrics.open(newline="") as file:
-        rows = [[row.get(name) for name in columns] for row in csv.DictReader(file)]
-    return [[float(value or 0) for value in row] for row in rows if all(row)]
+    rows = read_metrics(metrics)
+    return [[row[name] for name in columns] for row in rows if all(name in row for name in columns)]
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The numbers in each row of a run's metrics.csv, by column; cells that hold no number are left out."""
+    found = []
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        for row in csv.DictReader(file):
+            numbers: dict[str, float] = {}
+            for name, value in row.items():
+                with suppress(TypeError, ValueError):  # an empty cell, or one too many
+                    numbers[name] = float(value)
+            found.append(numbers)
+    return found

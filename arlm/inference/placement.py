@@ -73,7 +73,8 @@ def _compile(net: Autoregressor) -> None:
     # They warn of a machine without a GPU, and of code that is left to Python.
     for name in ("torch.utils.cpp_extension", "torch._dynamo"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    names = [name for name in ("log_prob", "score", "score_chunk") if hasattr(net, name)]
+    scoring = ("forward", "log_prob", "score", "score_chunk")
+    names = [name for name in scoring if hasattr(net, name)]
     # A program is run by calls, or by machine code, that the compiler cannot see into.
     if not any(isinstance(module, SamplesRows) for module in net.modules()):
         names.append("advance")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from reprlib import repr as shortened
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from arlm.checkpoints import Loaded, build, find_class, load
+from arlm.checkpoints.specs import OLDER
 from arlm.data.module import TokenDataModule
 from arlm.data.text_files import read_text
 from arlm.data.text_module import TextDataModule
@@ -48,7 +50,8 @@ def open_run(path: str, fragment: str | None = None, trusted: Sequence[str] = ()
             f"--data: '{path}' was trained without a data module, so it names no data; give --data, a file like "
             "those of configs/data/"
         )
-    data: TokenDataModule = build(description, TokenDataModule, trusted=trusted)  # type: ignore[type-abstract]
+    with _mistakes_of(fragment):
+        data: TokenDataModule = build(description, TokenDataModule, trusted=trusted)  # type: ignore[type-abstract]
     if fragment is not None:
         ours, theirs = type(loaded.domain).__name__, type(data.domain).__name__
         if ours != theirs:
@@ -95,14 +98,35 @@ def _from_fragment(
     if "class_path" not in content or not isinstance(init_args, dict):
         raise UserError(f"--data: '{fragment}' names no class_path; give a file like configs/data/")
     name = content["class_path"]  # a class of arlm's by its name alone, as for `fit`
-    path = data_classes().get(name, name) if isinstance(name, str) else name
+    known = data_classes()
+    path = known.get(name, name) if isinstance(name, str) else name
+    if isinstance(path, str) and "." not in path:
+        near = get_close_matches(path, known, n=1)
+        mend = f"did you mean {near[0]!r}?" if near else "write MODULE.CLASS"
+        raise UserError(
+            f"--data: '{fragment}' names the class {path!r}, which arlm does not have; {mend}"
+        )
     other = {"class_path": path, "init_args": init_args}
     ours = description["init_args"]
-    if issubclass(find_class(other, TokenDataModule, trusted=trusted), TextDataModule):  # type: ignore[type-abstract]
+    with _mistakes_of(fragment):
+        kind = find_class(other, TokenDataModule, trusted=trusted)  # type: ignore[type-abstract]
+    if issubclass(kind, TextDataModule):
         # Where the file chooses its rows, the run's stride and streams do not fit them.
         kept = [] if {"length", "batching"} & init_args.keys() else BATCHING
         other["init_args"] = {name: ours[name] for name in kept if name in ours} | init_args
     return other
+
+
+@contextmanager
+def _mistakes_of(fragment: str | None) -> Iterator[None]:
+    """Errors of a description name the file that it is from, if it is not the checkpoint's own."""
+    try:
+        yield
+    except UserError as error:
+        if fragment is None or not str(error).startswith("checkpoint: "):
+            raise
+        reason = str(error).removeprefix("checkpoint: ").replace(OLDER, "correct the file")
+        raise UserError(f"--data: '{fragment}': {reason}") from None
 
 
 def read_with_tokens_of(data: TokenDataModule, checkpoint: str) -> None:

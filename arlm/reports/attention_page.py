@@ -29,21 +29,31 @@ def attend(net: Autoregressor, item: Item) -> list[Attention]:
     """The attention of all layers, with one-line errors for what cannot be shown."""
     count, longest = len(item.tokens), min(net.max_length or LONGEST, LONGEST)
     if not 0 < count <= longest:
-        raise UserError(f"TEXT: it has {count} tokens; give 1 to {longest}")
+        raise UserError(
+            f"TEXT: it has {count} tokens; attention is shown of 1 to {longest} of them"
+        )
     found = attention_of_layers(net, item.tokens, item.context)
     if not found:
         raise UserError(f"RUN: {type(net).__name__} was trained without attention; choose another")
     return found
 
 
-def labels_of(item: Item, view: View) -> Labels:
-    """Names of the queries and of the keys; a token's query is named by what it predicts."""
+def labels_of(item: Item, view: View, found: Sequence[Attention]) -> Labels:
+    """Names of the queries and of the keys; a token's query is named by what it predicts, a pixel by its tokens."""
     own = view.pieces(item.tokens)
-    named = {"tokens": (own, [START, *own[:-1]]), "pixels": (own, own)}
+    channels = tokens_of_query(found, len(own))
+    pixels = [" ".join(own[i : i + channels]) for i in range(0, len(own), channels)]
+    named = {"tokens": (own, [START, *own[:-1]]), "pixels": (pixels, pixels)}
     if item.context is not None:
         source = view.context_pieces(item.context)
         named["context"] = (source, source)
     return named
+
+
+def tokens_of_query(found: Sequence[Attention], tokens: int) -> int:
+    """How many of a row's tokens are one query: the channels, where pixels attend; else 1."""
+    pixels = [one.weights.shape[1] for one in found if one.queries_of == "pixels"]
+    return tokens // pixels[0] if pixels else 1
 
 
 def picture(found: Sequence[Attention], labels: Labels) -> bytes:
@@ -81,7 +91,10 @@ def page(found: Sequence[Attention], labels: Labels, view: View, title: str, com
         }
         for one in found
     ]
-    given: dict[str, Any] = {"layers": layers, "labels": labels, "columns": view.columns}
+    columns = view.columns
+    if columns is not None and "pixels" in {one.queries_of for one in found}:
+        columns = columns * len(labels["pixels"][0]) // len(labels["tokens"][0])
+    given: dict[str, Any] = {"layers": layers, "labels": labels, "columns": columns}
     return render("attention.html", title, command, **given)
 
 

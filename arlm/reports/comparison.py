@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from statistics import mean, stdev
+from statistics import stdev
 from typing import Any, NamedTuple
 
 import torch
@@ -216,7 +216,7 @@ def page(
         frequency: (V,) occurrences of each token in the training data of the first model.
         command: that made the page.
     """
-    best = min(models, key=lambda model: mean(model.scores.nats.tolist()))
+    best = next(model for model in models if model.difference is None)
     items = {model.name: item_of(model) for model in models}
     others = [model.name for model in models if model is not best]
     return render(

@@ -98,8 +98,9 @@ class ImageView(View[ImageDomain]):
         return [str(token) for token in tokens.tolist()]
 
     def surprise(self, scored: ItemScores, most: int | None = None) -> str:
-        """Images beside maps of their surprise."""
-        shown = scored.cut(most or self.shown_tokens)
+        """Images beside maps of their surprise, at least one."""
+        size = self.domain.spec.length
+        shown = scored.cut(max(1, (most or self.shown_tokens) // size) * size)
         return self._picture(heat_map(*self._pixels([shown])), "images and their surprise")
 
     def difference(self, a: ItemScores, b: ItemScores, names: tuple[str, str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import Any
 
 from arlm.checkpoints import Summary, find, summarise
 from arlm.errors import UserError
+from arlm.inference.measures import read_metrics
 from arlm.inference.summary import shown_figure
 from arlm.reports.charts import Series, line_chart
 from arlm.reports.files import write_text
@@ -27,7 +27,8 @@ def write_run_page(folder: str | Path) -> Path:
     """Write `index.html` into the folder of a version, from the files there; returns its path."""
     folder = Path(folder)
     summary = _summary(folder)
-    rows = metrics(folder / "metrics.csv")
+    metrics = folder / "metrics.csv"
+    rows = read_metrics(metrics) if metrics.exists() else []
     steps = chosen(samples(folder / "samples"), SAMPLES)
     page = render(
         "run.html",
@@ -62,15 +63,6 @@ def facts(summary: Summary) -> dict[str, str]:
         if isinstance(value, int | float):
             found[name] = form.format(value)
     return found
-
-
-def metrics(path: Path) -> list[dict[str, float]]:
-    """The numbers in each row of metrics.csv; [] if there is none."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
-    return [{name: float(value) for name, value in row.items()} for row in rows]
 
 
 def last_figures(rows: Sequence[dict[str, float]]) -> list[tuple[str, str, str]]:

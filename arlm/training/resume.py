@@ -15,7 +15,10 @@ from arlm.training.history import processes_and_accumulation
 # Options of data modules that do not change the rows of training, and those whose content has checksums.
 FREE = {"num_workers", "data_dir", "stride", "streams", "overlap"}
 PATHS = {"path", "train", "val", "test"}
-WEIGHTS_ONLY = "to start from its weights alone, use --model.net arlm.adapters.pretrained"
+WEIGHTS_ONLY = (
+    "to start from its weights alone, use --model.net arlm.adapters.pretrained --model.net.checkpoint FILE "
+    "in place of --ckpt_path"
+)
 
 
 def check_network(contents: dict[str, Any], net: Autoregressor, files: Mapping[str, str]) -> None:
@@ -63,6 +66,11 @@ def check_plan(contents: dict[str, Any], trainer: Any) -> None:
     if data is None or "data" not in entry:
         return
     ours, theirs = checkpoints.describe(data), json.loads(entry["data"])
+    if not theirs["class_path"]:
+        raise UserError(
+            f"ckpt_path: the checkpoint was trained on data of its own program, not on {ours['class_path']}; "
+            f"continue it there, or {WEIGHTS_ONLY}"
+        )
     if ours["class_path"] != theirs["class_path"]:
         refuse("data", ours["class_path"], theirs["class_path"])
     same = digests(data.provenance) == digests(theirs["provenance"]) != {}

@@ -32,6 +32,7 @@ def changed(**options: object) -> dict:
     [
         ("--config configs/text/docs.yaml", {}, "docs"),
         ("--config=docs", {}, "docs"),
+        ("-c=docs.yaml", {}, "docs"),
         ("-c docs.yaml --trainer.max_steps 3 --seed_everything 4 --data.seed 1", {}, "docs"),
         ("--config docs.yaml --data.batch_size 64", {"data_batch_size": 64}, "docs"),
         ("--config docs.yaml --data.length 128 --model.net.width=200", {}, "docs"),
@@ -50,6 +51,12 @@ def test_only_what_changes_network_or_data_is_in_the_name(
     line: str, final: dict, name: str
 ) -> None:
     assert run_name(given_options(shlex.split(line)), DOCS, changed(**final)) == name
+
+
+def test_configurations_beside_one_that_is_no_whole_run_are_named() -> None:
+    for other in ("docs", "digits"):
+        line = f"--config mine.yaml --config configs/{other}.yaml --trainer.max_steps 3"
+        assert run_name(given_options(line.split()), None, DOCS) == f"mine-{other}"
 
 
 def test_names_of_other_classes_and_files() -> None:

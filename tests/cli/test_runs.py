@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -11,9 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, run_arlm
+from PIL import Image
 
 import arlm
+from arlm.checkpoints.describe import entry_checksum
+from arlm.cli.parser import print_json
 from arlm.inference.listing import parts
+from arlm.inference.measures import curves, read_metrics
 from arlm.models.transformer import TransformerLanguageModel
 
 TINY = ["--model.net.width", 4, "--model.net.depth", 1, "--trainer.accelerator", "cpu"]
@@ -107,3 +112,90 @@ def test_lightning_is_not_imported(folder: Path) -> None:
         [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def edited(path: Path, out: Path, change: dict, **tensors: object) -> Path:
+    """A checkpoint with other entries in its description, and with other contents beside it."""
+    contents = torch.load(path, weights_only=True)
+    entry = contents["arlm"]
+    for part, values in change.items():
+        entry[part] = json.dumps(json.loads(entry[part]) | values)
+    entry["checksum"] = entry_checksum(entry)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(contents | tensors, out)
+    return out
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"figure": 10**400},
+        {"figure": "x", "figures": 3},
+        {"monitor": None, "figures": {}},
+        {"step": "\x1b[2J", "monitor": "\x1b[2J"},
+    ],
+    ids=str,
+)
+def test_odd_records_are_listed_and_shown(record: dict, folder: Path, tmp_path: Path) -> None:
+    best = folder / "runs/digits/version_0/checkpoints/best.ckpt"
+    odd = edited(best, tmp_path / "runs/odd/version_0/checkpoints/last.ckpt", {"run": record})
+    (odd.parent / "best.ckpt").symlink_to("gone.ckpt")
+    for verb in (["runs"], ["runs", "--json"], ["show", "odd"]):
+        told = run_arlm(*verb, folder=tmp_path)
+        assert told.code == 0, told.err
+        assert "PixelCNN" in told.out
+        assert "\x1b" not in told.out
+
+
+def test_control_characters_of_a_description_are_not_printed(folder: Path, tmp_path: Path) -> None:
+    best = folder / "runs/digits/version_0/checkpoints/best.ckpt"
+    change = {"network": {"class_path": "a\x1b[2J.B\n", "init_args": {"\x1b[2J": 3}}}
+    told = run_arlm("show", edited(best, tmp_path / "x.ckpt", change), folder=tmp_path)
+    assert told.code == 0, told.err
+    assert "a[2J.B" in told.out
+    assert "\x1b" not in told.out
+
+
+@pytest.mark.parametrize("weights", [None, {"net.x": 5}, {"net.x": torch.eye(2).to_sparse()}])
+def test_weights_that_are_none_are_refused(weights: object, folder: Path, tmp_path: Path) -> None:
+    best = folder / "runs/digits/version_0/checkpoints/best.ckpt"
+    odd = edited(best, tmp_path / "x.ckpt", {}, state_dict=weights)
+    assert f"'{odd}' cannot be read" in run_arlm("show", odd, folder=tmp_path).error()
+
+
+@pytest.mark.parametrize("stride", ["4", 0, -1, 2.5])
+def test_a_stride_that_is_none_is_not_used(stride: object, folder: Path, tmp_path: Path) -> None:
+    best = folder / "runs/digits/version_0/checkpoints/best.ckpt"
+    args = {"init_args": {"stride": stride}, "class_path": "their.Data", "provenance": {}}
+    odd = edited(best, tmp_path / "x.ckpt", {"data": args})
+    Image.new("L", (8, 8)).save(tmp_path / "black.png")
+    told = run_arlm("score", odd, "black.png", folder=tmp_path)
+    assert told.code == 0, told.err
+
+
+def test_configurations_of_ones_own_are_listed_without_a_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/short.yaml").write_text("seed_everything: 0")
+    (tmp_path / "mine/long.yaml").write_text("# arlm fit --config long\nseed_everything: 0\n")
+    monkeypatch.setattr("arlm.inference.configurations.folder", lambda: tmp_path)
+    lines = run_arlm("configs", folder=tmp_path).out.splitlines()
+    assert lines[2:5] == ["mine:", "  long", "  short"]
+
+
+def test_cells_without_numbers_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("step,val/nll\n1,2.5\n2,x\n3,\n4,1.5,7\n")
+    rows = read_metrics(tmp_path / "metrics.csv")
+    assert rows == [
+        {"step": 1, "val/nll": 2.5},
+        {"step": 2},
+        {"step": 3},
+        {"step": 4, "val/nll": 1.5},
+    ]
+    assert curves(tmp_path / "metrics.csv", "step", "val/nll") == [[1, 2.5], [4, 1.5]]
+
+
+def test_json_holds_no_infinity(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"nats": math.inf, "rows": [(1.5, math.nan)], "n": 3})
+    assert json.loads(capsys.readouterr().out) == {"nats": None, "rows": [[1.5, None]], "n": 3}

@@ -7,6 +7,7 @@ import torch
 from arlm.core import Batch, Spec, token_log_prob
 from arlm.errors import UserError
 from arlm.inference import placement
+from arlm.inference.items import Item, score_items
 from arlm.inference.placement import device_named, moved, place
 from arlm.models.pixelcnnpp import PixelCNNPlusPlus
 from arlm.models.rnn import LSTMLanguageModel
@@ -65,12 +66,19 @@ def test_mixtures_have_exact_levels_in_half_precision(dtype: torch.dtype) -> Non
 
 @pytest.mark.parametrize("kind", [TransformerLanguageModel, LSTMLanguageModel, PixelCNNPlusPlus])
 def test_compiled_networks_draw_and_score_the_same(kind: type, monkeypatch) -> None:
-    traced = []
+    traced, calls = [], []
     compile = torch.compile
 
     def traced_only(function, dynamic):
         traced.append(function.__name__)
-        return compile(function, dynamic=dynamic, backend="eager")
+        compiled = compile(function, dynamic=dynamic, backend="eager")
+
+        def call(*arguments):
+            if not torch.compiler.is_compiling():
+                calls.append(function.__name__)
+            return compiled(*arguments)
+
+        return call
 
     monkeypatch.setattr(placement.torch, "compile", traced_only)
     case = next(case for case in laws.cases() if case.kind is kind)
@@ -82,6 +90,11 @@ def test_compiled_networks_draw_and_score_the_same(kind: type, monkeypatch) -> N
     place(net, CPU, "64", compile=True)
     with torch.inference_mode():
         torch.testing.assert_close(net.log_prob(tokens, context), exact)
+        if context is None:  # `arlm score` reads logits
+            calls.clear()
+            (scored,) = score_items(net, [Item("x", tokens[0])])
+            assert calls == ["forward"]
+            torch.testing.assert_close(-scored.nats, exact[0].double())
     assert torch.equal(generate(net, row_seeds(0, 6), context=context).tokens, drawn.tokens)
     assert list(net.state_dict()) == names
     assert ("advance" in traced) == (kind is not PixelCNNPlusPlus)

@@ -11,6 +11,8 @@ import torch
 from arlm.domains import Domain, ImageDomain, TextDomain, TranslationDomain
 from arlm.errors import UserError
 from arlm.inference.items import Item, ItemScores
+from arlm.models.pixelsnail import PixelSNAIL
+from arlm.reports.attention_page import attend, labels_of, page
 from arlm.reports.tokens import pieces
 from arlm.reports.view import Shown, View, view_of
 from arlm.tokenizers import BPETokenizer, ByteTokenizer, CharacterTokenizer, WordTokenizer
@@ -151,3 +153,28 @@ def test_files_keep_dots_in_their_names(tmp_path: Path) -> None:
     drawn = {"": torch.zeros(1, 4, dtype=torch.long)}
     assert images.write(drawn, tmp_path / "seed.2.png") == [tmp_path / "seed.2.png"]
     assert {path.name for path in tmp_path.iterdir()} == {"seed.1.txt", "seed.2.png"}
+
+
+def test_a_page_shows_whole_images() -> None:
+    domain = ImageDomain(2, 3, 3, channels=3)
+    tokens = torch.zeros(54, dtype=torch.long)
+    nothing = torch.empty(54, 0)
+    item = ItemScores(Item("x", tokens), torch.ones(54).double(), tokens, nothing.long(), nothing)
+    view = view_of(domain)
+    one = view.surprise(item, 27)
+    assert one.count("<img") == 1
+    assert view.surprise(item, 20) == view.surprise(item, 53) == one
+    assert view.surprise(item, 54) != one
+
+
+def test_a_pixel_is_named_by_its_channels() -> None:
+    torch.manual_seed(0)
+    domain = ImageDomain(2, 2, 3, channels=3)
+    net = PixelSNAIL(domain.spec, width=6, depth=1, residuals=1, key_width=2, value_width=4).eval()
+    item = Item("x", torch.tensor([0, 0, 1] * 6))
+    view = view_of(domain)
+    found = attend(net, item)
+    asks, reads = labels_of(item, view, found)["pixels"]
+    assert asks == reads == ["0 0 1"] * 6
+    assert found[0].weights.shape[1:] == (6, 6)
+    assert "repeat(3, 1fr)" in page(found, labels_of(item, view, found), view, "x", "y")
