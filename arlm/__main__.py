@@ -44,6 +44,7 @@ def main() -> int:
     # Late, because `entry` changes where modules are found.
     import signal
 
+    from arlm.cli.imports import quick_imports
     from arlm.cli.messages import nearest
     from arlm.errors import UserError
 
@@ -61,7 +62,9 @@ def main() -> int:
         if verb in COMMANDS:
             importlib.import_module(f"arlm.cli.{verb}").main(sys.argv[2:])
         else:
-            importlib.import_module("arlm.cli.trainer").main()
+            with quick_imports():
+                trainer = importlib.import_module("arlm.cli.trainer")
+            trainer.main()
     except UserError as error:
         return fail(str(error))
     except BrokenPipeError:  # the reader of the output, such as `head`, has closed it

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from arlm.cli.imports import quick_imports
 from arlm.cli.parser import Parser, add_run_options, open_network
 
 
@@ -29,10 +30,11 @@ def main(arguments: Sequence[str]) -> None:
     if not options.html and not options.out:
         options.html = "attention.html"
 
-    from arlm.reports.attention_page import attend, labels_of, page, picture
-    from arlm.reports.files import check_writable, write_bytes, write_text
-    from arlm.reports.view import view_of
-    from arlm.sampling import class_labels
+    with quick_imports():
+        from arlm.reports.attention_page import attend, labels_of, page, picture
+        from arlm.reports.files import check_writable, write_bytes, write_text
+        from arlm.reports.view import view_of
+        from arlm.sampling import class_labels
 
     net, domain, *_ = open_network(options)
     view = view_of(domain)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from arlm.cli.imports import quick_imports
 from arlm.cli.parser import Parser, add_data_options, add_run_options, bar, open_data, print_json
 from arlm.errors import UserError
 
@@ -42,13 +43,14 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse(arguments)
     groups = named(options.runs)
 
-    import torch  # late: --help and errors need no torch
+    with quick_imports():  # late: --help and errors need no torch
+        import torch
 
-    from arlm.evaluation.paired import paired_difference
-    from arlm.inference.scorer import check_same
-    from arlm.reports.comparison import lines, page, text_table
-    from arlm.reports.files import check_writable, write_text
-    from arlm.reports.view import view_of
+        from arlm.evaluation.paired import paired_difference
+        from arlm.inference.scorer import check_same
+        from arlm.reports.comparison import lines, page, text_table
+        from arlm.reports.files import check_writable, write_text
+        from arlm.reports.view import view_of
 
     out = Path(options.out)
     check_writable(out)

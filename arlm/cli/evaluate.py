@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence, Sized
 from typing import TYPE_CHECKING, TypeAlias
 
+from arlm.cli.imports import quick_imports
 from arlm.cli.parser import (
     Parser,
     add_beam_options,
@@ -45,12 +46,13 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse(arguments)
     check_beam_options(options)
 
-    from arlm.core import device_of  # late: --help and errors need no torch
-    from arlm.evaluation.likelihood import figures
-    from arlm.inference.baselines import baselines, independent_batches
-    from arlm.inference.placement import moved
-    from arlm.inference.scorer import BatchScorer
-    from arlm.reports.view import view_of
+    with quick_imports():  # late: --help and errors need no torch
+        from arlm.core import device_of
+        from arlm.evaluation.likelihood import figures
+        from arlm.inference.baselines import baselines, independent_batches
+        from arlm.inference.placement import moved
+        from arlm.inference.scorer import BatchScorer
+        from arlm.reports.view import view_of
 
     loaded, data = open_data(options)
     net, domain, provenance = loaded.net, loaded.domain, data.provenance

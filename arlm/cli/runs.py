@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from arlm.cli.imports import quick_imports
 from arlm.cli.parser import Parser, print_json
 
 
@@ -16,7 +17,8 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON list")
     options = parser.parse(arguments)
 
-    from arlm.inference.listing import list_runs
+    with quick_imports():
+        from arlm.inference.listing import list_runs
 
     rows = list_runs(Path(options.folder))
     if options.json:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arlm.cli.decoding import add_decoding_options, chosen_processors
+from arlm.cli.imports import quick_imports
 from arlm.cli.parser import Parser, add_run_options, bar, open_network
 from arlm.cli.texts import texts
 from arlm.errors import UserError, require
@@ -128,9 +129,10 @@ def check(options: argparse.Namespace) -> None:
 def main(arguments: Sequence[str]) -> None:
     """Run the command."""
     options = parse(arguments)
-    from arlm.adapters import guided  # late: --help and errors need no torch
-    from arlm.reports.files import check_writable
-    from arlm.reports.view import view_of
+    with quick_imports():  # late: --help and errors need no torch
+        from arlm.adapters import guided
+        from arlm.reports.files import check_writable
+        from arlm.reports.view import view_of
 
     processors = chosen_processors(options)
     sweeps = sweep(options.sweep) if options.sweep else {}

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from arlm.cli.imports import quick_imports
 from arlm.cli.parser import Parser, add_run_options, open_network, print_json
 from arlm.errors import UserError, require
 
@@ -60,10 +61,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> None:
     """Run the command."""
     options = parse(arguments)
-    from arlm.inference.items import figures_of, score_items  # late: --help needs no torch
-    from arlm.reports.files import check_writable, write_text
-    from arlm.reports.view import view_of
-    from arlm.sampling import class_count
+    with quick_imports():  # late: --help needs no torch
+        from arlm.inference.items import figures_of, score_items
+        from arlm.reports.files import check_writable, write_text
+        from arlm.reports.view import view_of
+        from arlm.sampling import class_count
 
     loaded = open_network(options)
     net, domain = loaded.net, loaded.domain

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from arlm.cli.imports import quick_imports
 from arlm.cli.parser import Parser, print_json
 
 
@@ -16,8 +17,9 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse(arguments)
 
-    from arlm.checkpoints import printable
-    from arlm.inference.listing import show
+    with quick_imports():
+        from arlm.checkpoints import printable
+        from arlm.inference.listing import show
 
     record = show(options.run)
     if options.json:

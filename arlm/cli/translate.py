@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from arlm.cli.imports import quick_imports
 from arlm.cli.parser import (
     Parser,
     add_beam_options,
@@ -76,12 +77,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> None:
     """Run the command."""
     options = parse(arguments)
-    from arlm.data.pairs import lines_of  # late: --help and errors need no torch
-    from arlm.inference.memory import keep_freed_memory
-    from arlm.inference.translator import Translator
-    from arlm.reports.files import check_writable
-    from arlm.reports.view import view_of
-    from arlm.sampling.processors import parse_processors
+    with quick_imports():  # late: --help and errors need no torch
+        from arlm.data.pairs import lines_of
+        from arlm.inference.memory import keep_freed_memory
+        from arlm.inference.translator import Translator
+        from arlm.reports.files import check_writable
+        from arlm.reports.view import view_of
+        from arlm.sampling.processors import parse_processors
 
     processors = None if options.processors is None else parse_processors(options.processors)
     loaded = open_network(options)

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from einops import rearrange
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from arlm.core import Spec
@@ -86,6 +85,8 @@ def check_levels(levels: int) -> int:
 
 def read_image(path: Path, channels: int, field: str) -> Tensor:
     """Read an 8-bit image file without transparency as uint8 (H, W, channels); errors name `field`."""
+    from PIL import Image, UnidentifiedImageError  # late: no other domain needs it
+
     try:
         with Image.open(path) as image:
             image.load()

@@ -17,6 +17,7 @@ from torch import Tensor
 from arlm.core import Autoregressor, Spec, device_of, token_log_prob
 from arlm.errors import UserError
 from arlm.pixels.intensity import Intensity
+from arlm.programs.choice import use_native
 from arlm.programs.native_backend import NativeBackend, is_available, side_by_side
 from arlm.programs.program import Program
 from arlm.programs.torch_backend import TorchBackend
@@ -30,6 +31,7 @@ class PixelState(State):
     workspace: Tensor  # (B, N), laid out by the program
     position: int = field(metadata=SHARED)  # number of tokens already written
     program: Program = field(metadata=SHARED)
+    native: bool = field(metadata=SHARED)  # whether the backend is machine code
     # Bound to the memory of `workspace`.
     backend: TorchBackend | NativeBackend | None = field(metadata=SHARED)
 
@@ -53,9 +55,9 @@ class PixelState(State):
 
     def _laid_out(self) -> Self:
         """The state with a new workspace in the memory layout of its backend."""
-        native = is_available(self.workspace.dtype, self.workspace.device)
+        native = self.native and is_available(self.workspace.dtype, self.workspace.device)
         workspace = side_by_side(self.workspace) if native else self.workspace
-        return replace(self, workspace=workspace, backend=None)
+        return replace(self, workspace=workspace, native=native, backend=None)
 
     def _check_position(self, others: Sequence[Self]) -> None:
         positions = {state.position for state in (self, *others)}
@@ -131,22 +133,35 @@ class PixelNetwork(Autoregressor):
     def start(self, batch: int, length: int, context: Tensor | None = None) -> tuple[Tensor, State]:
         if type(self).build_program is PixelNetwork.build_program:
             return super().start(batch, length, context)
-        device = device_of(self)
+        program = self.program()
+        device, dtype = device_of(self), next(self.parameters()).dtype
+        native = use_native(program, batch, length, dtype, device)
+        return self._start(program, native, batch, context)
+
+    def program(self) -> Program:
+        """The program of one pixel, with the current weights."""
         height, width, channels = self.spec.shape
         program = Program(height, width, channels, self.groups)
         with torch.no_grad():
             self.build_program(program)
-            dtype = next(self.parameters()).dtype
-            workspace = torch.zeros(batch, program.size, dtype=dtype, device=device)
-            if is_available(dtype, device):
+        return program
+
+    def _start(
+        self, program: Program, native: bool, batch: int, context: Tensor | None
+    ) -> tuple[Tensor, PixelState]:
+        """`start` with a given program and backend."""
+        dtype = next(self.parameters()).dtype
+        with torch.no_grad():
+            workspace = torch.zeros(batch, program.size, dtype=dtype, device=device_of(self))
+            if native:
                 workspace = side_by_side(workspace)
             workspace[:, program.ones] = 1
             for allocated, value in program.constants:
                 allocated.at(workspace).copy_(value(context))
             for initialise in program.initialisers:
                 initialise(workspace)
-            backend = self._backend(program, workspace)
-            state = PixelState(workspace, 0, program, backend, net=self.serial)
+            backend = self._backend(program, workspace, native)
+            state = PixelState(workspace, 0, program, native, backend, net=self.serial)
             return self._score(state, backend, 0), state
 
     def advance(
@@ -165,7 +180,7 @@ class PixelNetwork(Autoregressor):
             )
         scores, position = [], state.position
         with torch.no_grad():
-            backend = state.backend or self._backend(state.program, state.workspace)
+            backend = state.backend or self._backend(state.program, state.workspace, state.native)
             for values in self.embed(tokens).unbind(1):
                 self._write(values, state, position)
                 position += 1
@@ -176,9 +191,9 @@ class PixelNetwork(Autoregressor):
         missing = state.workspace.new_zeros(len(tokens), size - len(scores), self.spec.vocab_size)
         return torch.cat([*(logits[:, None] for logits in scores), missing], dim=1), after
 
-    def _backend(self, program: Program, workspace: Tensor) -> TorchBackend | NativeBackend:
-        """The native backend if it is available, else the torch backend."""
-        native = is_available(workspace.dtype, workspace.device)
+    def _backend(
+        self, program: Program, workspace: Tensor, native: bool
+    ) -> TorchBackend | NativeBackend:
         return (NativeBackend if native else TorchBackend)(program, workspace)
 
     def _write(self, values: Tensor, state: PixelState, position: int) -> None:
@@ -213,16 +228,17 @@ class PixelNetwork(Autoregressor):
     ) -> tuple[Tensor, Tensor] | None:
         """Draw whole images with the native backend, one call for each image row.
 
-        See `arlm.sampling.generate.SamplesRows`; returns None if the native backend is not available.
+        See `arlm.sampling.generate.SamplesRows`; returns None if the torch backend is as good (`arlm.programs.choice`).
         """
         if not self.logits_in_program or forced.shape[1] != self.spec.length:
             return None
         if type(self).build_program is PixelNetwork.build_program:
             return None
-        if not is_available(next(self.parameters()).dtype, noise.device):
+        program = self.program()
+        work = (len(forced), self.spec.length, next(self.parameters()).dtype, noise.device)
+        if not use_native(program, *work, take=False):
             return None
-        logits, state = self.start(len(forced), self.spec.length, context)
-        assert isinstance(state, PixelState)
+        logits, state = self._start(program, True, len(forced), context)
         assert isinstance(state.backend, NativeBackend)
         height, width, channels = self.spec.shape
         tokens, log_prob = forced.clone(), []

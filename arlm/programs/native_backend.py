@@ -18,9 +18,12 @@ The results agree with those of `arlm.programs.torch_backend` up to rounding.
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +34,51 @@ from torch import Tensor
 from arlm.programs.program import Operation, Program, Slice
 
 INSTALLED = importlib.util.find_spec("numba") is not None
+CODE = "arlm.programs.native_code"
+SOURCES = [Path(__file__).with_name(f"native_{part}.py") for part in ("code", "math")]
 SIMD_WIDTH = 16  # lanes that one instruction processes
 MIN_LANES = 3  # images in the smallest batch that is stored as lanes
 
 
 def is_available(dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether programs can run as machine code: float32 on a CPU with numba, and ARLM_NATIVE is not 0."""
-    fits = device.type == "cpu" and dtype == torch.float32
-    return fits and INSTALLED and os.environ.get("ARLM_NATIVE") != "0"
+    """Whether programs can run as machine code: float32 on a CPU, and numba is installed."""
+    return device.type == "cpu" and dtype == torch.float32 and INSTALLED
+
+
+def is_started() -> bool:
+    """Whether this process has imported the compiled functions."""
+    return CODE in sys.modules
+
+
+def is_compiled() -> bool:
+    """Whether an earlier process has left the machine code on disk; numba is not imported to find out."""
+    if not INSTALLED:
+        return False
+    version = importlib.metadata.version("numba").encode()
+    for index in _indices("run"):
+        with suppress(OSError), index.open("rb") as file:
+            # An index begins with the version of numba that wrote it; others do not read it.
+            if version in file.read(64) and index.stat().st_mtime >= _changed():
+                return True
+    return False
+
+
+def _changed() -> float:
+    """When the source of the machine code was changed last."""
+    return max(path.stat().st_mtime for path in SOURCES)
+
+
+def _indices(function: str = "*") -> list[Path]:
+    """numba's index files of the functions of `native_code`, in the folders where numba may keep them."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    if sys.platform == "darwin":
+        cache = Path.home() / "Library" / "Caches"
+    named = os.environ.get("NUMBA_CACHE_DIR")
+    # Beside the source, unless that folder cannot be written.
+    folders = [Path(named)] if named else [SOURCES[0].parent, Path(cache) / "numba"]
+    python = f"py{sys.version_info.major}{sys.version_info.minor}{sys.abiflags}"
+    pattern = f"*/{SOURCES[0].stem}.{function}-*.{python}.nbi"
+    return [path for folder in folders for path in folder.glob(pattern)]
 
 
 def side_by_side(workspace: Tensor) -> Tensor:
@@ -54,14 +94,17 @@ def side_by_side(workspace: Tensor) -> Tensor:
 def compiled() -> Any:
     """Import `native_code`, and numba with it, which is slow, only when it is needed.
 
-    numba recompiles a function only if its own file has changed, so native_code.py is marked as changed when
-    native_math.py is newer.
+    numba compiles a function again only if its own file has changed, so what was compiled before
+    native_math.py changed is removed.
     """
-    paths = [Path(__file__).with_name(f"native_{part}.py") for part in ("code", "math")]
-    code, math = (path.stat().st_mtime for path in paths)
-    if math > code and os.access(paths[0], os.W_OK):
-        paths[0].touch()
-    return importlib.import_module("arlm.programs.native_code")
+    if not is_started():
+        for index in _indices():
+            with suppress(
+                OSError
+            ):  # another process has removed it, or the folder cannot be written
+                if index.stat().st_mtime < _changed():
+                    index.unlink()
+    return importlib.import_module(CODE)
 
 
 class NativeBackend:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from arlm.core import Autoregressor, device_of
@@ -50,6 +49,8 @@ def attention_maps(
 
     Returns: None for a network without attention.
     """
+    from matplotlib.figure import Figure  # late: a translation needs no picture
+
     parts = []
     for source, translation in translated:
         weights = attention_of(net, source, translation.tokens)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image
 
 from arlm.core import Autoregressor
@@ -58,6 +57,8 @@ def tokens_of_query(found: Sequence[Attention], tokens: int) -> int:
 
 def picture(found: Sequence[Attention], labels: Labels) -> bytes:
     """A heat map of each head, a row for each layer, white for 0 and black for 1, as PNG."""
+    from matplotlib.figure import Figure  # late: the page needs no picture
+
     heads = max(len(one.weights) for one in found)
     size = min(5.0, max(2.2, 0.16 * max(one.weights.shape[1] for one in found)))
     figure = Figure(figsize=(heads * size, len(found) * size), layout="constrained")

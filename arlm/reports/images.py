@@ -6,7 +6,6 @@ import io
 import math
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -126,6 +125,8 @@ def heat_map(images: Tensor, bits: Tensor) -> Tensor:
         images: (N, H, W, C) uint8.
         bits: (N, H, W), surprise of each pixel, at least 0.
     """
+    import matplotlib  # late: few pictures have a scale of colours
+
     level = (bits / bits.amax().clamp(min=1e-9) * 255).round().long()
     colours = torch.from_numpy(np.array(matplotlib.colormaps["magma"](np.arange(256))))
     shown = (colours[level][..., :3] * 255).round().to(torch.uint8)

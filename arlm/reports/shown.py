@@ -10,7 +10,6 @@ from pathlib import Path
 from torch import Tensor
 
 from arlm.reports.files import write_bytes, write_text
-from arlm.reports.images import grid, png, write_image
 from arlm.reports.page import fragment
 
 
@@ -34,7 +33,11 @@ class Shown:
 
     def html(self) -> str:
         """The samples as HTML with embedded pictures."""
-        pictures = {} if self.images is None else {"samples": png(self.images)}
+        pictures = {}
+        if self.images is not None:
+            from arlm.reports.images import png  # late: texts need no library of images
+
+            pictures["samples"] = png(self.images)
         encoded = {name: data_url(content) for name, content in (pictures | self.pictures).items()}
         sounds = [data_url(self.files[kind], "audio/wav") for kind in self.files if kind == ".wav"]
         return fragment("shown.html", texts=self.texts, pictures=encoded, sounds=sounds)
@@ -46,6 +49,8 @@ class Shown:
             text = "".join(f"--- {i}\n{text}\n" for i, text in enumerate(self.texts))
             paths.append(write_text(text, Path(f"{stem}.txt")))
         if self.images is not None:
+            from arlm.reports.images import grid, write_image
+
             paths.append(write_image(grid(self.images, columns=columns), Path(f"{stem}.png")))
         for name, content in self.pictures.items():
             alone = self.images is None and len(self.pictures) == 1

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 
 from arlm.core import Autoregressor
 from arlm.errors import require
@@ -46,11 +44,11 @@ def parameter_groups(net: Autoregressor, *more: nn.Module) -> list[dict[str, Any
     ]
 
 
-class Muon(AdamW):
-    """W <- (1 - lr wd) W - lr 0.2 sqrt(max(rows, columns)) O, where O is the momentum made orthogonal.
+class Muon(Optimizer):
+    """`torch.optim.Muon` for groups whose "kind" is "matrix", `torch.optim.AdamW` for all others.
 
-    This is the step of groups whose "kind" is "matrix"; AdamW takes all other groups. The factor 0.2
-    sqrt(...) gives a step the size of AdamW's (Liu et al., 2025).
+    The step of a matrix is W <- (1 - lr wd) W - lr 0.2 sqrt(max(rows, columns)) O, where O is the momentum made
+    orthogonal; the factor gives it the size of AdamW's step (Liu et al., 2025).
 
     Args:
         params: groups from `parameter_groups`, each with a "kind".
@@ -76,64 +74,42 @@ class Muon(AdamW):
         betas: tuple[float, float] = (0.9, 0.95),
     ) -> None:
         require(0 <= momentum < 1, "model.optimizer.momentum", momentum, "choose from 0 to below 1")
-        groups = [
-            {"lr": lr if group.get("kind") == "matrix" else adam_lr} | group for group in params
-        ]
-        self.momentum = momentum
-        super().__init__(groups, adam_lr, betas, weight_decay=weight_decay, fused=True)
+        of_matrices = {"lr": lr, "momentum": momentum}
+        of_others = {"lr": adam_lr, "betas": betas}
+        groups = [(of_matrices if is_matrix(group) else of_others) | group for group in params]
+        super().__init__(groups, {"weight_decay": weight_decay})
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        super().add_param_group(param_group)
+        self._divide()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._divide()
+
+    def _divide(self) -> None:
+        """Make the two optimizers; their groups and their state are those of this one, not copies."""
+        matrices = [group for group in self.param_groups if is_matrix(group)]
+        others = [group for group in self.param_groups if not is_matrix(group)]
+        self.parts: list[Optimizer] = []
+        if matrices:
+            self.parts.append(torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw"))
+        if others:
+            self.parts.append(AdamW(others, fused=True))
+        for part in self.parts:
+            part.state = self.state
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
         """One step; the closure, if any, is evaluated with gradients first."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        groups = self.param_groups
-        for group in groups:
-            if group.get("kind") == "matrix":
-                self._orthogonal_step(group)
-        self.param_groups = [group for group in groups if group.get("kind") != "matrix"]
-        try:
-            super().step()
-        finally:
-            self.param_groups = groups
+        for part in self.parts:
+            part.step()
         return loss
 
-    def _orthogonal_step(self, group: dict[str, Any]) -> None:
-        by_shape: dict[tuple[int, ...], list[Tensor]] = defaultdict(list)
-        for weight in group["params"]:
-            if weight.grad is not None:
-                by_shape[weight.shape].append(weight)
-        for (rows, columns), weights in by_shape.items():
-            gradients: list[Tensor] = [weight.grad for weight in weights]  # type: ignore[misc]
-            moments = [self._momentum(weight) for weight in weights]
-            torch._foreach_lerp_(moments, gradients, 1 - self.momentum)
-            nesterov = torch._foreach_lerp(gradients, moments, self.momentum)
-            steps = orthogonal(torch.stack(nesterov)).to(weights[0].dtype)
-            torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
-            size = group["lr"] * 0.2 * math.sqrt(max(rows, columns))
-            torch._foreach_add_(weights, list(steps.unbind()), alpha=-size)
 
-    def _momentum(self, weight: Tensor) -> Tensor:
-        state = self.state[weight]
-        if not state:  # AdamW expects a step in every state that it loads
-            state |= {"step": torch.zeros(()), "momentum": torch.zeros_like(weight)}
-        return state["momentum"]
-
-
-def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
-    """Approximately U V^T for each matrix U S V^T: the singular values become 0.7 to 1.2.
-
-    Args:
-        matrices: (N, rows, columns).
-        steps: number of Newton-Schulz iterations of degree 5, in bfloat16.
-    """
-    x = matrices.bfloat16()
-    tall = x.shape[1] > x.shape[2]
-    x = x.mT if tall else x
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    for _ in range(steps):
-        square = x @ x.mT
-        x = 3.4445 * x + (-4.775 * square + 2.0315 * square @ square) @ x
-    return x.mT if tall else x
+def is_matrix(group: dict[str, Any]) -> bool:
+    """Whether Muon updates the parameters of a group."""
+    return group.get("kind") == "matrix"

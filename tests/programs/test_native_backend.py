@@ -18,6 +18,13 @@ pytest.importorskip("numba", reason="machine code needs numba (pip install arlm[
 
 from arlm.states import State, concatenate
 
+
+@pytest.fixture(autouse=True)
+def machine_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Choose machine code, however small the work."""
+    monkeypatch.setenv("ARLM_NATIVE", "1")
+
+
 CASES = [case for case in laws.cases() if issubclass(case.kind, PixelNetwork)]
 SPECS = laws.SPECS | {"grey": Spec(4, (5, 6, 1)), "rgb": Spec(4, (4, 6, 3))}
 SPECS |= {f"{k}+label": Spec(4, SPECS[k].shape, context=laws.LABEL) for k in ("grey", "rgb")}
@@ -39,11 +46,10 @@ def test_agrees_with_torch(case: laws.Case, batch: int, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_step_by_step_and_reordered(case: laws.Case, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_step_by_step_and_reordered(case: laws.Case) -> None:
     """Logits processors and beam search advance step by step."""
     net = case.build(SPECS).float()
     tokens, context = laws.rows(net, 6), laws.contexts(net, 6)
-    monkeypatch.setenv("ARLM_NATIVE", "1")
     with torch.no_grad():
         parallel = net(tokens, context)
         logits, state = net.start(6, net.spec.length, context)
@@ -112,7 +118,7 @@ def test_the_torch_backend_runs_where_native_code_is_switched_off(
     net = PixelCNN(Spec(2, (4, 4, 1)), width=4, depth=1, head_width=4)
     monkeypatch.setenv("ARLM_NATIVE", "0")
     assert isinstance(net.start(2, 16)[1].backend, TorchBackend)
-    monkeypatch.delenv("ARLM_NATIVE")
+    monkeypatch.setenv("ARLM_NATIVE", "1")
     assert isinstance(net.double().start(2, 16)[1].backend, TorchBackend)
 
 

@@ -79,7 +79,6 @@ class Runner:
             "PYTHONPATH": str(ROOT),
             "XDG_CACHE_HOME": str(folder / "cache"),
             "MPLBACKEND": "agg",
-            "ARLM_NATIVE": "0",  # compiling takes longer than the few small pictures
         }
         serve = [sys.executable, "-m", "tools.docs.server", str(address)]
         self.server = subprocess.Popen(serve, cwd=ROOT, env=self.environment)
