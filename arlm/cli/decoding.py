@@ -15,12 +15,16 @@ if TYPE_CHECKING:
 SHORTHANDS = ("temperature", "top_k", "top_p")
 
 
-def add_decoding_options(parser: Parser) -> Any:
-    """Add the options, in an argument group that is returned."""
+def add_decoding_options(parser: Parser, without: str) -> Any:
+    """Add the options, in an argument group that is returned.
+
+    Args:
+        parser: of the verb.
+        without: what the verb does without these options, a sentence for the help.
+    """
     group = parser.add_argument_group(
         "decoding",
-        "Without these options, samples come from the network's own distribution. The order is: --processors, "
-        "--temperature, --top-k, --top-p.",
+        f"{without} The order is: --processors, --temperature, --top-k, --top-p.",
     )
     group.add_argument(
         "--temperature",
@@ -41,6 +45,16 @@ def add_decoding_options(parser: Parser) -> Any:
         'a colon adds a field: "frequency_penalty=0.5:prompt=true"',
     )
     return group
+
+
+def given_options(options: argparse.Namespace) -> list[str]:
+    """The options of decoding that were given, such as "--top-k"."""
+    values = {name: getattr(options, name) for name in (*SHORTHANDS, "greedy", "processors")}
+    return [
+        "--" + name.replace("_", "-")
+        for name, value in values.items()
+        if value is not None and value is not False and value != ""
+    ]
 
 
 def chosen_processors(options: argparse.Namespace) -> tuple[LogitsProcessor, ...]:
