@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arlm.cli.decoding import add_decoding_options, chosen_processors, given_options
+from arlm.cli.decoding import add_decoding_options, chosen_processors, given_options, processors_of
 from arlm.cli.parser import Parser, add_run_options, bar, open_network
 from arlm.cli.texts import texts, write_search
 from arlm.errors import UserError, require
@@ -143,7 +143,7 @@ def main(arguments: Sequence[str]) -> None:
     from arlm.reports.view import view_of
 
     processors = chosen_processors(options)
-    sweeps = sweep(options.sweep) if options.sweep else {}
+    sweeps = sweep(options.sweep, options.trust) if options.sweep else {}
     net, domain, *_ = open_network(options)
     view = view_of(domain)
     view.check_verb("sample", options.run)
@@ -241,12 +241,10 @@ def say_what_is_not_read(forced: Tensor) -> None:
         )
 
 
-def sweep(text: str) -> dict[str, LogitsProcessor]:
+def sweep(text: str, trusted: Sequence[str]) -> dict[str, LogitsProcessor]:
     """Processors of a sweep by name: "temperature=0.6,0.8" gives one for each value."""
-    from arlm.sampling.processors import parse_processors
-
     name, _, values = text.replace(" ", "").partition("=")
     each = [value for value in values.split(",") if value]
     if not each:
         raise UserError(f"--sweep: {text!r} has no values; write for example temperature=0.6,0.8,1")
-    return {f"{name} {value}": parse_processors(f"{name}={value}")[0] for value in each}
+    return {f"{name} {value}": processors_of(f"{name}={value}", trusted)[0] for value in each}

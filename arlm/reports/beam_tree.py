@@ -144,7 +144,8 @@ def _figure(searches: Sequence[Search], colours: Mapping[str, str], key: str = "
     """Searches one below the other, with a last line `key`, in a figure that is as large as they are."""
     wide = max(LETTER * 0.75 * len(key), *(search.size[0] for search in searches)) + MARGIN
     high = sum(search.size[1] for search in searches) + MARGIN * (2 if key else 1)
-    figure = Figure(figsize=(wide, high), layout="none")
+    figure = Figure(figsize=(wide, high))
+    figure.set_layout_engine("none")
     panel = figure.add_axes((0, 0, 1, 1))
     panel.set(xlim=(0, wide), ylim=(high, 0))  # inches from the top left
     panel.axis("off")
