@@ -11,7 +11,9 @@ from arlm.core import Autoregressor, Spec
 from arlm.errors import UserError
 
 
-def pretrained(checkpoint: str) -> Callable[[Spec], Autoregressor]:
+def pretrained(
+    checkpoint: str, trusted: list[str] | None = None
+) -> Callable[[Spec], Autoregressor]:
     """A factory of the network in a checkpoint, for data with the same tokens.
 
     It builds the network with the spec that it is given and copies the weights. The file is read when the
@@ -19,18 +21,20 @@ def pretrained(checkpoint: str) -> Callable[[Spec], Autoregressor]:
 
     Args:
         checkpoint: a .ckpt file, or the folder of a run.
+        trusted: modules, packages and files whose classes the checkpoint may name, beside arlm's own; `--trust`
+            adds to it.
 
     Raises:
         UserError: from the factory, if the data has other tokens, or rows that do not fit the weights.
     """
 
     def make(spec: Spec) -> Autoregressor:
-        trained = load(checkpoint).net
+        trained = load(checkpoint, trusted or ()).net
         check_tokens(trained.spec, spec, checkpoint)
         if trained.spec == spec:
             return trained.train()
         described = _with_shapes_of(describe(trained, "spec"), trained.spec, spec)
-        net: Autoregressor = build(described, Autoregressor, spec)  # type: ignore[type-abstract]
+        net: Autoregressor = build(described, Autoregressor, spec, trusted=trusted or ())  # type: ignore[type-abstract]
         try:
             net.load_state_dict(trained.state_dict())
         except RuntimeError as error:

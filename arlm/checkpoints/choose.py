@@ -16,8 +16,8 @@ from arlm.checkpoints.archive import read_archive
 from arlm.errors import UserError
 
 RUNS = Path("runs")  # where `fit` writes, and where the name of a run is looked up
-# Options of data modules that change neither the tokens nor how they are scored.
-NEUTRAL = ("batch_size", "batch_tokens", "seed", "num_workers", "data_dir")
+# Options of data and networks that change neither the tokens nor how they are scored.
+NEUTRAL = ("batch_size", "batch_tokens", "seed", "num_workers", "data_dir", "trusted")
 
 
 class Summary(NamedTuple):

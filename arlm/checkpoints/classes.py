@@ -145,6 +145,24 @@ def find_class(description: Any, base: type[T], trusted: Sequence[str] = ()) -> 
             f"checkpoint: its description of {base.__name__} is invalid: {shortened(description)}; {OLDER}"
         )
     assert isinstance(path, str)
+    return import_class(path, base, trusted)
+
+
+def import_class(
+    path: str, base: type[T], trusted: Sequence[str] = (), field: str = "checkpoint"
+) -> type[T]:
+    """The class at a path such as "mymodule.MyClass", of arlm's own packages or of trusted ones.
+
+    Args:
+        path: names the module that defines the class.
+        base: the class has to be a subclass of it that can be built.
+        trusted: packages, modules and files that may be imported beside arlm's own.
+        field: what names the class, for errors.
+
+    Raises:
+        UserError: the class is missing, is not trusted, or is no such subclass.
+    """
+    mend = OLDER if field == "checkpoint" else "check the class"
     module_name, _, name = path.rpartition(".")
     package = path.partition(".")[0]
     if package == "datamodules" and package not in trusted:
@@ -154,18 +172,18 @@ def find_class(description: Any, base: type[T], trusted: Sequence[str] = ()) -> 
     except UserError:
         raise
     except Exception as error:  # an import can raise anything
-        mend = OLDER if package in OWN else f"give its file: --trust FOLDER/{_file(module_name)}"
-        raise UserError(f"checkpoint: {path} is missing ({error}); {mend}") from None
+        give = mend if package in OWN else f"give its file: --trust FOLDER/{_file(module_name)}"
+        raise UserError(f"{field}: {path} is missing ({error}); {give}") from None
     if module is None:
         raise UserError(
-            f"checkpoint: it names the class {path}, which is not arlm's; if you trust it, add "
-            f'--trust {_file(module_name)} (in Python: arlm.load(path, trusted=["{_file(module_name)}"]))'
+            f"{field}: it names the class {path}, which is not arlm's; if you trust it, add "
+            f'--trust {_file(module_name)} (in Python: trusted=["{_file(module_name)}"])'
         )
     kind = vars(module).get(name)
     if not isinstance(kind, type) or not issubclass(kind, base) or inspect.isabstract(kind):
-        raise UserError(f"checkpoint: {path} is not a {base.__name__} that can be built; {OLDER}")
+        raise UserError(f"{field}: {path} is not a {base.__name__} that can be built; {mend}")
     if kind.__module__ != module.__name__:
-        raise UserError(f"checkpoint: {path} is defined in {kind.__module__}; {OLDER}")
+        raise UserError(f"{field}: {path} is defined in {kind.__module__}; {mend}")
     return kind
 
 

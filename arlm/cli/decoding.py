@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from arlm.errors import UserError
@@ -15,12 +16,16 @@ if TYPE_CHECKING:
 SHORTHANDS = ("temperature", "top_k", "top_p")
 
 
-def add_decoding_options(parser: Parser) -> Any:
-    """Add the options, in an argument group that is returned."""
+def add_decoding_options(parser: Parser, without: str) -> Any:
+    """Add the options, in an argument group that is returned.
+
+    Args:
+        parser: of the verb.
+        without: what the verb does without these options, a sentence for the help.
+    """
     group = parser.add_argument_group(
         "decoding",
-        "Without these options, samples come from the network's own distribution. The order is: --processors, "
-        "--temperature, --top-k, --top-p.",
+        f"{without} The order is: --processors, --temperature, --top-k, --top-p.",
     )
     group.add_argument(
         "--temperature",
@@ -38,9 +43,19 @@ def add_decoding_options(parser: Parser) -> Any:
         "--processors",
         default="",
         help='logits processors in this order, such as "frequency_penalty=0.3,mirostat=3"; '
-        'a colon adds a field: "frequency_penalty=0.5:prompt=true"',
+        'a colon adds a field: "frequency_penalty=0.5:prompt=true"; one of yours by its class path, with --trust',
     )
     return group
+
+
+def given_options(options: argparse.Namespace) -> list[str]:
+    """The options of decoding that were given, such as "--top-k"."""
+    values = {name: getattr(options, name) for name in (*SHORTHANDS, "greedy", "processors")}
+    return [
+        "--" + name.replace("_", "-")
+        for name, value in values.items()
+        if value is not None and value is not False and value != ""
+    ]
 
 
 def chosen_processors(options: argparse.Namespace) -> tuple[LogitsProcessor, ...]:
@@ -64,6 +79,15 @@ def chosen_processors(options: argparse.Namespace) -> tuple[LogitsProcessor, ...
     text = ",".join(filter(None, [options.processors, *chosen.values()]))
     if not text:
         return ()
-    from arlm.sampling.processors import parse_processors  # late: --help needs no torch
+    return processors_of(text, options.trust)
 
-    return parse_processors(text)
+
+def processors_of(text: str, trusted: Sequence[str]) -> tuple[LogitsProcessor, ...]:
+    """Logits processors by name, or by class path where their modules are trusted."""
+    from arlm.checkpoints import import_class  # late: --help needs no torch
+    from arlm.sampling.processors import LogitsProcessor, parse_processors
+
+    def find(path: str) -> type[LogitsProcessor]:
+        return import_class(path, LogitsProcessor, trusted, "--processors")  # type: ignore[type-abstract]
+
+    return parse_processors(text, find)

@@ -153,22 +153,24 @@ def add_data_options(parser: Parser) -> None:
     )
 
 
-def add_beam_options(parser: Parser) -> None:
-    """Add the options of beam search."""
-    parser.add_argument(
-        "--beam", type=int, default=5, help="width of the beam; 1 is greedy (default 5)"
-    )
-    parser.add_argument(
+def add_beam_options(parser: Parser) -> Any:
+    """Add the options of beam search, in an argument group that is returned; `check_beam_options` sets the defaults."""
+    group = parser.add_argument_group("beam search")
+    group.add_argument("--beam", type=int, help="width of the beam; 1 is greedy (default 5)")
+    group.add_argument(
         "--length-penalty",
         type=float,
-        default=1.0,
         help="exponent of the length normalisation: a larger one favours longer translations, "
         "and 0 the shortest (default 1)",
     )
+    return group
 
 
 def check_beam_options(options: argparse.Namespace) -> None:
-    """Refuse options that beam search cannot use."""
+    """Set the defaults of the options of beam search, and refuse values that it cannot use."""
+    options.beam = 5 if options.beam is None else options.beam
+    penalty = options.length_penalty = (
+        1.0 if options.length_penalty is None else options.length_penalty
+    )
     require(options.beam >= 1, "--beam", options.beam, "choose at least 1")
-    penalty = options.length_penalty
     require(0 <= penalty < float("inf"), "--length-penalty", penalty, "choose at least 0")

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arlm.cli.decoding import add_decoding_options, chosen_processors
+from arlm.cli.decoding import add_decoding_options, chosen_processors, given_options, processors_of
 from arlm.cli.imports import quick_imports
 from arlm.cli.parser import Parser, add_run_options, bar, open_network
-from arlm.cli.texts import texts
+from arlm.cli.texts import texts, write_search
 from arlm.errors import UserError, require
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="how strongly samples follow their class, for networks trained with data.label_dropout: "
         "1 is plain sampling, 2 or 3 are strong (classifier-free guidance)",
     )
-    decoding = add_decoding_options(parser)
+    decoding = add_decoding_options(
+        parser, "Without these options, samples come from the network's own distribution."
+    )
     decoding.add_argument(
         "--decoding",
         default="steps",
@@ -78,6 +80,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         type=int,
         help="search for the likeliest -n texts instead of sampling, with a beam of this width",
     )
+    text.add_argument(
+        "--tree",
+        help="with --beam, a picture (.png) or a page (.html) of what was kept at each step of the search",
+    )
     images = parser.add_argument_group("images")
     images.add_argument("--complete", help="an image file, part of which is to be sampled")
     images.add_argument(
@@ -92,6 +98,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     images.add_argument("--gif", help="a .gif for an animation of the sampling")
     options = parser.parse(arguments)
+    options.command = list(arguments)
     check(options)
     return options
 
@@ -106,11 +113,13 @@ def check(options: argparse.Namespace) -> None:
     if options.beam is not None:
         count = options.n or 1
         require(options.beam >= count, "--beam", options.beam, f"choose at least -n, {count}")
-        if chosen_processors(options) or options.sweep or options.decoding != "steps":
+        if given_options(options) or options.sweep or options.decoding != "steps":
             raise UserError(
                 "--beam: it searches and draws nothing; omit --temperature, --top-k, --top-p, --greedy, "
                 "--processors, --sweep and --decoding"
             )
+    if options.tree and options.beam is None:
+        raise UserError("--tree: it shows a search; give --beam")
     for option in ("stream", "stop", "prompt_file"):
         if not getattr(options, option):
             continue
@@ -131,11 +140,12 @@ def main(arguments: Sequence[str]) -> None:
     options = parse(arguments)
     with quick_imports():  # late: --help and errors need no torch
         from arlm.adapters import guided
+        from arlm.inference.beam_tree import BeamTree
         from arlm.reports.files import check_writable
         from arlm.reports.view import view_of
 
     processors = chosen_processors(options)
-    sweeps = sweep(options.sweep) if options.sweep else {}
+    sweeps = sweep(options.sweep, options.trust) if options.sweep else {}
     net, domain, *_ = open_network(options)
     view = view_of(domain)
     view.check_verb("sample", options.run)
@@ -148,14 +158,19 @@ def main(arguments: Sequence[str]) -> None:
         check_writable(Path(out), suffixes=view.suffixes)
     if options.gif:
         check_writable(Path(options.gif), "--gif", (".gif",))
+    if options.tree:
+        check_writable(Path(options.tree), "--tree", (".png", ".html"))
     started = time.perf_counter()
+    tree = BeamTree() if options.tree else None
     if view.default_out is None:
-        total = texts(options, net, view, processors)
+        total = texts(options, net, view, processors, tree)
     else:
         assert out is not None
         total = files(options, net, view, Path(out), processors, sweeps)
     seconds = time.perf_counter() - started
     print(f"{total} tokens, {total / seconds:.0f} tokens/s", file=sys.stderr)
+    if tree:
+        write_search(tree, options, view)
 
 
 def files(
@@ -228,12 +243,10 @@ def say_what_is_not_read(forced: Tensor) -> None:
         )
 
 
-def sweep(text: str) -> dict[str, LogitsProcessor]:
+def sweep(text: str, trusted: Sequence[str]) -> dict[str, LogitsProcessor]:
     """Processors of a sweep by name: "temperature=0.6,0.8" gives one for each value."""
-    from arlm.sampling.processors import parse_processors
-
     name, _, values = text.replace(" ", "").partition("=")
     each = [value for value in values.split(",") if value]
     if not each:
         raise UserError(f"--sweep: {text!r} has no values; write for example temperature=0.6,0.8,1")
-    return {f"{name} {value}": parse_processors(f"{name}={value}")[0] for value in each}
+    return {f"{name} {value}": processors_of(f"{name}={value}", trusted)[0] for value in each}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from arlm.core import Autoregressor
+    from arlm.inference.beam_tree import BeamTree
     from arlm.inference.writer import Written
     from arlm.reports.view import View
     from arlm.sampling.processors import LogitsProcessor
@@ -28,8 +30,17 @@ def texts(
     net: Autoregressor,
     view: View,
     processors: Sequence[LogitsProcessor],
+    tree: BeamTree | None = None,
 ) -> int:
-    """Draw `options.n` texts after each prompt, and print them; returns the number of tokens drawn."""
+    """Draw `options.n` texts after each prompt, and print them; returns the number of tokens drawn.
+
+    Args:
+        options: of the verb.
+        net: the network.
+        view: of its domain.
+        processors: of the draws.
+        tree: collects a beam search.
+    """
     from arlm.inference.writer import announce_slides, row_lengths
     from arlm.reports.files import write_text
 
@@ -44,7 +55,7 @@ def texts(
         )
     announce_slides(net, longest)
     if searched:
-        found = search(options, net, view, processors, prompts, longest)
+        found = search(options, net, view, processors, prompts, longest, tree)
     else:
         found = draw(options, net, view, processors, prompts)
     if not options.stream:
@@ -110,6 +121,7 @@ def search(
     processors: Sequence[LogitsProcessor],
     prompts: Sequence[Tensor],
     length: int,
+    tree: BeamTree | None,
 ) -> list[Written]:
     """Texts by beam search, or by fixed-point iteration; all have the same prompt."""
     from arlm.inference.writer import Written
@@ -119,9 +131,14 @@ def search(
     if options.beam is not None:
         context = class_labels(net, options.label, 1)
         prompt = prompts[0][None] if size else None
-        width: dict[str, Any] = {"beam": options.beam, "n_best": count}
         tokens, log_prob, _ = beam_search(
-            net, 1, length, context=context, length_penalty=0.0, prompt=prompt, **width
+            *(net, 1, length),
+            beam=options.beam,
+            n_best=count,
+            length_penalty=0.0,
+            context=context,
+            prompt=prompt,
+            observe=tree.observe if tree else None,
         )
         scored = zip(tokens[0].cpu(), log_prob[0].tolist(), strict=True)
         return [Written(decode(row), length - size, -value) for row, value in scored]
@@ -139,6 +156,16 @@ def search(
         Written(decode(row), length - size, value)
         for row, value in zip(rows.tokens.cpu(), nats.tolist(), strict=True)
     ]
+
+
+def write_search(tree: BeamTree, options: argparse.Namespace, view: View) -> None:
+    """Write a beam search as a picture or a page."""
+    from arlm.reports.beam_tree import Search, write_tree
+
+    title = options.prompt or f"a beam of {options.beam}"
+    command = f"arlm sample {shlex.join(options.command)}"
+    search = Search(title, tree, view, options.prompt)
+    print(write_tree([search], Path(options.tree), command), file=sys.stderr)
 
 
 def joined(texts: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from argparse import ArgumentError
 from contextlib import suppress
 from typing import Any
 
-from jsonargparse import set_parsing_settings
+from jsonargparse import Namespace, set_parsing_settings
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -78,6 +78,14 @@ class Command(LightningCLI):
             action="store_true",
             help="also write figures and samples for TensorBoard; watch with `tensorboard --logdir runs`",
         )
+        parser.add_argument(
+            "--trust",
+            action="append",
+            default=[],
+            metavar="MODULE",
+            help="a module, package or FILE.py whose classes the checkpoints of `pretrained` and `Distillation` may name, "
+            "beside arlm's own; repeat the option for several",
+        )
         parser.set_defaults(CHECKPOINT_DEFAULTS)
         parser.set_defaults(
             {"model.objective": {"class_path": "arlm.training.objectives.Likelihood"}}
@@ -86,6 +94,7 @@ class Command(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Name the run, and check the checkpoint before any work."""
         config = self.config[self.subcommand]
+        trust(config, config.trust)
         given = config.trainer.logger
         loggers = given if isinstance(given, list) else [given]
         found: list[Any] = [getattr(logger, "init_args", {}) for logger in loggers]
@@ -112,7 +121,7 @@ class Command(LightningCLI):
         """The spec of the data, which is read with the tokens of the network that is trained further, if there is one."""
         net = self.config[self.subcommand].model.net
         if net.class_path in PRETRAINED:
-            read_with_tokens_of(data, net.init_args.checkpoint)
+            read_with_tokens_of(data, net.init_args.checkpoint, net.init_args.trusted or ())
         return data.spec
 
     def _run_name(self, config: Any) -> str:
@@ -158,6 +167,18 @@ class Command(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: Lightning would let the checkpoint's options override those of the command line."""
+
+
+def trust(part: Any, modules: list[str]) -> None:
+    """Add modules to every argument `trusted` in a part of the configuration."""
+    if isinstance(part, list):
+        for each in part:
+            trust(each, modules)
+    elif isinstance(part, Namespace):
+        if "trusted" in part and modules:
+            part.trusted = list(dict.fromkeys([*(part.trusted or ()), *modules]))
+        for each in vars(part).values():
+            trust(each, modules)
 
 
 def main() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -10,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from arlm.cli.decoding import add_decoding_options, chosen_processors, given_options
 from arlm.cli.imports import quick_imports
 from arlm.cli.parser import (
     Parser,
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from arlm.inference.translator import Translation, Translator
 
 MAPS = 6  # number of attention maps in the picture
+TREES = 3  # number of searches in the picture
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -40,17 +44,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         default="-",
         help="file with one sentence per line; - is standard input (default)",
     )
-    add_beam_options(parser)
     parser.add_argument(
+        "-n",
         "--n-best",
         type=int,
         default=1,
         help="translations per sentence; above 1 they are printed with their scores (default 1)",
-    )
-    parser.add_argument(
-        "--processors",
-        help="sample with these logits processors instead of searching, "
-        'such as "temperature=0.8,top_p=0.9" or "greedy"',
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the samples (default 0)")
     parser.add_argument(
@@ -61,17 +60,45 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--out", help="file for the translations (default: standard output)")
     parser.add_argument(
+        "--json",
+        action="store_true",
+        help="one JSON object a line for each sentence: the source, and its translations with their scores",
+    )
+    parser.add_argument(
         "--reference", help="file of reference translations, for BLEU, chrF and exact matches"
     )
     parser.add_argument(
         "--attention", help=f"a .png for attention maps of the first {MAPS} sentences"
     )
+    search = add_beam_options(parser)
+    search.add_argument(
+        "--tree",
+        help=f"a picture (.png) or a page (.html) of what was kept at each step, for the first {TREES} sentences",
+    )
+    add_decoding_options(
+        parser,
+        "Without these options, the likeliest translation is searched for. With any of them, translations are "
+        "sampled; --temperature 1 draws from the network's own distribution.",
+    )
     options = parser.parse(arguments)
+    options.command = list(arguments)
     require(options.batch_size >= 1, "--batch-size", options.batch_size, "choose at least 1")
-    check_beam_options(options)
-    largest = options.beam if options.processors is None else 10**6
-    require(1 <= options.n_best <= largest, "--n-best", options.n_best, f"choose 1 to {largest}")
+    check_decoding(options)
     return options
+
+
+def check_decoding(options: argparse.Namespace) -> None:
+    """Refuse options of both ways of decoding together; `options.sampled` says which of them it is."""
+    drawing = given_options(options)
+    options.sampled = bool(drawing)
+    for name in ("beam", "length_penalty", "tree"):
+        if options.sampled and getattr(options, name) is not None:
+            raise UserError(
+                f"--{name.replace('_', '-')}: it belongs to the search, but {drawing[0]} samples; omit one of them"
+            )
+    check_beam_options(options)
+    largest = 10**6 if options.sampled else options.beam
+    require(1 <= options.n_best <= largest, "--n-best", options.n_best, f"choose 1 to {largest}")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -83,9 +110,8 @@ def main(arguments: Sequence[str]) -> None:
         from arlm.inference.translator import Translator
         from arlm.reports.files import check_writable
         from arlm.reports.view import view_of
-        from arlm.sampling.processors import parse_processors
 
-    processors = None if options.processors is None else parse_processors(options.processors)
+    processors = chosen_processors(options) if options.sampled else None
     loaded = open_network(options)
     view_of(loaded.domain).check_verb("translate", options.run)
     search = (options.beam, options.n_best, options.length_penalty)
@@ -96,11 +122,15 @@ def main(arguments: Sequence[str]) -> None:
         check_writable(Path(path))
     if options.attention:
         check_attends(loaded.net)
+    if options.tree:
+        check_writable(Path(options.tree), "--tree", (".png", ".html"))
     keep_freed_memory()
     with open_source(options.file) as source, open_output(options.out) as out:
         translations, examples = translate(translator, source, options, out)
     if options.attention:
         write_attention(translator, examples, Path(options.attention))
+    if options.tree:
+        write_trees(translator, examples[:TREES], options)
     if references is not None:
         print_scores(translations, references, options.reference)
 
@@ -128,20 +158,17 @@ def translate(
     examples: list[tuple[Tensor, Translation]] = []
     lines = numbered_lines(source_file, options.file)
     while True:
-        sources, refusal = [], None
+        sources, texts, refusal = [], [], None
         try:
             for name, line in islice(lines, options.batch_size):
                 sources.append(translator.encode(line, name))
+                texts.append(line.strip())
         except UserError as error:
             refusal = error
-        for source, found in zip(sources, translator(sources, first=len(best)), strict=True):
+        batch = zip(sources, texts, translator(sources, first=len(best)), strict=True)
+        for source, text, found in batch:
             number = len(best)
-            for translation in found:
-                if options.n_best == 1:
-                    print(translation.text, file=out)
-                else:
-                    scores = (f"{v:.4f}" for v in (translation.log_prob, translation.score))
-                    print(number + 1, translation.text, *scores, sep="\t", file=out)
+            print(*shown(number, text, found, options), sep="\n", file=out)
             best.append(found[0].text)
             if number < MAPS:
                 examples.append((source, found[0]))
@@ -153,6 +180,21 @@ def translate(
     if not best:
         raise UserError(f"{options.file}: it is empty; give one sentence per line")
     return best, examples
+
+
+def shown(
+    number: int, source: str, found: Sequence[Translation], options: argparse.Namespace
+) -> list[str]:
+    """The lines that are written for the translations of one sentence, whose number counts from 0."""
+    if options.json:
+        translations = [
+            {"text": one.text, "log_prob": one.log_prob, "score": one.score} for one in found
+        ]
+        one_line = {"index": number, "source": source, "translations": translations}
+        return [json.dumps(one_line, ensure_ascii=False)]
+    if options.n_best == 1:
+        return [found[0].text]
+    return [f"{number + 1}\t{one.text}\t{one.log_prob:.4f}\t{one.score:.4f}" for one in found]
 
 
 def numbered_lines(file: IO[bytes], name: str) -> Iterator[tuple[str, str]]:
@@ -198,6 +240,24 @@ def write_attention(
     picture = attention_maps(translator.net, translator.domain, examples)
     assert picture is not None  # check_attends has refused networks without attention
     print(write_bytes(picture, path.with_suffix(".png")), file=sys.stderr)
+
+
+def write_trees(
+    translator: Translator,
+    examples: Sequence[tuple[Tensor, Translation]],
+    options: argparse.Namespace,
+) -> None:
+    """Write the searches of some sentences, each searched once more by itself."""
+    from arlm.reports.beam_tree import Search, write_tree
+    from arlm.reports.view import view_of
+
+    domain = translator.domain
+    searches = [
+        Search(domain.source.decode(source), translator.tree(source), view_of(domain))
+        for source, _ in examples
+    ]
+    command = f"arlm translate {shlex.join(options.command)}"
+    print(write_tree(searches, Path(options.tree), command), file=sys.stderr)
 
 
 def print_scores(translations: Sequence[str], references: Sequence[str], name: str) -> None:

@@ -129,7 +129,9 @@ def _mistakes_of(fragment: str | None) -> Iterator[None]:
         raise UserError(f"--data: '{fragment}': {reason}") from None
 
 
-def read_with_tokens_of(data: TokenDataModule, checkpoint: str) -> None:
+def read_with_tokens_of(
+    data: TokenDataModule, checkpoint: str, trusted: Sequence[str] = ()
+) -> None:
     """Let a data module encode its text with the tokenizer of a checkpoint, whose network is trained further on it.
 
     Tokens of images are their intensities, so images keep their own domain, and `pretrained` compares them.
@@ -137,7 +139,7 @@ def read_with_tokens_of(data: TokenDataModule, checkpoint: str) -> None:
     Raises:
         UserError: the checkpoint models other kinds of objects.
     """
-    domain = load(checkpoint).domain
+    domain = load(checkpoint, trusted).domain
     ours, theirs = type(domain).__name__, type(data.domain).__name__
     if ours != theirs:
         raise UserError(

@@ -12,7 +12,8 @@ from torch import Tensor
 from arlm.core import Autoregressor, device_of
 from arlm.domains import TranslationDomain
 from arlm.errors import UserError
-from arlm.sampling import beam_search, generate, row_seeds
+from arlm.inference.beam_tree import BeamTree
+from arlm.sampling import Beams, BeamStep, beam_search, generate, row_seeds
 from arlm.sampling.processors import LogitsProcessor
 
 
@@ -102,20 +103,39 @@ class Translator:
                 progress(len(rows))
         return found
 
+    def tree(self, source: Tensor) -> BeamTree:
+        """The prefixes and translations of the search for a source (S,), which is searched by itself."""
+        tree = BeamTree()
+        self._search([source], tree.observe)
+        return tree
+
+    def _search(
+        self, sources: list[Tensor], observe: Callable[[BeamStep], object] | None = None
+    ) -> Beams:
+        lengths = self._lengths(sources)
+        return beam_search(
+            *(self.net, len(sources), max(lengths)),
+            beam=self.beam,
+            n_best=self.n_best,
+            length_penalty=self.length_penalty,
+            context=self._context(sources),
+            lengths=lengths,
+            observe=observe,
+        )
+
+    def _context(self, sources: list[Tensor]) -> Tensor:
+        return self.domain.contexts(sources).to(device_of(self.net))
+
+    def _lengths(self, sources: list[Tensor]) -> list[int]:
+        """Most tokens of the translation of each source."""
+        return [min(self.net.spec.length, 2 * len(source) + 20) for source in sources]
+
     def _batch(
         self, sources: list[Tensor], rows: Sequence[int], first: int
     ) -> list[list[Translation]]:
-        context = self.domain.contexts(sources).to(device_of(self.net))
-        lengths = [min(self.net.spec.length, 2 * len(source) + 20) for source in sources]
+        lengths = self._lengths(sources)
         if self.processors is None:
-            tokens, log_prob, score = beam_search(
-                *(self.net, len(context), max(lengths)),
-                beam=self.beam,
-                n_best=self.n_best,
-                length_penalty=self.length_penalty,
-                context=context,
-                lengths=lengths,
-            )
+            tokens, log_prob, score = self._search(sources)
         else:
             seeds, limits = [], []
             for i, length in zip(rows, lengths, strict=True):
@@ -124,7 +144,7 @@ class Translator:
             sampled = generate(
                 *(self.net, seeds, max(lengths)),
                 processors=self.processors,
-                context=context.repeat_interleave(self.n_best, 0),
+                context=self._context(sources).repeat_interleave(self.n_best, 0),
                 lengths=limits,
             )
             tokens = sampled.tokens.view(len(rows), self.n_best, -1)

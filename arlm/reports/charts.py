@@ -12,14 +12,15 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from arlm.reports.page import TEMPLATES
+
 COLOURS = 8  # that the style sheet has, --c0 to --c7
 SIZE = 5.2, 3.2  # inches
 MARKED = 40  # points of a line up to which they are marked
-# Colours that stand for variables of the style sheet in matplotlib's output.
-INK, LINE = "#0c0c01", "#0c0c02"
-PLACES = {INK: "var(--ink)", LINE: "var(--line)"} | {
-    f"#0c0c{16 + index:02x}": f"var(--c{index})" for index in range(COLOURS)
-}
+# Names of the style sheet's colours, and colours that take their place in matplotlib's output.
+NAMES = ("ink", "line", "faint", "paper", *(f"c{index}" for index in range(COLOURS)))
+PAGE = {name: f"#0c0c{index:02x}" for index, name in enumerate(NAMES, start=1)}
+INK, LINE = PAGE["ink"], PAGE["line"]
 STYLE: dict[str, Any] = {
     "svg.fonttype": "none",  # text stays text
     "text.color": INK,
@@ -89,7 +90,7 @@ def line_chart(
         figure = Figure(figsize=SIZE, layout="constrained")
         panel = figure.subplots()
         for one in drawn:
-            colour = list(PLACES)[2 + one.index % COLOURS]
+            colour = PAGE[f"c{one.index % COLOURS}"]
             values = np.array(one.ys)
             mean = values.mean(0)
             x = np.maximum(one.x, 0.5) if log else one.x
@@ -101,10 +102,22 @@ def line_chart(
         panel.set(xlabel=xlabel, ylabel=ylabel, xscale="log" if log else "linear")
         panel.grid(linewidth=0.6)
         panel.set_axisbelow(True)
-        file = io.StringIO()
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
+        return svg(figure)
+
+
+def svg(figure: Figure) -> str:
+    """A figure whose colours are those of `PAGE` as an `svg` element of a page."""
+    file = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(file, format="svg", transparent=True, metadata=nothing)
     return compact(file.getvalue())
+
+
+def light() -> dict[str, str]:
+    """The colours of pictures: those of the style sheet's light page, by name."""
+    css = (TEMPLATES / "style.css").read_text()
+    found = dict(re.findall(r"--(\w+): (#\w+)", css[: css.index("@media")]))
+    return {name: found[name] for name in NAMES}
 
 
 def compact(svg: str) -> str:
@@ -112,4 +125,5 @@ def compact(svg: str) -> str:
     svg = re.sub(r">\s+<", "><", svg[svg.index("<svg") :])
     svg = re.sub(r"(\d+\.\d\d)\d+", r"\1", svg)  # a hundredth of a point is enough
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.S)
-    return re.sub("|".join(PLACES), lambda found: PLACES[found.group()], svg).strip()
+    names = {colour: name for name, colour in PAGE.items()}
+    return re.sub("|".join(names), lambda found: f"var(--{names[found.group()]})", svg).strip()

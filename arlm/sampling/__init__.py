@@ -1,6 +1,6 @@
 """Sampling: decoding strategies that draw the same tokens from the same noise, and beam search."""
 
-from arlm.sampling.beam import Beams, beam_search
+from arlm.sampling.beam import Beams, BeamStep, beam_search
 from arlm.sampling.fixed_point import FixedPoint, fixed_point
 from arlm.sampling.generate import (
     Generated,
@@ -15,6 +15,7 @@ from arlm.sampling.sliding import SlidingSteps, begin_steps, kept
 from arlm.sampling.steps import Block, SamplerState, Steps, begin
 
 __all__ = [
+    "BeamStep",
     "Beams",
     "Block",
     "FixedPoint",

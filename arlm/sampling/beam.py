@@ -43,6 +43,17 @@ class Beams(NamedTuple):
     score: Tensor  # (B, n): log_prob divided by the length normalisation
 
 
+class BeamStep(NamedTuple):
+    """What a step of the search decided, for the rows that are still searched: see `observe` of `beam_search`."""
+
+    rows: Tensor  # (b,) int64, which rows of the batch these are
+    kept: Tensor  # (b, k, t) int64, the prefixes that are kept, prompt included, best first
+    log_prob: Tensor  # (b, k) nats of these, without the prompt; -inf where fewer than k were kept
+    ended: Tensor  # (b, c, t) int64, candidates, of which those with a finite score have finished
+    ended_log_prob: Tensor  # (b, c) nats of these
+    score: Tensor  # (b, c): nats divided by the length normalisation; -inf for the others
+
+
 class _Finished(NamedTuple):
     """Finished rows of each row of the batch."""
 
@@ -53,13 +64,18 @@ class _Finished(NamedTuple):
 
     def add(self, tokens: Tensor, log_prob: Tensor, norm: float, ended: Tensor) -> _Finished:
         """Add those of the (b, c) candidates that have ended, and keep the n best."""
-        ended = ended & log_prob.isfinite()
-        score = (log_prob / norm).where(ended, -math.inf)
+        score = _scores(log_prob, norm, ended)
         best, order = torch.cat([self.score, score], 1).topk(self.score.shape[1], sorted=True)
+        ended = score > -math.inf
         kept = torch.cat([self.log_prob, log_prob.where(ended, -math.inf)], 1).gather(1, order)
         rows = torch.cat([self.tokens, tokens], 1)
         rows = rows.gather(1, order[..., None].expand(-1, -1, rows.shape[2]))
         return _Finished(rows, kept, best, self.total + ended.sum(1))
+
+
+def _scores(log_prob: Tensor, norm: float, ended: Tensor) -> Tensor:
+    """Scores of the candidates that have ended, -inf for the others."""
+    return (log_prob / norm).where(ended, -math.inf)
 
 
 def length_norm(length: Any, length_penalty: float) -> Any:
@@ -91,6 +107,7 @@ def beam_search(
     prompt: Tensor | None = None,
     lengths: Sequence[int] | None = None,
     progress: Callable[[int], object] | None = None,
+    observe: Callable[[BeamStep], object] | None = None,
 ) -> Beams:
     """Search for the rows of highest log_prob / length_norm, an approximation unless `beam` is huge.
 
@@ -107,6 +124,7 @@ def beam_search(
         prompt: (B, P) int64, the beginning of all rows; its log-probability does not count.
         lengths: most tokens of each row, at most `length`, which is the default for all.
         progress: called with the number of rows that finished since the last call.
+        observe: called after each step with what was kept and what has finished.
     """
     length = net.spec.length if length is None else length
     prompted = 0 if prompt is None else prompt.shape[1]
@@ -119,7 +137,9 @@ def beam_search(
     limits = torch.tensor([length] * batch if lengths is None else list(lengths))
     report = progress or (lambda rows: None)
     with inference_context(net):
-        result = _search(net, length, limits, beam, n_best, length_penalty, context, prompt, report)
+        result = _search(
+            *(net, length, limits, beam, n_best, length_penalty, context, prompt, report, observe)
+        )
     return Beams(*(part.clone() for part in result))  # clones may enter autograd again
 
 
@@ -133,6 +153,7 @@ def _search(
     context: Tensor | None,
     prompt: Tensor | None,
     progress: Callable[[int], object],
+    observe: Callable[[BeamStep], object] | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     device, end, batch = device_of(net), net.spec.eos_id, len(limits)
     limits = limits.to(device)
@@ -165,6 +186,17 @@ def _search(
         finished = finished.add(grown[:, best], log_prob[:, best], norm, ended[:, best])
         continued = log_prob.masked_fill(ended, -math.inf)
         live, order = continued.topk(min(beam, continued.shape[1]), sorted=True)
+        if observe:
+            observe(
+                BeamStep(
+                    active,
+                    grown.gather(1, order[..., None].expand(-1, -1, length))[..., : t + 1],
+                    live,
+                    grown[:, best, : t + 1],
+                    log_prob[:, best],
+                    _scores(log_prob[:, best], norm, ended[:, best]),
+                )
+            )
         reach = bound(live, limits[active] - first, length_penalty)
         over = (finished.total >= beam) | (finished.score[:, -1] >= reach) | full
         if bool(over.any()):

@@ -218,6 +218,10 @@ def test_sample_searches_for_the_likeliest_text(arlm, runs: Path) -> None:
     several = arlm(*given, "-n", 3, "--beam", 8).out.removesuffix("\n").split("\n---\n")
     assert len(set(several)) == 3
     assert all(len(text) == 12 and text.startswith("the fox") for text in several)
+    shown = arlm(*given, "-n", 3, "--beam", 8, "--tree", "tree.html")
+    assert shown.out.removesuffix("\n").split("\n---\n") == several
+    assert shown.err.endswith("tokens/s\ntree.html\n")  # drawn after the time has been taken
+    assert "<h2>the fox</h2>" in Path("tree.html").read_text()
 
 
 def test_sample_streams_what_it_draws(arlm, runs: Path) -> None:
@@ -415,6 +419,8 @@ def test_bad_input_is_one_line(arlm, arguments: list, message: str) -> None:
         ("fox", ["--prompt", "ß"], "--prompt: text: character 'ß' is unknown to the tokenizer"),
         ("fox", ["--beam", 3, "-n", 16], "--beam: 3 is out of range; choose at least -n, 16"),
         ("fox", ["--beam", 20, "--processors", "greedy"], "--beam: it searches and draws nothing"),
+        ("fox", ["--tree", "x.png"], "--tree: it shows a search; give --beam"),
+        ("fox", ["--beam", 2, "--tree", "x.svg"], "--tree: 'x.svg' does not end in .png, .html"),
         (
             "digits_pixelcnn",
             ["--beam", 20],

@@ -34,6 +34,11 @@ class Colder(LogitsProcessor):
 
     def __call__(self, logits, history):
         return logits * self.by
+
+
+class Plain(LogitsProcessor):
+    def __call__(self, logits, history):
+        return logits
 """
 CONFIGURATION = """
 data: {class_path: mystripes.Stripes}
@@ -119,6 +124,80 @@ def test_a_trusted_file_is_not_imported_unless_the_checkpoint_names_it(
     (elsewhere / "trap.py").write_text("raise SystemExit")
     trust = [str(home / "mynet.py"), str(elsewhere / "trap.py")]
     assert type(arlm.load(home / "runs/own", trusted=trust).net).__name__ == "Mine"
+
+
+def test_own_processors_on_the_command_line(home: Path, elsewhere: Path) -> None:
+    """By class path and only if trusted, with the values that `fit` takes from a configuration."""
+    trust = [part for name in MODULES for part in ("--trust", home / f"{name}.py")]
+    command = ["sample", home / "runs/own", *trust, "-n", 4, "--out", "drawn.png"]
+
+    def drawn(*more: object) -> bytes:
+        done = run_arlm(*command, *more)
+        assert done.code == 0, done.err
+        return Path("drawn.png").read_bytes()
+
+    plain = drawn()
+    assert drawn("--processors", "mynet.Colder=1") == plain
+    assert drawn("--processors", "mynet.Colder") == drawn("--temperature", 0.5) != plain
+    chosen = drawn("--processors", "mynet.Colder:by=4,top_k=3")
+    assert chosen == drawn("--processors", "temperature=0.25,top_k=3")
+    done = run_arlm(*command, "--sweep", "mynet.Colder=1,4")
+    assert done.code == 0, done.err
+    for name, message in {
+        "gone.Colder": "--processors: it names the class gone.Colder, which is not arlm's; if you trust it, add --trust gone.py",
+        "mynet.Mine": "--processors: mynet.Mine is not a LogitsProcessor that can be built",
+        "mynet.Colder=warm": "--processors: mynet.Colder needs a number for by, not 'warm'",
+        "mynet.Colder:twice=2": "--processors: mynet.Colder has no field 'twice'; its fields: by",
+        "mynet.Plain": "--processors: mynet.Plain is no dataclass; write @dataclass(frozen=True)",
+        "Colder": "temperature, top_k, top_p, or give the class path of one of yours",
+    }.items():
+        assert message in run_arlm(*command, "--processors", name).error()
+
+
+def test_a_processor_is_imported_only_when_it_is_trusted(home: Path, elsewhere: Path) -> None:
+    digits = ["--config", "digits_pixelcnn", "--model.net.width", "4", "--trainer.max_steps", "1"]
+    assert run_arlm("fit", *digits, "--samples.n", "0", "--run-name", "digits").code == 0
+    command = ["sample", "runs/digits", "--processors", "mynet.Colder=2"]
+    assert "add --trust mynet.py" in run_arlm(*command).error()
+    assert "mynet" not in sys.modules
+    assert run_arlm(*command, "--trust", home / "mynet.py").code == 0
+
+
+OWN_CHECKPOINTS = {
+    "pretrained": "net: {class_path: arlm.adapters.pretrained, init_args: {checkpoint: RUN}}",
+    "distillation": """
+  net: {class_path: mynet.Mine}
+  objective: {class_path: arlm.training.objectives.Distillation, init_args: {teacher: RUN}}""",
+    "nested": """
+  net:
+    class_path: arlm.adapters.LogitArithmetic
+    init_args:
+      nets:
+      - {class_path: arlm.adapters.pretrained, init_args: {checkpoint: RUN}}
+      - {class_path: arlm.adapters.pretrained, init_args: {checkpoint: RUN, trusted: [mystripes]}}
+      weights: [0.5, 0.5]""",
+}
+
+
+@pytest.mark.parametrize("kind", OWN_CHECKPOINTS)
+def test_fit_reads_checkpoints_of_own_classes_once_they_are_trusted(
+    kind: str, home: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the configuration names is imported in any case; a checkpoint of it is no configuration."""
+    monkeypatch.syspath_prepend(home)
+    model = OWN_CHECKPOINTS[kind].replace("RUN", str(home / "runs/own"))
+    Path(f"{kind}.yaml").write_text(
+        f"data: {{class_path: mystripes.Stripes}}\nmodel:\n  {model}\n"
+        "trainer: {max_steps: 1, accelerator: cpu}\nsamples: {n: 0}\n"
+    )
+    command = ["fit", "--config", f"{kind}.yaml"]
+    for some in ([], ["--trust", "mystripes"]):
+        told = run_arlm(*command, *some).error()
+        assert "mynet.Mine, which is not arlm's; if you trust it, add --trust mynet.py" in told
+    trust = ["--trust", "mynet", "--trust", home / "mystripes.py"]
+    done = run_arlm(*command, *trust)
+    assert done.code == 0, done.err
+    assert run_arlm("evaluate", f"runs/{kind}", *trust).code == 0
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,8 @@ PAGES = {
     "dates-comparison.html": "compare runs/dates --out dates-comparison.html",
     "dates-score.html": "score runs/dates pairs.tsv --html dates-score.html",
     "dates-attention.html": "attention runs/dates 12_MAY_1944 --html dates-attention.html",
+    "dates-tree.html": "translate runs/dates dates.txt --tree dates-tree.html",
+    "text-tree.html": "sample runs/text --beam 4 --max-new-tokens 70 --tree text-tree.html",
     "digits-score.html": "score runs/digits digit.png digit.png --html digits-score.html",
     "digits-comparison.html": "compare runs/digits --out digits-comparison.html",
     "tones-comparison.html": "compare runs/tones --trust tones --out tones-comparison.html",
@@ -52,6 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "a.txt").write_text("The statement, with marks and\n<b>marks</b> & more. " * 12)
     (folder / "a.tones").write_text("CDEFGABcCDEF\n")
     (folder / "pairs.tsv").write_text("12 MAY 1944\t1944-05-12\n1 June 2001\t2001-06-01\n")
+    (folder / "dates.txt").write_text("12 MAY 1944\n1 June 2001\n")
     fits = {
         "text": ["docs_transformer", "--model.net.depth", "2"],
         "lstm": ["docs_lstm"],

@@ -12,6 +12,7 @@ import importlib
 import pkgutil
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
@@ -96,20 +97,31 @@ def all_processors() -> dict[str, type[LogitsProcessor]]:
     return processors
 
 
-def parse_processors(text: str) -> tuple[LogitsProcessor, ...]:
+def parse_processors(
+    text: str, find: Callable[[str], type[LogitsProcessor]] | None = None
+) -> tuple[LogitsProcessor, ...]:
     """Processors from the command line: "temperature=0.8,frequency_penalty=0.5:prompt=true" or "greedy".
 
     The value after a name is that of its first field; other fields follow as `:field=value`.
+
+    Args:
+        text: the processors, in order.
+        find: imports the class at a path such as "mymodule.MyProcessor"; without it, paths are refused.
     """
     known = all_processors()
     processors = []
     for item in filter(None, text.replace(" ", "").split(",")):
         first, *others = item.split(":")
         name, _, value = first.partition("=")
+        if find and "." in name and name not in known:
+            known[name] = find(name)
         if name not in known:
             raise UserError(
-                f"--processors: unknown processor {name!r}; choose from {', '.join(known)}"
+                f"--processors: unknown processor {name!r}; choose from {', '.join(known)}, or give "
+                "the class path of one of yours"
             )
+        if not dataclasses.is_dataclass(known[name]):
+            raise UserError(f"--processors: {name} is no dataclass; write @dataclass(frozen=True)")
         fields = dataclasses.fields(known[name])  # type: ignore[arg-type]
         if value and not fields:
             raise UserError(f"--processors: {name} takes no value, but got {value!r}; write {name}")
@@ -141,7 +153,7 @@ def _read(name: str, field: str, value: str, kind: type) -> Any:
         return value == "true"
     try:
         return kind(value)
-    except ValueError:
+    except (TypeError, ValueError):  # a TypeError for a field that is no number
         raise UserError(
             f"--processors: {name} needs a number for {field}, not {value!r}; "
             f"write for example {name}:{field}=1"

@@ -29,6 +29,8 @@ class Distillation(Objective):
         teacher: checkpoint of the teacher, a .ckpt file or the folder of a run; its tokens are the network's.
         kl: "forward" is KL(teacher || network), which covers all that the teacher does; "reverse" is
             KL(network || teacher), which keeps to what it does most.
+        trusted: modules, packages and files whose classes the checkpoint may name, beside arlm's own; `--trust`
+            adds to it.
 
     References:
         | Sequence-Level Knowledge Distillation (Kim, Rush, 2016), section 3.1, for "forward"
@@ -40,7 +42,9 @@ class Distillation(Objective):
     monitor = "kl"
     sums = ("kl", "nats", "units")
 
-    def __init__(self, teacher: str, kl: Direction = "forward") -> None:
+    def __init__(
+        self, teacher: str, kl: Direction = "forward", trusted: list[str] | None = None
+    ) -> None:
         super().__init__()
         mend = f"choose {' or '.join(get_args(Direction))}"
         require(kl in get_args(Direction), "model.objective.kl", kl, mend)
@@ -48,7 +52,7 @@ class Distillation(Objective):
         self.teacher = teacher
         try:
             path = checkpoints.find(teacher)
-            net = checkpoints.load(path).net.requires_grad_(False)
+            net = checkpoints.load(path, trusted or ()).net.requires_grad_(False)
         except UserError as error:
             raise UserError(f"model.objective.teacher: {error}") from None
         # In a tuple, the teacher is no submodule: it has no part in train(), parameters() and state_dict().
