@@ -27,8 +27,9 @@ from arlm.errors import require
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 BOLD, THIN = "bold", "thin"
-SIDE, DIGIT = 20, 8  # pixels of a canvas and of a digit
-GRID, GAP = 2, 2  # pixels between the places of digits, and between two digits
+SIDE, DIGIT = 18, 8  # pixels of a canvas and of a digit
+ALONG = (0, 1), (9, 10)  # where the first and the second digit may begin along their axis
+ACROSS = (3, 4, 5, 6, 7)  # where either may begin across it
 HELD_OUT = 8  # one caption in HELD_OUT is for the test, and one for validation
 BESIDE = {("x", True): "left of", ("x", False): "right of"}
 RELATIONS = BESIDE | {("y", True): "above", ("y", False): "below"}  # by axis, and whether before
@@ -50,7 +51,7 @@ def inked(images: Tensor, weight: str) -> Tensor:
 
 
 class CaptionedDigits(CaptionDataModule):
-    """Canvases of 20x20 pixels with two digits of scikit-learn, and their captions.
+    """Canvases of 18x18 pixels with two digits of scikit-learn, and their captions.
 
     Args:
         count: number of training pairs; validation and test have 1,000 each.
@@ -98,11 +99,6 @@ class CaptionedDigits(CaptionDataModule):
 
 
 def places(noise: random.Random, axis: str) -> list[tuple[int, int]]:
-    """Upper left corners (x, y) of two digits, the first one before the second on the axis, about level on the other."""
-    last, apart = (SIDE - DIGIT) // GRID, (DIGIT + GAP) // GRID
-    first = noise.randint(0, last - apart)
-    along = first, noise.randint(first + apart, last)
-    level = noise.randint(0, last)
-    across = level, noise.randint(max(0, level - 1), min(last, level + 1))
-    corners = zip(*(along, across) if axis == "x" else (across, along), strict=True)
-    return [(GRID * x, GRID * y) for x, y in corners]
+    """Upper left corners (x, y) of two digits, the first one before the second on the axis."""
+    drawn = [(noise.choice(along), noise.choice(ACROSS)) for along in ALONG]
+    return drawn if axis == "x" else [(x, y) for y, x in drawn]

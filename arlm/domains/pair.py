@@ -74,3 +74,8 @@ class PairDomain(Domain):
     def contexts(self, sources: Sequence[Tensor]) -> Tensor:
         """Sources (S,) each -> (B, S), padded."""
         return pad_sequence(list(sources), batch_first=True, padding_value=self.pad_id)
+
+    def pieces(self, tokens: Tensor, tokenizer: Tokenizer) -> list[str]:
+        """Each token of one side as text, for the axes of a picture."""
+        end = tokenizer.vocab_size
+        return ["<end>" if t == end else tokenizer.decode(t[None]) for t in tokens]

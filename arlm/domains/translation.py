@@ -46,10 +46,5 @@ class TranslationDomain(PairDomain):
         """A sentence of the source -> tokens (S,)."""
         return self.source.encode(self._cased(native), strict=False)
 
-    def pieces(self, tokens: Tensor, tokenizer: Tokenizer) -> list[str]:
-        """Each token of one side as text, for the axes of a picture."""
-        end = tokenizer.vocab_size
-        return ["<end>" if t == end else tokenizer.decode(t[None]) for t in tokens]
-
     def _cased(self, text: str) -> str:
         return text.lower() if self.lowercase else text

@@ -81,7 +81,8 @@ def page(found: Sequence[Attention], labels: Labels, view: View, title: str, com
         }
         for one in found
     ]
-    given: dict[str, Any] = {"layers": layers, "labels": labels, "columns": view.columns}
+    side = {"tokens": view.columns, "pixels": view.columns, "context": view.context_columns}
+    given: dict[str, Any] = {"layers": layers, "labels": labels, "columns": side}
     return render("attention.html", title, command, **given)
 
 

@@ -24,7 +24,9 @@ def words_of(pieces: Sequence[str]) -> list[tuple[str, list[int]]]:
     """Words of a text, each with the indices of its tokens, from the text that each token adds."""
     words: list[tuple[str, list[int]]] = []
     for index, piece in enumerate(pieces):
-        if not words or piece[:1].isspace() or words[-1][0][-1:].isspace():
+        before = words[-1][0] if words else ""
+        between = piece[:1].isspace() or before[-1:].isspace()
+        if not words or (between and before.strip()):
             words.append(("", []))
         text, tokens = words.pop()
         words.append((text + piece, [*tokens, index]))

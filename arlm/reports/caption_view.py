@@ -12,18 +12,15 @@ from torch import Tensor
 from arlm.core import Autoregressor
 from arlm.data.text_files import named_lines
 from arlm.domains import CaptionDomain
-from arlm.errors import UserError
-from arlm.inference.items import Item, ItemScores
+from arlm.inference.items import ItemScores
 from arlm.inference.translator import Source, Translation
 from arlm.reports.attention_map import attention_of
 from arlm.reports.caption_map import attention_strips, captioned, words_of
 from arlm.reports.images import encoded, grid
 from arlm.reports.page import fragment
-from arlm.reports.pair_view import PairView, tabbed
+from arlm.reports.pair_view import MAPS, PairView
 from arlm.reports.shown import Shown, data_url
 from arlm.reports.text_view import text_of
-
-MAPS = 4  # number of pictures whose attention is shown in a report
 
 
 class CaptionView(PairView[CaptionDomain]):
@@ -81,27 +78,9 @@ class CaptionView(PairView[CaptionDomain]):
             shown["attention"] = attention
         return Shown(tokens, texts=texts, pictures=shown)
 
-    def to_score(
-        self, files: Sequence[str], options: dict[str, Any], net: Autoregressor
-    ) -> list[Item]:
-        """Pairs: a picture and a text file, or one file whose lines are PICTURE, tab, CAPTION."""
-        self.check_scored(options)
-        if len(files) == 2:
-            paths, captions = [files[0]], [text_of(files[1])]
-        elif len(files) == 1:
-            paths, captions = tabbed(files[0], "PICTURE")
-        else:
-            raise UserError(
-                f"FILE: {len(files)} files given; give a picture and a text file with its caption, or one file "
-                "whose lines are PICTURE, tab, CAPTION"
-            )
-        return [
-            self.item(path, self.source_of(path, "FILE"), caption, net)
-            for path, caption in zip(paths, captions, strict=True)
-        ]
-
-    def context_pieces(self, context: Tensor) -> list[str]:
-        return [str(token) for token in context.tolist()]
+    def aligned(self, source: str, target: str) -> tuple[Sequence[str], Sequence[str]]:
+        """A picture, and the text file with its caption."""
+        return [source], [text_of(target)]
 
     def surprise(self, scored: ItemScores, most: int | None = None) -> str:
         """A picture above its caption, which is coloured by surprise."""
