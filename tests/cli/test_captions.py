@@ -72,7 +72,8 @@ def test_attention_over_pixels_and_exact_matches(folder: Path) -> None:
     assert done.code == 0, done.err
     assert "exact " in done.err
     width, height = Image.open(folder / "map.png").size
-    assert width >= 250  # the picture and at least one word
+    words = max(len(line.split()) for line in done.out.splitlines())
+    assert width == 125 * (1 + words)  # the picture, and a copy for each word
     assert height > 300  # a row for each picture
     samples = {path.suffix for path in (folder / RUN / "version_0" / "samples").iterdir()}
     assert samples == {".png", ".txt"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -23,9 +25,9 @@ def drawings() -> dict[bytes, tuple[str, str, int]]:
     """Each image of a digit, bold or thin, as bytes, with weight, name and number of the image."""
     found = {}
     digits = load_digits()
-    for weight in ("bold", "thin"):
+    for weight, strength in product(("bold", "thin"), (0.8, 1.0, 1.25)):
         for number, (image, digit) in enumerate(zip(digits.images, digits.target, strict=True)):
-            ink = 2 * image if weight == "bold" else (image - 5) * 16 / 11
+            ink = strength * (2 * image if weight == "bold" else (image - 5) * 16 / 11)
             drawn = torch.from_numpy((ink.clip(0, 16) * 255 / 16).round()).to(torch.uint8)
             found[drawn.numpy().tobytes()] = weight, NAMES[digit], number
     return found
@@ -45,7 +47,9 @@ def test_a_caption_is_true_of_its_canvas(data: CaptionedDigits, split) -> None:
         }
         ((y, x), first), ((v, u), second) = sorted(found.items(), key=lambda one: sum(one[0]))
         seen |= {first[2], second[2]}
-        assert (u - x >= 8) != (v - y >= 8)  # side by side, or one above the other, without touching
+        assert (u - x >= 8) != (
+            v - y >= 8
+        )  # side by side, or one above the other, without touching
         relation, opposite = ("left of", "right of") if u - x >= 8 else ("above", "below")
         if (first[0], second[0]) == ("thin", "bold"):
             first, second, relation = second, first, opposite
