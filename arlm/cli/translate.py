@@ -1,4 +1,4 @@
-"""`arlm translate CKPT [FILE]`: translate each line, by beam search or by sampling."""
+"""`arlm translate RUN [FILE ...]`: translate each line, or caption each picture, by beam search or by sampling."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -21,14 +21,13 @@ from arlm.cli.parser import (
     check_beam_options,
     open_network,
 )
-from arlm.data.text_files import UNREADABLE, opened, unreadable
 from arlm.errors import UserError, require
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from arlm.core import Autoregressor
-    from arlm.inference.translator import Translation, Translator
+    from arlm.inference.translator import Source, Translation, Translator
 
 MAPS = 6  # number of attention maps in the picture
 TREES = 3  # number of searches in the picture
@@ -36,13 +35,18 @@ TREES = 3  # number of searches in the picture
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse and check the options."""
-    parser = Parser("translate", "Translate a file, or standard input, line by line.")
+    parser = Parser(
+        "translate",
+        "Translate a file, or standard input, line by line; or write the captions of pictures.",
+    )
     add_run_options(parser)
     parser.add_argument(
-        "file",
-        nargs="?",
-        default="-",
-        help="file with one sentence per line; - is standard input (default)",
+        "files",
+        nargs="*",
+        default=["-"],
+        metavar="FILE",
+        help="files with one sentence per line, or pictures; - is standard input (default), with one sentence, "
+        "or the path of one picture, per line",
     )
     parser.add_argument(
         "-n",
@@ -108,12 +112,13 @@ def main(arguments: Sequence[str]) -> None:
         from arlm.data.pairs import lines_of
         from arlm.inference.memory import keep_freed_memory
         from arlm.inference.translator import Translator
-        from arlm.reports.files import check_writable
+        from arlm.reports.files import check_writable, write_bytes
         from arlm.reports.view import view_of
 
     processors = chosen_processors(options) if options.sampled else None
     loaded = open_network(options)
-    view_of(loaded.domain).check_verb("translate", options.run)
+    view = view_of(loaded.domain)
+    view.check_verb("translate", options.run)
     search = (options.beam, options.n_best, options.length_penalty)
     domain: Any = loaded.domain
     translator = Translator(loaded.net, domain, *search, processors, options.seed)
@@ -125,10 +130,14 @@ def main(arguments: Sequence[str]) -> None:
     if options.tree:
         check_writable(Path(options.tree), "--tree", (".png", ".html"))
     keep_freed_memory()
-    with open_source(options.file) as source, open_output(options.out) as out:
-        translations, examples = translate(translator, source, options, out)
+    sources = view.sources(options.files)
+    first = list(islice(sources, 1))  # what cannot be read is refused before --out is emptied
+    with open_output(options.out) as out:
+        translations, examples = translate(translator, chain(first, sources), options, out)
     if options.attention:
-        write_attention(translator, examples, Path(options.attention))
+        picture = view.attention_map(loaded.net, [example[1:] for example in examples])
+        assert picture is not None  # check_attends has refused networks without attention
+        print(write_bytes(picture, Path(options.attention).with_suffix(".png")), file=sys.stderr)
     if options.tree:
         write_trees(translator, examples[:TREES], options)
     if references is not None:
@@ -147,45 +156,45 @@ def check_attends(net: Autoregressor) -> None:
 
 
 def translate(
-    translator: Translator, source_file: IO[bytes], options: argparse.Namespace, out: IO[str]
-) -> tuple[list[str], list[tuple[Tensor, Translation]]]:
-    """Write translations batch by batch; if a line is refused, the translations before it are written first.
+    translator: Translator, given: Iterable[Source], options: argparse.Namespace, out: IO[str]
+) -> tuple[list[str], list[tuple[str, Tensor, Translation]]]:
+    """Write translations batch by batch; if a source is refused, the translations before it are written first.
 
-    Returns: the best translation of each line, and the tokens of the first lines, each with its best
-        translation, for attention maps.
+    Returns: the best translation of each source; and the first sources, each with its tokens and its best
+        translation, for pictures.
     """
     best: list[str] = []
-    examples: list[tuple[Tensor, Translation]] = []
-    lines = numbered_lines(source_file, options.file)
+    examples: list[tuple[str, Tensor, Translation]] = []
+    remaining = iter(given)
     while True:
         sources, texts, refusal = [], [], None
         try:
-            for name, line in islice(lines, options.batch_size):
-                sources.append(translator.encode(line, name))
-                texts.append(line.strip())
+            for source in islice(remaining, options.batch_size):
+                sources.append(translator.encode(source.native, source.name))
+                texts.append(source.text)
         except UserError as error:
             refusal = error
         batch = zip(sources, texts, translator(sources, first=len(best)), strict=True)
-        for source, text, found in batch:
+        for tokens, text, found in batch:
             number = len(best)
             print(*shown(number, text, found, options), sep="\n", file=out)
             best.append(found[0].text)
             if number < MAPS:
-                examples.append((source, found[0]))
+                examples.append((text, tokens, found[0]))
         out.flush()
         if refusal is not None:
             raise refusal
         if len(sources) < options.batch_size:
             break
     if not best:
-        raise UserError(f"{options.file}: it is empty; give one sentence per line")
+        raise UserError(f"{' '.join(options.files)}: it is empty; give one sentence per line")
     return best, examples
 
 
 def shown(
     number: int, source: str, found: Sequence[Translation], options: argparse.Namespace
 ) -> list[str]:
-    """The lines that are written for the translations of one sentence, whose number counts from 0."""
+    """The lines that are written for the translations of one source, whose number counts from 0."""
     if options.json:
         translations = [
             {"text": one.text, "log_prob": one.log_prob, "score": one.score} for one in found
@@ -197,65 +206,22 @@ def shown(
     return [f"{number + 1}\t{one.text}\t{one.log_prob:.4f}\t{one.score:.4f}" for one in found]
 
 
-def numbered_lines(file: IO[bytes], name: str) -> Iterator[tuple[str, str]]:
-    """Yield the name of each line for error messages, and the line."""
-    source = "standard input" if name == "-" else f"'{name}'"
-    line_name = source
-    try:
-        for number, line in enumerate(file, start=1):
-            line_name = f"line {number} of {source}"
-            yield line_name, line.decode().removesuffix("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{line_name}: byte {error.start + 1} is not UTF-8; convert it to UTF-8"
-        ) from None
-    except UNREADABLE as error:  # a truncated gz file
-        raise unreadable("file", name, error) from None
-
-
-def open_source(name: str) -> IO[bytes]:
-    """Open a file, plain or gz, or standard input, for reading bytes."""
-    if name == "-":
-        if sys.stdin is None or sys.stdin.closed:
-            raise UserError("standard input: it is closed; name a file, or pipe text into it")
-        return sys.stdin.buffer
-    try:
-        return opened(Path(name))
-    except UNREADABLE as error:
-        raise unreadable("file", name, error) from None
-
-
 def open_output(name: str | None) -> AbstractContextManager[IO[str]]:
     """Open the file for translations, or standard output."""
     return nullcontext(sys.stdout) if name is None else open(name, "w", encoding="utf-8")
 
 
-def write_attention(
-    translator: Translator, examples: Sequence[tuple[Tensor, Translation]], path: Path
-) -> None:
-    """Write attention maps as PNG."""
-    from arlm.reports.attention_map import attention_maps
-    from arlm.reports.files import write_bytes
-
-    picture = attention_maps(translator.net, translator.domain, examples)
-    assert picture is not None  # check_attends has refused networks without attention
-    print(write_bytes(picture, path.with_suffix(".png")), file=sys.stderr)
-
-
 def write_trees(
     translator: Translator,
-    examples: Sequence[tuple[Tensor, Translation]],
+    examples: Sequence[tuple[str, Tensor, Translation]],
     options: argparse.Namespace,
 ) -> None:
-    """Write the searches of some sentences, each searched once more by itself."""
+    """Write the searches of some sources, each searched once more by itself."""
     from arlm.reports.beam_tree import Search, write_tree
     from arlm.reports.view import view_of
 
-    domain = translator.domain
-    searches = [
-        Search(domain.source.decode(source), translator.tree(source), view_of(domain))
-        for source, _ in examples
-    ]
+    view = view_of(translator.domain)
+    searches = [Search(text, translator.tree(tokens), view) for text, tokens, _ in examples]
     command = f"arlm translate {shlex.join(options.command)}"
     print(write_tree(searches, Path(options.tree), command), file=sys.stderr)
 

@@ -1,10 +1,10 @@
-"""Pairs of sentences: read from aligned files, and padded into batches."""
+"""Pairs of a source and a text: read from aligned files, and padded into batches."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,27 +13,27 @@ from torch.nn.utils.rnn import pad_sequence
 from arlm.core import Batch
 from arlm.data.dataset import Rows, TokenDataset
 from arlm.data.text_files import read_text
-from arlm.domains import TranslationDomain
+from arlm.domains import PairDomain
 from arlm.errors import UserError
 
 
 class Sentences(NamedTuple):
-    """Both sides of a split, line by line."""
+    """Both sides of a split, pair by pair."""
 
-    source: list[str]
+    source: Sequence[Any]  # what `PairDomain.encode_source` takes: lines, or pictures
     target: list[str]
 
 
 class Pairs(TokenDataset):
-    """Sentence pairs of different lengths; a batch is padded to its longest.
+    """Pairs of different lengths; a batch is padded to its longest.
 
     Args:
         sources, targets: tokens (S,) and (T,) of each pair, the target's end token included.
-        domain: the tokenizers of both sides.
+        domain: of both sides.
     """
 
     def __init__(
-        self, sources: Sequence[Tensor], targets: Sequence[Tensor], domain: TranslationDomain
+        self, sources: Sequence[Tensor], targets: Sequence[Tensor], domain: PairDomain
     ) -> None:
         self.sources, self.targets, self.domain = sources, targets, domain
         self.lengths = torch.tensor(

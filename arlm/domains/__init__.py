@@ -1,8 +1,17 @@
-"""Domains: convert text, translations and images to tokens and back, and count the units of each token."""
+"""Domains: convert text, translations, captions and images to tokens and back, and count the units of each token."""
 
 from arlm.domains.base import Domain
+from arlm.domains.caption import CaptionDomain
 from arlm.domains.image import ImageDomain
+from arlm.domains.pair import PairDomain
 from arlm.domains.text import TextDomain
 from arlm.domains.translation import TranslationDomain
 
-__all__ = ["Domain", "ImageDomain", "TextDomain", "TranslationDomain"]
+__all__ = [
+    "CaptionDomain",
+    "Domain",
+    "ImageDomain",
+    "PairDomain",
+    "TextDomain",
+    "TranslationDomain",
+]

@@ -48,6 +48,10 @@ class ImageDomain(Domain):
 
     def read(self, path: Path, field: str) -> Tensor:
         """Read an image file of this domain's size as tokens (T,); errors name `field`."""
+        return self.encode(self.read_native(path, field))
+
+    def read_native(self, path: Path, field: str) -> Tensor:
+        """Read an image file of this domain's size as uint8 (H, W, C); errors name `field`."""
         native = read_image(path, self.channels, field)
         if native.shape[:2] != (self.height, self.width):
             height, width, _ = native.shape
@@ -55,7 +59,7 @@ class ImageDomain(Domain):
                 f"{field}: '{path}' is {width}x{height} pixels; "
                 f"give an image of {self.width}x{self.height}"
             )
-        return self.encode(native)
+        return native
 
     def encode(self, native: Tensor) -> Tensor:
         """uint8 (..., H, W, C) -> (..., T) int64."""

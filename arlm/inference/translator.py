@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from arlm.core import Autoregressor, device_of
-from arlm.domains import TranslationDomain
+from arlm.domains import PairDomain
 from arlm.errors import UserError
 from arlm.inference.beam_tree import BeamTree
 from arlm.sampling import Beams, BeamStep, beam_search, generate, row_seeds
 from arlm.sampling.processors import LogitsProcessor
+
+
+class Source(NamedTuple):
+    """What is translated: a sentence, or an object of another kind, such as a picture."""
+
+    name: str  # for error messages
+    text: str  # how output names it: the sentence itself, or a file's name
+    native: Any  # what the domain encodes
 
 
 class Translation(NamedTuple):
@@ -34,7 +42,7 @@ class Translator:
 
     Args:
         net: the network.
-        domain: tokenizers of both languages.
+        domain: encodes the sources and decodes the texts.
         beam: width of the beam; 1 is greedy search.
         n_best: translations of each sentence.
         length_penalty: exponent of the length normalisation; larger favours longer translations.
@@ -44,7 +52,7 @@ class Translator:
     """
 
     net: Autoregressor
-    domain: TranslationDomain
+    domain: PairDomain
     beam: int = 5
     n_best: int = 1
     length_penalty: float = 1.0
@@ -52,12 +60,13 @@ class Translator:
     seed: int = 0
     batch_tokens: int = 2048
 
-    def encode(self, line: str, name: str) -> Tensor:
-        """A source sentence as tokens (S,); errors call it `name`."""
-        if not line.strip():
+    def encode(self, native: Any, name: str) -> Tensor:
+        """A source as tokens (S,), of text without surrounding white space; errors call it `name`."""
+        native = native.strip() if isinstance(native, str) else native
+        if isinstance(native, str) and not native:
             raise UserError(f"{name}: it is empty; leave it out")
         try:
-            tokens = self.domain.encode_source(line.strip())
+            tokens = self.domain.encode_source(native)
         except UserError as error:
             raise UserError(f"{name}: {error}") from None
         context = self.net.spec.context
@@ -70,9 +79,9 @@ class Translator:
         return tokens
 
     def lines(
-        self, lines: Sequence[str], name: str, progress: Callable[[int], object] | None = None
+        self, lines: Sequence[Any], name: str, progress: Callable[[int], object] | None = None
     ) -> list[tuple[Tensor, Translation]]:
-        """Tokens of each line, with its best translation; errors call a line `name`."""
+        """Tokens of each source, with its best translation; errors call a source `name`."""
         sources = [self.encode(line, name) for line in lines]
         found = self(sources, progress)
         return [(source, each[0]) for source, each in zip(sources, found, strict=True)]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from arlm.core import Autoregressor, device_of
-from arlm.domains import TranslationDomain
 
 CELL = 0.28  # inches per token
 
@@ -38,14 +37,17 @@ def attention_of(net: Autoregressor, source: Tensor, target: Tensor) -> Tensor |
 
 
 def attention_maps(
-    net: Autoregressor, domain: TranslationDomain, translated: Sequence[tuple[Tensor, Any]]
+    net: Autoregressor,
+    translated: Sequence[tuple[Tensor, Any]],
+    source_names: Callable[[Tensor], list[str]],
+    target_names: Callable[[Tensor], list[str]],
 ) -> bytes | None:
     """Heat maps of translated sentences side by side, white for 0 and black for 1, as PNG.
 
     Args:
         net: the network.
-        domain: tokenizers of both languages.
         translated: sources (S,), each with an object that has `tokens` (T,), such as a Translation.
+        source_names, target_names: names of tokens, for the axes.
 
     Returns: None for a network without attention.
     """
@@ -56,11 +58,7 @@ def attention_maps(
         weights = attention_of(net, source, translation.tokens)
         if weights is None:
             return None
-        names = (
-            domain.pieces(source, domain.source),
-            domain.pieces(translation.tokens, domain.target_tokenizer),
-        )
-        parts.append((weights, *names))
+        parts.append((weights, source_names(source), target_names(translation.tokens)))
     columns = min(2, len(parts))
     rows = math.ceil(len(parts) / columns)
     wide = max(w.shape[1] for w, *_ in parts) * CELL + 1.5

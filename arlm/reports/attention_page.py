@@ -92,10 +92,13 @@ def page(found: Sequence[Attention], labels: Labels, view: View, title: str, com
         }
         for one in found
     ]
-    columns = view.columns
-    if columns is not None and "pixels" in {one.queries_of for one in found}:
-        columns = columns * len(labels["pixels"][0]) // len(labels["tokens"][0])
-    given: dict[str, Any] = {"layers": layers, "labels": labels, "columns": columns}
+    channels = tokens_of_query(found, len(labels["tokens"][0]))
+    side = {
+        "tokens": view.columns,
+        "pixels": view.columns and view.columns // channels,
+        "context": view.context_columns,
+    }
+    given: dict[str, Any] = {"layers": layers, "labels": labels, "columns": side}
     return render("attention.html", title, command, **given)
 
 

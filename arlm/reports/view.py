@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -20,6 +20,7 @@ from arlm.core import Autoregressor
 from arlm.domains import Domain
 from arlm.errors import UserError
 from arlm.inference.items import Item, ItemScores
+from arlm.inference.translator import Source, Translation
 from arlm.reports.shown import Drawn, Shown
 from arlm.reports.tokens import by_difference, by_surprise
 from arlm.sampling import Sampler, class_labels, row_seeds
@@ -58,6 +59,11 @@ class View(ABC, Generic[D]):
     @property
     def columns(self) -> int | None:
         """Tokens side by side, for those that are laid out in rows, such as pixels."""
+        return None
+
+    @property
+    def context_columns(self) -> int | None:
+        """Tokens of a context side by side, for those that are laid out in rows."""
         return None
 
     @abstractmethod
@@ -143,6 +149,16 @@ class View(ABC, Generic[D]):
             Item(path, self.read(path), context=None if labels is None else labels[index].cpu())
             for index, path in enumerate(files)
         ]
+
+    def sources(self, files: Sequence[str]) -> Iterator[Source]:
+        """What `arlm translate` translates: the sources in each file; "-" is the standard input."""
+        raise UserError(f"FILE: the checkpoint {self.purpose}, which has no sources")
+
+    def attention_map(
+        self, net: Autoregressor, translated: Sequence[tuple[Tensor, Translation]]
+    ) -> bytes | None:
+        """A picture (PNG) of what each part of a translation reads of its source (S,); None without attention."""
+        return None
 
     def to_attend(self, text: str, net: Autoregressor) -> Item:
         """What `arlm attention` reads: a text, or the path of a file."""

@@ -26,7 +26,7 @@ SHORT = [
     *("--trainer.max_steps", "4", "--trainer.val_check_interval", "2", "--samples.n", "2"),
 ]
 TONES = ["--data", "tones.Scales", "--data.length", "12"]
-# Pages by the run that makes them: a text, a translator, images, and the domain of tones.py.
+# Pages by the run that makes them: a text, a translator, captions, images, and the domain of tones.py.
 PAGES = {
     "text-comparison.html": "compare runs/text lstm=runs/lstm,runs/lstm1 --out text-comparison.html",
     "text-score.html": "score runs/text a.txt --prompt The --html text-score.html",
@@ -36,12 +36,16 @@ PAGES = {
     "dates-attention.html": "attention runs/dates 12_MAY_1944 --html dates-attention.html",
     "dates-tree.html": "translate runs/dates dates.txt --tree dates-tree.html",
     "text-tree.html": "sample runs/text --beam 4 --max-new-tokens 70 --tree text-tree.html",
+    "captions-comparison.html": "compare runs/captions --out captions-comparison.html",
+    "captions-score.html": "score runs/captions captions.tsv --html captions-score.html",
+    "captions-attention.html": "attention runs/captions canvas.png --html captions-attention.html",
     "digits-score.html": "score runs/digits digit.png digit.png --html digits-score.html",
     "digits-comparison.html": "compare runs/digits --out digits-comparison.html",
     "tones-comparison.html": "compare runs/tones --trust tones --out tones-comparison.html",
     "tones-score.html": "score runs/tones a.tones --trust tones --html tones-score.html",
     "runs/text/version_0/index.html": "",
     "runs/dates/version_0/index.html": "",
+    "runs/captions/version_0/index.html": "",
     "runs/digits/version_0/index.html": "",
     "runs/tones/version_0/index.html": "",
 }
@@ -49,7 +53,7 @@ PAGES = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Short runs of four domains, and what their verbs read."""
+    """Short runs of five domains, and what their verbs read."""
     folder = tmp_path_factory.mktemp("pages")
     (folder / "a.txt").write_text("The statement, with marks and\n<b>marks</b> & more. " * 12)
     (folder / "a.tones").write_text("CDEFGABcCDEF\n")
@@ -60,6 +64,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "lstm": ["docs_lstm"],
         "lstm1": ["docs_lstm", "--seed_everything", "1"],
         "dates": ["dates_attention"],
+        "captions": ["digits_captions", "--data.count", "200"],
         "digits": ["digits_pixelcnn"],
         "tones": ["docs_transformer", *TONES],
     }
@@ -70,6 +75,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from PIL import Image
 
     Image.effect_noise((8, 8), 60).save(folder / "digit.png")
+    Image.effect_noise((18, 18), 60).save(folder / "canvas.png")
+    (folder / "captions.tsv").write_text(f"{folder / 'canvas.png'}\ta bold two above a thin one\n")
     return folder
 
 

@@ -177,4 +177,5 @@ def test_a_pixel_is_named_by_its_channels() -> None:
     asks, reads = labels_of(item, view, found)["pixels"]
     assert asks == reads == ["0 0 1"] * 6
     assert found[0].weights.shape[1:] == (6, 6)
-    assert "repeat(3, 1fr)" in page(found, labels_of(item, view, found), view, "x", "y")
+    shown = page(found, labels_of(item, view, found), view, "x", "y")
+    assert 'side = {"context": null, "pixels": 3, "tokens": 9}' in shown
