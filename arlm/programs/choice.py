@@ -24,7 +24,6 @@ import torch
 
 from arlm.errors import UserError
 from arlm.programs.native_backend import (
-    INSTALLED,
     MIN_LANES,
     SIMD_WIDTH,
     is_available,
@@ -36,7 +35,7 @@ from arlm.programs.program import Opcode, Operation, Program
 CALL = 3.0e-6
 WEIGHT, TORCH = 1.8e-10, 4.0e-11
 ALONE, SIDE_BY_SIDE = 9.0e-11, 2.5e-11
-READ, COMPILE = 1.7, 9.9
+READ, COMPILE = 1.5, 11.0
 # Calls of the torch backend for an operation; 1 for the others.
 CALLS = {
     Opcode.ELU: 2,
@@ -152,8 +151,6 @@ def use_native(
     setting = os.environ.get("ARLM_NATIVE") or "auto"
     if setting not in ("auto", "0", "1"):
         raise UserError(f"ARLM_NATIVE: {setting!r} is not known; choose auto, 0 or 1")
-    if setting == "1" and not INSTALLED:
-        raise UserError("ARLM_NATIVE: 1 needs numba; run pip install numba, or unset it")
     if setting == "0" or not is_available(dtype, device):
         return False
     if setting == "1":

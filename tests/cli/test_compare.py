@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import time
@@ -225,3 +226,12 @@ def test_the_first_call_is_not_timed() -> None:
     result, seconds = timed(lambda: (time.sleep(next(durations)), "drawn")[1])
     assert result == "drawn"
     assert 0.02 <= seconds < 0.2
+
+
+def test_machine_code_is_timed_whatever_was_drawn_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ARLM_NATIVE", raising=False)
+    assert timed(lambda: os.environ.get("ARLM_NATIVE"))[0] == "1"
+    assert "ARLM_NATIVE" not in os.environ
+    monkeypatch.setenv("ARLM_NATIVE", "0")
+    assert timed(lambda: os.environ["ARLM_NATIVE"])[0] == "0"
+    assert os.environ["ARLM_NATIVE"] == "0"

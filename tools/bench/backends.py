@@ -12,9 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -27,7 +24,7 @@ from arlm.programs.choice import Work, work_of
 from arlm.programs.native_backend import MIN_LANES, SIMD_WIDTH
 from arlm.sampling import generate, row_seeds
 from tools.bench.sampling import NETWORKS, with_larger_weights
-from tools.bench.timing import machine, median
+from tools.bench.timing import cpu_of, machine, median
 
 MOST = 3e10  # multiplications of a batch
 TINY = """
@@ -39,27 +36,20 @@ generate(PixelCNN(Spec(2, (2, 2, 1)), width=2, depth=1, head_width=2), range(1))
 """
 
 
-def cpu_of(code: str, **environment: str) -> float:
-    """CPU seconds of a Python process, from its start to its end."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    one_thread = os.environ | {"OMP_NUM_THREADS": "1"} | environment
-    subprocess.run([sys.executable, "-c", code], check=True, env=one_thread)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
-
-
 def start(repeats: int) -> None:
     """Print the seconds that machine code takes to start."""
     found: dict[str, list[float]] = {"torch": [], "read": [], "compile": []}
     with tempfile.TemporaryDirectory() as folder:
         read = str(Path(folder, "read"))
-        cpu_of(TINY, ARLM_NATIVE="1", NUMBA_CACHE_DIR=read)
+        cpu_of(["-c", TINY], ARLM_NATIVE="1", NUMBA_CACHE_DIR=read)
         for turn in range(repeats):
             empty = str(Path(folder, f"empty{turn}"))
-            floor = cpu_of("import torch")
-            base = cpu_of(TINY, ARLM_NATIVE="0")
+            floor = cpu_of(["-c", "import torch"])
+            base = cpu_of(["-c", TINY], ARLM_NATIVE="0")
             for name, cache in (("read", read), ("compile", empty)):
-                found[name].append(cpu_of(TINY, ARLM_NATIVE="1", NUMBA_CACHE_DIR=cache) - base)
+                found[name].append(
+                    cpu_of(["-c", TINY], ARLM_NATIVE="1", NUMBA_CACHE_DIR=cache) - base
+                )
             found["torch"].append(floor)
     print(f"import torch {median(found['torch']):.2f} s")
     for name in ("read", "compile"):

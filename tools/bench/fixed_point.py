@@ -6,6 +6,7 @@ python -m tools.bench.fixed_point CKPT ... [--batch 16] [--threads 2]
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -27,6 +28,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    os.environ.setdefault("ARLM_NATIVE", "1")  # where it can run; the start is not timed
     print(machine(), f"| {options.batch} rows")
     for path in options.checkpoints:
         net = load(path).net

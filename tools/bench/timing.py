@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import statistics
+import subprocess
+import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
@@ -48,6 +52,21 @@ def median(seconds: list[float]) -> float:
 def machine() -> str:
     """One line on the software and threads of the measurement."""
     return f"torch {torch.__version__}, {torch.get_num_threads()} threads, CPU"
+
+
+def cpu_of(arguments: Sequence[str], **environment: str) -> float:
+    """CPU seconds of a Python process with one thread, from its start to its end; its output is not shown.
+
+    Args:
+        arguments: of Python.
+        environment: variables beside those of this process.
+    """
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    given = os.environ | {"OMP_NUM_THREADS": "1"} | environment
+    command = [sys.executable, *arguments]
+    subprocess.run(command, check=True, env=given, capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
 def in_processes(
