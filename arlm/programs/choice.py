@@ -10,8 +10,9 @@ compiled where no earlier process has done so:
                   or 0 in a process that    products * 16 * ceil(images / 16) * SIDE_BY_SIDE
                   has started it
 
-`$ARLM_NATIVE` is `auto` by default; `1` always takes machine code where it can run, and `0` never. The seconds are
-those of the machine of this work, by `python -m tools.bench.backends`; only their ratios matter for the choice.
+`$ARLM_NATIVE` is `auto` by default; `1` always takes machine code where it can run, and `0` never. The start was
+measured, and the other seconds chosen, with `python -m tools.bench.backends`, which prints what machine code saves
+beside the estimate. On another machine all of them change; only their ratios matter for the choice.
 """
 
 from __future__ import annotations

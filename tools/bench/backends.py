@@ -4,8 +4,8 @@ python -m tools.bench.backends [--repeats 3] [--only PixelCNN]
 
 First the start of machine code: processes that draw one tiny image with the torch backend, with compiled code that
 is read from disk, and with an empty cache, in turn; their differences, and their ratios to `import torch`. Then
-samplings of images of 28 x 28 with both backends in turn: what machine code saved, beside the estimate; and the
-constants of `choice` that fit these samplings best (least squares of relative errors).
+samplings of images of 28 x 28 with both backends in turn: what machine code saved, beside the estimate that the
+choice makes from the constants of `choice`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,10 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from arlm.pixels.base import PixelNetwork
-from arlm.programs.choice import Work, work_of
-from arlm.programs.native_backend import MIN_LANES, SIMD_WIDTH
+from arlm.programs.choice import work_of
 from arlm.sampling import generate, row_seeds
 from tools.bench.sampling import NETWORKS, with_larger_weights
 from tools.bench.timing import cpu_of, machine, median
@@ -70,26 +68,8 @@ def sampled(net: PixelNetwork, images: int, repeats: int) -> list[float]:
     return [median(found) for found in seconds.values()]
 
 
-def fitted(works: list[Work], seconds: list[list[float]]) -> dict[str, float]:
-    """The constants of `arlm.programs.choice` that fit the measured seconds best."""
-    calls, products, images = np.array(works).T
-    torch_seconds, native_seconds = np.array(seconds).T
-    lanes = np.ceil(images / SIMD_WIDTH) * SIMD_WIDTH
-    alone = images < MIN_LANES
-
-    def solve(columns: list[np.ndarray], y: np.ndarray) -> list[float]:
-        scaled = np.stack(columns, 1) / y[:, None]
-        return np.linalg.lstsq(scaled, np.ones(len(y)))[0].tolist()
-
-    torch_columns = [calls, products, products * images]
-    found = dict(zip(("CALL", "WEIGHT", "TORCH"), solve(torch_columns, torch_seconds), strict=True))
-    for name, rows, count in (("ALONE", alone, images), ("SIDE_BY_SIDE", ~alone, lanes)):
-        found[name] = solve([(products * count)[rows]], native_seconds[rows])[0]
-    return found
-
-
 def main() -> None:
-    """Print the start, a line for each network and batch size, and the fitted constants."""
+    """Print the start, then a line for each network and batch size."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--repeats", type=int, default=3)
@@ -100,7 +80,6 @@ def main() -> None:
     print(machine())
     start(options.repeats)
     print(f"{'CPU seconds':26}{'n':>4}{'torch':>9}{'native':>9}{'saved':>9}{'estimate':>9}")
-    works, seconds = [], []
     for name, build in NETWORKS.items():
         net = build()
         if not name.startswith(options.only) or not isinstance(net, PixelNetwork):
@@ -113,11 +92,8 @@ def main() -> None:
             if work.products * images > MOST:
                 continue
             slow, fast = sampled(net, images, options.repeats)
-            works.append(work)
-            seconds.append([slow, fast])
             line = f"{name:26}{images:4}{slow:9.3f}{fast:9.3f}{slow - fast:9.3f}"
             print(f"{line}{work.saved:9.3f}", flush=True)
-    print(*(f"{name} {value:.1e}" for name, value in fitted(works, seconds).items()), sep=", ")
 
 
 if __name__ == "__main__":
