@@ -27,7 +27,6 @@ from arlm.errors import require
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 BOLD, THIN = "bold", "thin"
-STRENGTHS = (0.8, 1.0, 1.25)  # of the ink; a canvas draws one for each digit
 SIDE, DIGIT = 18, 8  # pixels of a canvas and of a digit
 ALONG = (0, 1), (9, 10)  # where the first and the second digit may begin along their axis
 ACROSS = (3, 4, 5, 6, 7)  # where either may begin across it
@@ -45,10 +44,10 @@ def caption(weights: tuple[str, str], digits: tuple[int, int], axis: str) -> str
     return f"{names[0]} {RELATIONS[axis, before]} {names[1]}"
 
 
-def inked(images: Tensor, weight: str, strength: float) -> Tensor:
+def inked(images: Tensor, weight: str) -> Tensor:
     """Digits (N, 8, 8) with ink from 0 to 16 -> uint8: full edges make them bold, and none make them thin."""
     ink = 2 * images if weight == BOLD else (images - 5) * 16 / 11
-    return ((strength * ink).clamp(0, 16) * 255 / 16).round().to(torch.uint8)
+    return (ink.clamp(0, 16) * 255 / 16).round().to(torch.uint8)
 
 
 class CaptionedDigits(CaptionDataModule):
@@ -79,7 +78,7 @@ class CaptionedDigits(CaptionDataModule):
         test, val, train = order.split([180, 180, len(order) - 360])
         rows = {"train": train, "val": val, "test": test}[split]
         images = torch.from_numpy(digits.images)[rows]
-        ink = {w: [inked(images, w, strength) for strength in STRENGTHS] for w in (BOLD, THIN)}
+        ink = {weight: inked(images, weight) for weight in (BOLD, THIN)}
         of_class = [(digits.target[rows] == c).nonzero()[0].tolist() for c in range(len(NAMES))]
         kinds = [
             (weights, classes, axis)
@@ -95,8 +94,7 @@ class CaptionedDigits(CaptionDataModule):
             weights, classes, axis = noise.choice(kinds)
             captions.append(caption(weights, classes, axis))
             for weight, digit, (x, y) in zip(weights, classes, places(noise, axis), strict=True):
-                drawn = noise.choice(ink[weight])[noise.choice(of_class[digit])]
-                canvas[y : y + DIGIT, x : x + DIGIT] = drawn
+                canvas[y : y + DIGIT, x : x + DIGIT] = ink[weight][noise.choice(of_class[digit])]
         return Sentences(list(canvases), captions)
 
 

@@ -16,11 +16,13 @@ from arlm.inference.items import ItemScores
 from arlm.inference.translator import Source, Translation
 from arlm.reports.attention_map import attention_of
 from arlm.reports.caption_map import attention_strips, captioned, words_of
-from arlm.reports.images import encoded, grid
+from arlm.reports.images import encoded
 from arlm.reports.page import fragment
 from arlm.reports.pair_view import MAPS, PairView
 from arlm.reports.shown import Shown, data_url
 from arlm.reports.text_view import text_of
+
+SHOWN = 180  # pixels to which a small picture is enlarged on a page
 
 
 class CaptionView(PairView[CaptionDomain]):
@@ -88,6 +90,8 @@ class CaptionView(PairView[CaptionDomain]):
         context = scored.item.context
         if context is None:
             return coloured
-        picture = encoded(grid(self.domain.decode_source(context)[None]))
+        native = self.domain.decode_source(context)
+        zoom = max(1, SHOWN // max(native.shape))
+        picture = encoded(native.repeat_interleave(zoom, 0).repeat_interleave(zoom, 1))
         shown = fragment("shown.html", texts=[], sounds=[], pictures={"picture": data_url(picture)})
         return shown + coloured

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import product
-
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -25,9 +23,9 @@ def drawings() -> dict[bytes, tuple[str, str, int]]:
     """Each image of a digit, bold or thin, as bytes, with weight, name and number of the image."""
     found = {}
     digits = load_digits()
-    for weight, strength in product(("bold", "thin"), (0.8, 1.0, 1.25)):
+    for weight in ("bold", "thin"):
         for number, (image, digit) in enumerate(zip(digits.images, digits.target, strict=True)):
-            ink = strength * (2 * image if weight == "bold" else (image - 5) * 16 / 11)
+            ink = 2 * image if weight == "bold" else (image - 5) * 16 / 11
             drawn = torch.from_numpy((ink.clip(0, 16) * 255 / 16).round()).to(torch.uint8)
             found[drawn.numpy().tobytes()] = weight, NAMES[digit], number
     return found
