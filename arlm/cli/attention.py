@@ -29,14 +29,16 @@ def main(arguments: Sequence[str]) -> None:
         options.html = "attention.html"
 
     from arlm.reports.attention_page import attend, labels_of, page, picture
-    from arlm.reports.files import check_writable, write_bytes, write_text
+    from arlm.reports.files import PAGES, check_writable, write_bytes, write_text
     from arlm.reports.view import view_of
 
     net, domain, *_ = open_network(options)
     view = view_of(domain)
     view.check_verb("attention", options.run)
-    for path in filter(None, (options.html, options.out)):
-        check_writable(Path(path))
+    if options.html:
+        check_writable(Path(options.html), "--html", PAGES)
+    if options.out:
+        check_writable(Path(options.out), "--out", (".png",))
     item = view.to_attend(options.text, net)
     found, labels = attend(net, item), labels_of(item, view)
     if options.out:

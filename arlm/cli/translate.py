@@ -106,7 +106,7 @@ def main(arguments: Sequence[str]) -> None:
     from arlm.data.pairs import lines_of  # late: --help and errors need no torch
     from arlm.inference.memory import keep_freed_memory
     from arlm.inference.translator import Translator
-    from arlm.reports.files import check_writable
+    from arlm.reports.files import PAGES, check_writable
     from arlm.reports.view import view_of
 
     processors = chosen_processors(options) if options.sampled else None
@@ -116,12 +116,13 @@ def main(arguments: Sequence[str]) -> None:
     domain: Any = loaded.domain
     translator = Translator(loaded.net, domain, *search, processors, options.seed)
     references = lines_of(Path(options.reference), "--reference") if options.reference else None
-    for path in filter(None, (options.out, options.attention)):
-        check_writable(Path(path))
+    if options.out:
+        check_writable(Path(options.out))
     if options.attention:
+        check_writable(Path(options.attention), "--attention", (".png",))
         check_attends(loaded.net)
     if options.tree:
-        check_writable(Path(options.tree), "--tree", (".png", ".html"))
+        check_writable(Path(options.tree), "--tree", (".png", *PAGES))
     keep_freed_memory()
     with open_source(options.file) as source, open_output(options.out) as out:
         translations, examples = translate(translator, source, options, out)
@@ -237,7 +238,7 @@ def write_attention(
 
     picture = attention_maps(translator.net, translator.domain, examples)
     assert picture is not None  # check_attends has refused networks without attention
-    print(write_bytes(picture, path.with_suffix(".png")), file=sys.stderr)
+    print(write_bytes(picture, path), file=sys.stderr)
 
 
 def write_trees(

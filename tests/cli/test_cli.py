@@ -200,6 +200,10 @@ def test_score_draws_where_an_image_surprises(arlm, runs: Path, picture: Path) -
         ("score digits_pixelcnn digit.png --prompt x", "--prompt: the checkpoint draws images"),
         ("score fox text.png --tokens --json", "--json: it prints each file, and --tokens each"),
         ("score digits_pixelcnn digit.png --label 1", "--label: 1 given"),
+        ("score digits_pixelcnn digit.png --html x.png", "--html: 'x.png' does not end in .html"),
+        ("attention fox the --out x.jpg", "--out: 'x.jpg' does not end in .png; write for example"),
+        ("attention fox the --html x", "--html: 'x' does not end in .html, .htm; write"),
+        ("compare fox --out x.txt", "--out: 'x.txt' does not end in .html"),
     ],
 )
 def test_bad_pictures_and_options_have_one_line_errors(

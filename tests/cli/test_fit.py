@@ -85,12 +85,23 @@ def test_the_last_step_is_validated_once(arlm, interval: list) -> None:
 
 
 def test_a_trial_run_writes_nothing(arlm) -> None:
-    told = arlm("fit", *DIGITS, "--trainer.fast_dev_run", 1)
+    told = arlm("fit", *DIGITS, "--trainer.fast_dev_run", 1, "--samples.n", 2)
     assert told.code == 0, told.err
     assert "nothing is written" in told.err
     assert told.err.splitlines()[-1].endswith("nothing was written")
     assert told.out == ""
     assert list(Path().iterdir()) == []
+    assert arlm("predict", *DIGITS, "--trainer.fast_dev_run", 1).code == 0
+    assert list(Path().iterdir()) == []
+
+
+def test_a_run_of_steps_is_validated_by_itself(arlm) -> None:
+    steps = ["--trainer.max_epochs", "null", "--trainer.max_steps", 1]
+    assert arlm("fit", *DIGITS, *steps, "--run-name", "x").code == 0
+    told = arlm("validate", *DIGITS, *steps, "--ckpt_path", "runs/x")
+    assert told.code == 0, told.err
+    assert "val/nll" in told.out
+    assert "step 0" not in told.err  # progress is that of training
 
 
 def test_predict_leaves_samples_only(arlm) -> None:

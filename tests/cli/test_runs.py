@@ -74,6 +74,7 @@ def test_a_run_is_shown(folder: Path) -> None:
     assert record["training"]["step"] == 3
     assert record["training"]["objective"] == "Likelihood"
     assert "--run-name digits" in record["training"]["command"]
+    assert str(ROOT) not in record["training"]["command"]  # shipped configurations by name
     assert set(record["versions"]) == {"arlm", "torch", "pytorch-lightning", "python"}
     assert record["versions"]["torch"] == torch.__version__
     text = run_arlm("show", "runs/digits/version_0", folder=folder).out
