@@ -79,8 +79,8 @@ def test_a_run_leaves_all_that_is_needed(runs: Path) -> None:
 def test_a_configuration_with_references_runs_and_names_its_run(arlm) -> None:
     trainer = 'trainer: {max_steps: 2, val_check_interval: "${.max_steps}"}'
     Path("mine.yaml").write_text(f"{trainer}\nsamples: {{n: 0}}\n")
-    told = arlm("fit", "--config", "mine.yaml", *DIGITS, "--trainer.max_epochs", 1)
-    assert told.code == 0, told.err
+    done = arlm("fit", "--config", "mine.yaml", *DIGITS, "--trainer.max_epochs", 1)
+    assert done.code == 0, done.err
     assert "val_check_interval: 2" in next(Path("runs/mine").rglob("config.yaml")).read_text()
 
 

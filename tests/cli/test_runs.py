@@ -38,9 +38,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_runs_are_listed(folder: Path) -> None:
-    told = run_arlm("runs", "--json", folder=folder)
-    assert told.code == 0, told.err
-    damaged, first, second = json.loads(told.out)
+    done = run_arlm("runs", "--json", folder=folder)
+    assert done.code == 0, done.err
+    damaged, first, second = json.loads(done.out)
     assert "truncated or no checkpoint" in damaged["error"]
     assert [row["run"] for row in (first, second)] == [
         f"runs/digits/version_{number}" for number in (0, 1)
@@ -58,9 +58,9 @@ def test_runs_are_listed(folder: Path) -> None:
 
 
 def test_a_run_is_shown(folder: Path) -> None:
-    told = run_arlm("show", "digits", "--json", folder=folder)
-    assert told.code == 0, told.err
-    record = json.loads(told.out)
+    done = run_arlm("show", "digits", "--json", folder=folder)
+    assert done.code == 0, done.err
+    record = json.loads(done.out)
     assert record["checkpoint"] == "runs/digits/version_0/checkpoints/best.ckpt"
     net = arlm.load(folder / record["checkpoint"]).net
     count = sum(p.numel() for p in net.parameters())
