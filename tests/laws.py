@@ -260,7 +260,7 @@ def check_reach(
         expected: (T,) bool.
         what, where: for the message.
         rounded: the influence is a difference of logits, which rounding may hide: a network that forgets,
-            whose influence fades with the distance before it ends, is told from one with a fault.
+            whose influence fades with the distance before it ends, is distinguished from one with a fault.
     """
     found = influence != 0
     leaks = (found & ~expected).nonzero().flatten().tolist()

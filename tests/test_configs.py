@@ -192,16 +192,16 @@ def test_run_is_short_and_begins_with_launch_line_time_and_result(path: Path) ->
 
 def test_every_run_is_found_by_its_name_and_listed() -> None:
     assert configurations.shipped() == {path.stem: path for path in RUNS}
-    told = run_arlm("configs")
+    done = run_arlm("configs")
     for path in RUNS:
         found = configurations.about(path)
-        (line,) = [n for n in told.out.splitlines() if n.split()[:1] == [path.stem]]
+        (line,) = [n for n in done.out.splitlines() if n.split()[:1] == [path.stem]]
         assert line.split(maxsplit=1)[1].startswith(found.time)
         assert found.result in line
     for kind in configurations.FRAGMENTS:
         for name, path in configurations.shipped(kind).items():
             assert path in FRAGMENTS
-            assert name in told.out
+            assert name in done.out
     assert (
         run_arlm("configs", "docs_lstm").out.strip()
         == configurations.shipped()["docs_lstm"].read_text().strip()

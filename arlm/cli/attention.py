@@ -32,15 +32,17 @@ def main(arguments: Sequence[str]) -> None:
 
     with quick_imports():
         from arlm.reports.attention_page import attend, labels_of, page, picture
-        from arlm.reports.files import check_writable, write_bytes, write_text
+        from arlm.reports.files import PAGES, check_writable, write_bytes, write_text
         from arlm.reports.view import view_of
         from arlm.sampling import class_labels
 
     net, domain, *_ = open_network(options)
     view = view_of(domain)
     view.check_verb("attention", options.run)
-    for path in filter(None, (options.html, options.out)):
-        check_writable(Path(path))
+    if options.html:
+        check_writable(Path(options.html), "--html", PAGES)
+    if options.out:
+        check_writable(Path(options.out), "--out", (".png",))
     item = view.to_attend(options.text, net)
     if item.context is None and (labels := class_labels(net, options.label, 1)) is not None:
         item = item._replace(context=labels[0].cpu())

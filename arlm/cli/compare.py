@@ -49,11 +49,11 @@ def main(arguments: Sequence[str]) -> None:
         from arlm.evaluation.paired import paired_difference
         from arlm.inference.scorer import check_same
         from arlm.reports.comparison import lines, page, text_table
-        from arlm.reports.files import check_writable, write_text
+        from arlm.reports.files import PAGES, check_writable, write_text
         from arlm.reports.view import view_of
 
     out = Path(options.out)
-    check_writable(out)
+    check_writable(out, suffixes=PAGES)
     loaded_groups: dict[str, list] = {}
     scores_of_runs: dict[str, TokenScores] = {}
     first: Any = None

@@ -26,9 +26,9 @@ def one_line(
         arguments: the command line after the verb, to find a mistake in the files that it names.
         names: what may be given by name for a key, such as the classes of networks for "model.net".
     """
-    from arlm.cli.places import Places  # late: `arlm --help` reads no YAML
+    from arlm.cli.config_files import ConfigFiles  # late: `arlm --help` reads no YAML
 
-    see, places = f"see `arlm {verb} --help`", Places(arguments)
+    see, files = f"see `arlm {verb} --help`", ConfigFiles(arguments)
     keys = ".".join(re.findall(r'Parser key "(.+?)"', message))
     if found := re.search(r"unrecognized arguments: (\S+)", message):
         return _unrecognized(found[1], options, see)
@@ -40,16 +40,16 @@ def one_line(
         missing = found[1].replace(f"{verb}.", "")
         return f"{missing}: missing; name a configuration with --config (`arlm configs` lists some), or give them as options"
     if found := re.search(r"(Path is not a file|File does not exist): '(.+?)'", message):
-        return f"{keys or 'config'}: '{places.shown(found[2])}' {_no_file(found[1], found[2], keys, names)}"
+        return f"{keys or 'config'}: '{files.shown(found[2])}' {_no_file(found[1], found[2], keys, names)}"
     if "Problems parsing config" in message or "Unexpected config" in message:
-        return places.unreadable() or f"config: {' '.join(message.split())}; check the file"
+        return files.unreadable() or f"config: {' '.join(message.split())}; check the file"
     if found := re.search(r"does not accept option '(.+?)'", message):
         key, near = _unknown_key(found[1], options)
-        return f"{places.of(key)}{key}: unknown key; {near or see}"
+        return f"{files.locate(key)}{key}: unknown key; {near or see}"
     if found := re.search(r"Option '(.+?)' is not accepted", message):
         key = f"{keys}.{found[1]}" if keys else found[1]
-        return f"{places.of(key)}{key}: unknown option; {_accepted(found[1], message, see)}"
-    place = places.of(keys)
+        return f"{files.locate(key)}{key}: unknown option; {_accepted(found[1], message, see)}"
+    place = files.locate(keys)
     if found := re.search(r"[Mm]odule '([\w.]+)' has no attribute '(\w+)'", message):
         own = _no_module(f"{found[1]}.{found[2]}") if found[1] == "datamodules" else ""
         elsewhere = nearest(found[2], names(keys), "check the name")

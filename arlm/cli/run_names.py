@@ -43,7 +43,7 @@ def run_name(
         options: all options, in order.
         base: what the first configuration says by itself, nested: {"data": ..., "model": {"net": ...}}; None if
             it is no whole run, so that the name says all that was added.
-        final: the same of the run, with all options.
+        final: what the run itself says, with all options, nested alike.
 
     Returns:
         the stem of the first configuration; if network or data differ from it, followed by what was changed,

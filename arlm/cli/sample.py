@@ -141,7 +141,7 @@ def main(arguments: Sequence[str]) -> None:
     with quick_imports():  # late: --help and errors need no torch
         from arlm.adapters import guided
         from arlm.inference.beam_tree import BeamTree
-        from arlm.reports.files import check_writable
+        from arlm.reports.files import PAGES, check_writable
         from arlm.reports.view import view_of
 
     processors = chosen_processors(options)
@@ -159,7 +159,7 @@ def main(arguments: Sequence[str]) -> None:
     if options.gif:
         check_writable(Path(options.gif), "--gif", (".gif",))
     if options.tree:
-        check_writable(Path(options.tree), "--tree", (".png", ".html"))
+        check_writable(Path(options.tree), "--tree", (".png", *PAGES))
     started = time.perf_counter()
     tree = BeamTree() if options.tree else None
     if view.default_out is None:

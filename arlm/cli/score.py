@@ -63,7 +63,7 @@ def main(arguments: Sequence[str]) -> None:
     options = parse(arguments)
     with quick_imports():  # late: --help needs no torch
         from arlm.inference.items import figures_of, score_items
-        from arlm.reports.files import check_writable, write_text
+        from arlm.reports.files import PAGES, check_writable, write_text
         from arlm.reports.view import view_of
         from arlm.sampling import class_count
 
@@ -74,8 +74,10 @@ def main(arguments: Sequence[str]) -> None:
     classes = class_count(net.spec)
     if classes and options.label is None:
         raise UserError(f"--label: the network needs a class; give 0 to {classes - 1}")
-    for path in filter(None, (options.html, options.out)):
-        check_writable(Path(path))
+    if options.html:
+        check_writable(Path(options.html), "--html", PAGES)
+    if options.out:
+        check_writable(Path(options.out))
     items = view.to_score(options.files, vars(options), net)
     top = options.top if options.tokens or options.html else 0
     stride = loaded.data["init_args"].get("stride")  # of a data module that may be anybody's

@@ -112,7 +112,7 @@ def main(arguments: Sequence[str]) -> None:
         from arlm.data.pairs import lines_of
         from arlm.inference.memory import keep_freed_memory
         from arlm.inference.translator import Translator
-        from arlm.reports.files import check_writable, write_bytes
+        from arlm.reports.files import PAGES, check_writable, write_bytes
         from arlm.reports.view import view_of
 
     processors = chosen_processors(options) if options.sampled else None
@@ -123,12 +123,13 @@ def main(arguments: Sequence[str]) -> None:
     domain: Any = loaded.domain
     translator = Translator(loaded.net, domain, *search, processors, options.seed)
     references = lines_of(Path(options.reference), "--reference") if options.reference else None
-    for path in filter(None, (options.out, options.attention)):
-        check_writable(Path(path))
+    if options.out:
+        check_writable(Path(options.out))
     if options.attention:
+        check_writable(Path(options.attention), "--attention", (".png",))
         check_attends(loaded.net)
     if options.tree:
-        check_writable(Path(options.tree), "--tree", (".png", ".html"))
+        check_writable(Path(options.tree), "--tree", (".png", *PAGES))
     keep_freed_memory()
     sources = view.sources(options.files)
     first = list(islice(sources, 1))  # what cannot be read is refused before --out is emptied
@@ -137,7 +138,7 @@ def main(arguments: Sequence[str]) -> None:
     if options.attention:
         picture = view.attention_map(loaded.net, [example[1:] for example in examples])
         assert picture is not None  # check_attends has refused networks without attention
-        print(write_bytes(picture, Path(options.attention).with_suffix(".png")), file=sys.stderr)
+        print(write_bytes(picture, Path(options.attention)), file=sys.stderr)
     if options.tree:
         write_trees(translator, examples[:TREES], options)
     if references is not None:

@@ -111,7 +111,7 @@ def score_items(
         for index, item in enumerate(items):
             length = len(item.tokens)
             if length > window and isinstance(net, ScoresChunks):
-                for first, logits in _carried(net, item, window):
+                for first, logits in _chunk_logits(net, item, window):
                     parts[index].append(_columns(item, first, logits, top))
                 continue
             cut = windows(length, window, stride)
@@ -127,7 +127,7 @@ def score_items(
     ]
 
 
-def _carried(net: Any, item: Item, size: int) -> Iterator[tuple[int, Tensor]]:
+def _chunk_logits(net: Any, item: Item, size: int) -> Iterator[tuple[int, Tensor]]:
     """First position and logits (S, V) of each chunk of `size` tokens, in one pass that carries the state."""
     tokens = item.tokens[None].to(device_of(net))
     context = None if item.context is None else item.context[None].to(tokens.device)

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from arlm.inference.beam_tree import BeamTree, Node
 from arlm.reports.attention_map import axis_label
 from arlm.reports.charts import PAGE, STYLE, light, svg
-from arlm.reports.files import write_bytes, write_text
+from arlm.reports.files import PAGES, write_bytes, write_text
 from arlm.reports.page import render
 from arlm.reports.tokens import visible
 from arlm.reports.view import View
@@ -199,7 +199,7 @@ def _draw(panel: Any, search: Search, top: float, colours: Mapping[str, str]) ->
 
 def write_tree(searches: Sequence[Search], path: Path, command: str) -> Path:
     """Write a picture, which has the first `STEPS` steps of each search, or a page, which has all of them."""
-    if path.suffix.lower() == ".html":
+    if path.suffix.lower() in PAGES:
         return write_text(page(searches, "Beam search", command), path)
     for search in searches:
         steps = max(len(node.tokens) for node in search.tree.nodes)

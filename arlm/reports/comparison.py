@@ -62,7 +62,7 @@ class Model:
     def figures(self, unit: str, words: int) -> dict[str, Any]:
         """Its figures by name, for JSON and for the table."""
         count = len(self.scores.tokens)
-        told = words if words and count / words <= WORD_TOKENS else 0
+        word_count = words if words and count / words <= WORD_TOKENS else 0
         seconds = max(self.trained_seconds, 1e-9), max(self.scores.seconds, 1e-9)
         return {
             "name": self.name,
@@ -71,7 +71,7 @@ class Model:
             "parameters": self.parameters,
             "seeds": self.seeds,
             "tokens": count,
-            **self.scores.figures(unit, told),
+            **self.scores.figures(unit, word_count),
             "nll_by_seed": self.nats_by_seed.mean(1).tolist(),
             **self.quality,
             "trained_tokens": self.trained_tokens,

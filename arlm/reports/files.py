@@ -8,6 +8,7 @@ from pathlib import Path
 from arlm.errors import UserError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+PAGES = (".html", ".htm")
 
 
 def write(path: Path, action: Callable[[], object]) -> Path:

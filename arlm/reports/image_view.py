@@ -105,10 +105,10 @@ class ImageView(View[ImageDomain]):
 
     def difference(self, a: ItemScores, b: ItemScores, names: tuple[str, str]) -> str:
         """Images beside maps of the pixels that the first model knew better."""
-        images, mine = self._pixels([a.cut(self.shown_tokens)])
+        images, ours = self._pixels([a.cut(self.shown_tokens)])
         _, other = self._pixels([b.cut(self.shown_tokens)])
         title = f"images, and where {names[0]} is better"
-        return self._picture(heat_map(images, (other - mine).clamp(min=0)), title)
+        return self._picture(heat_map(images, (other - ours).clamp(min=0)), title)
 
     def write_surprise(self, scored: Sequence[ItemScores], out: Path) -> Path:
         return write_image(heat_map(*self._pixels(scored)), out)

@@ -101,10 +101,10 @@ def by_difference(
         left: number of tokens that follow and are not shown.
     """
     notes, shades = [], []
-    for mine, other, text in zip(a.tolist(), b.tolist(), own, strict=True):
-        bits = (other - mine) / math.log(2)
+    for ours, theirs, text in zip(a.tolist(), b.tolist(), own, strict=True):
+        bits = (theirs - ours) / math.log(2)
         better = names[0] if bits > 0 else names[1]
-        values = f"{mine / math.log(2):.2f} and {other / math.log(2):.2f} bits"
+        values = f"{ours / math.log(2):.2f} and {theirs / math.log(2):.2f} bits"
         notes.append(f"{visible(text)} {abs(bits):.2f} bits better: {better} ({values})")
         shades.append(shade("a" if bits > 0 else "b", abs(bits) / FULL_DIFFERENCE))
     return coloured(own, shades, notes, left)

@@ -67,6 +67,8 @@ class WriteSamples(Callback):
 
     @staticmethod
     def _write(trainer: Trainer, shown: Shown, folder: str | None, out: TextIO) -> None:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return  # samples were drawn, as a trial; without a folder they would go into the working folder
         step = trainer.global_step
         bar: Any = trainer.progress_bar_callback
         report = partial(print, file=out) if bar is None else bar.print

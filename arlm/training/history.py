@@ -15,6 +15,7 @@ import torch
 from pytorch_lightning import Trainer
 
 import arlm
+from arlm.inference.configurations import FRAGMENTS, shipped
 
 
 def run_record(trainer: Trainer, module: Any) -> dict[str, Any]:
@@ -58,9 +59,13 @@ def versions() -> dict[str, str]:
 
 
 def command() -> str:
-    """The command line of this process."""
-    program = Path(sys.argv[0]).name
-    return shlex.join(["arlm" if program == "__main__.py" else program, *sys.argv[1:]])
+    """The command line of this process, with the names of shipped configurations instead of their paths."""
+    names = {str(p): n for kind in ("config", *FRAGMENTS) for n, p in shipped(kind).items()}
+    program, words = Path(sys.argv[0]).name, []
+    for word in sys.argv[1:]:
+        option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        words.append(option + equals + names.get(value, value))
+    return shlex.join(["arlm" if program == "__main__.py" else program, *words])
 
 
 def finite_or_none(value: float) -> float | None:

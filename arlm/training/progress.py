@@ -8,6 +8,7 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.trainer.states import TrainerFn
 
 
 class Pace:
@@ -45,7 +46,7 @@ class Pace:
 
 
 class LineProgress(Callback):
-    """Progress as plain lines of the first process, for logs and pipes, where a bar is unreadable.
+    """Progress of `fit` as plain lines of the first process, for logs and pipes, where a bar is unreadable.
 
     Args:
         seconds: least time between two lines of training progress.
@@ -72,7 +73,7 @@ class LineProgress(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         self._pace.resume()
-        if not trainer.sanity_checking:
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
             figures = {k: float(v) for k, v in trainer.callback_metrics.items() if "val/" in k}
             self._line(trainer, pl_module, figures)
 

@@ -535,18 +535,18 @@ def not_signed(o: Originals) -> Cases:
 
 
 def flipped_bits(o: Originals) -> Cases:
-    """One bit of a weight, at seeded places within the weights' bytes in the file."""
+    """One bit of a weight, at seeded offsets of the weights' bytes in the file."""
     noise = np.random.default_rng(0)
     content, state = o.image.read_bytes(), contents_of(o.image)["state_dict"]
-    places = []
+    offsets = []
     for weight in state.values():
         plain = weight.numpy().tobytes()
         assert content.count(plain) == 1
-        places += range(content.index(plain), content.index(plain) + len(plain))
-    for place in noise.choice(places, 60, replace=False):
+        offsets += range(content.index(plain), content.index(plain) + len(plain))
+    for offset in noise.choice(offsets, 60, replace=False):
         damaged = bytearray(content)
-        damaged[place] ^= 1 << int(noise.integers(8))
-        yield f"byte {place}", bytes(damaged)
+        damaged[offset] ^= 1 << int(noise.integers(8))
+        yield f"byte {offset}", bytes(damaged)
 
 
 def truncated(o: Originals) -> Cases:
@@ -608,7 +608,7 @@ def no_checkpoints(o: Originals) -> Cases:
     yield "zip without data.pkl", archive({k: v for k, v in members.items() if k != data})
     yield "zip with another data.pkl", archive(members | {data: pickle.dumps(payload)})
     yield "zip with a broken data.pkl", archive(members | {data: members[data][:-50]})
-    # TorchScript's archives are told by this member
+    # TorchScript's archives are recognised by this member
     yield "zip with code", archive(members | {data.replace("data.pkl", "constants.pkl"): b"x"})
     weights = next(name for name in members if name.endswith("data/0"))
     yield "zip with a short weight", archive(members | {weights: members[weights][:-8]})

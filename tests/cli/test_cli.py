@@ -79,8 +79,8 @@ def test_a_run_leaves_all_that_is_needed(runs: Path) -> None:
 def test_a_configuration_with_references_runs_and_names_its_run(arlm) -> None:
     trainer = 'trainer: {max_steps: 2, val_check_interval: "${.max_steps}"}'
     Path("mine.yaml").write_text(f"{trainer}\nsamples: {{n: 0}}\n")
-    told = arlm("fit", "--config", "mine.yaml", *DIGITS, "--trainer.max_epochs", 1)
-    assert told.code == 0, told.err
+    done = arlm("fit", "--config", "mine.yaml", *DIGITS, "--trainer.max_epochs", 1)
+    assert done.code == 0, done.err
     assert "val_check_interval: 2" in next(Path("runs/mine").rglob("config.yaml")).read_text()
 
 
@@ -200,6 +200,10 @@ def test_score_draws_where_an_image_surprises(arlm, runs: Path, picture: Path) -
         ("score digits_pixelcnn digit.png --prompt x", "--prompt: the checkpoint draws images"),
         ("score fox text.png --tokens --json", "--json: it prints each file, and --tokens each"),
         ("score digits_pixelcnn digit.png --label 1", "--label: 1 given"),
+        ("score digits_pixelcnn digit.png --html x.png", "--html: 'x.png' does not end in .html"),
+        ("attention fox the --out x.jpg", "--out: 'x.jpg' does not end in .png; write for example"),
+        ("attention fox the --html x", "--html: 'x' does not end in .html, .htm; write"),
+        ("compare fox --out x.txt", "--out: 'x.txt' does not end in .html"),
     ],
 )
 def test_bad_pictures_and_options_have_one_line_errors(

@@ -41,23 +41,23 @@ TUNED = ["--model.net", "pretrained", "--model.net.checkpoint", "runs/base", *SH
 
 def test_text_keeps_its_tokenizer_and_needs_no_old_run(arlm) -> None:
     characters = ["--data.tokenizer", "character"]
-    told = arlm("fit", *LSTM, *text("first.txt", *characters), "--run-name", "base")
-    assert told.code == 0, told.err
+    done = arlm("fit", *LSTM, *text("first.txt", *characters), "--run-name", "base")
+    assert done.code == 0, done.err
     base = library.load("runs/base")
     # Other characters than those of the first text, in another order, and rows of another length.
     more = text("second.txt", *characters, "--data.length", 24)
-    told = arlm("fit", *TUNED, *STILL, *more, "--run-name", "tuned")
-    assert told.code == 0, told.err
+    done = arlm("fit", *TUNED, *STILL, *more, "--run-name", "tuned")
+    assert done.code == 0, done.err
     tuned = library.load("runs/tuned")
     assert tuned.domain.tokenizer.alphabet == base.domain.tokenizer.alphabet
     for name, weight in base.net.state_dict().items():
         assert torch.equal(weight, tuned.net.state_dict()[name]), name  # at a learning rate of 0
     shutil.rmtree("runs/base")
-    told = arlm("sample", "runs/tuned", "-n", 1, "--prompt", "the ")
-    assert told.code == 0, told.err
-    assert "the " in told.out
-    told = arlm("evaluate", "runs/tuned")
-    assert told.code == 0, told.err
+    done = arlm("sample", "runs/tuned", "-n", 1, "--prompt", "the ")
+    assert done.code == 0, done.err
+    assert "the " in done.out
+    done = arlm("evaluate", "runs/tuned")
+    assert done.code == 0, done.err
     path = find("runs/tuned")
     moved = arlm("fit", *TUNED[:3], path, *SHORT, *more, "--run-name", "again")
     assert moved.code == 0, moved.err
@@ -79,8 +79,8 @@ def test_images_and_translations(arlm) -> None:
     digits = ["--config", CONFIGS / "images/digits_pixelcnn.yaml", "--model.net.width", 4]
     digits += ["--model.net.depth", 1, *SHORT]
     assert arlm("fit", *digits, "--run-name", "base").code == 0
-    told = arlm("fit", *TUNED, "--data", "Digits", "--data.seed", 1, "--run-name", "image")
-    assert told.code == 0, told.err
+    done = arlm("fit", *TUNED, "--data", "Digits", "--data.seed", 1, "--run-name", "image")
+    assert done.code == 0, done.err
     error = arlm("fit", *TUNED, "--data", "Digits", "--data.labels", "true").error()
     assert "model.net: 'runs/base' was trained with other contexts" in error
     shutil.rmtree("runs/base")
@@ -88,8 +88,8 @@ def test_images_and_translations(arlm) -> None:
     dates += ["--data.pairs", 2000, *SHORT]
     assert arlm("fit", *dates, "--run-name", "base").code == 0
     more = ["--data", "Dates", "--data.pairs", 3000, "--data.seed", 1, "--run-name", "dates"]
-    told = arlm("fit", *TUNED, *more)
-    assert told.code == 0, told.err
+    done = arlm("fit", *TUNED, *more)
+    assert done.code == 0, done.err
     shutil.rmtree("runs/base")
     assert arlm("sample", "runs/image", "-n", 1, "--out", "x.png").code == 0
     Path("in.txt").write_text("12 MAY in 1944\n")

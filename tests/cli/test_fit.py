@@ -26,10 +26,10 @@ def arlm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Resul
 
 
 def test_a_run_says_what_it_does_and_what_it_did(arlm) -> None:
-    told = arlm("fit", *DIGITS, "--trainer.max_steps", 3, "--run-name", "first")
-    assert told.code == 0, told.err
-    assert told.out == "runs/first/version_0\n"
-    lines = told.err.splitlines()
+    done = arlm("fit", *DIGITS, "--trainer.max_steps", 3, "--run-name", "first")
+    assert done.code == 0, done.err
+    assert done.out == "runs/first/version_0\n"
+    lines = done.err.splitlines()
     start, last = lines[:6], lines[-5:]
     contents = torch.load("runs/first/version_0/checkpoints/best.ckpt", weights_only=True)
     count = sum(w.numel() for name, w in contents["state_dict"].items() if name[:4] == "net.")
@@ -48,7 +48,7 @@ def test_a_run_says_what_it_does_and_what_it_did(arlm) -> None:
     assert last[2].startswith(f"best  val/nll {best.figure:.4g}, val/bits_per_dim ")
     assert last[2].endswith(" at step 3")
     assert last[3:] == ["next  arlm sample runs/first", "      arlm evaluate runs/first"]
-    assert "stopped" not in told.err
+    assert "stopped" not in done.err
     worse = arlm("fit", *DIGITS, "--trainer.max_steps", 1, "--run-name", "first")
     assert worse.err.splitlines()[-2] == "next  arlm sample runs/first/version_1"
 
@@ -57,8 +57,8 @@ def test_lines_of_progress_are_those_of_their_step(arlm, monkeypatch: pytest.Mon
     from arlm.training import progress
 
     monkeypatch.setattr(progress.LineProgress.__init__, "__defaults__", (0.0,))
-    told = arlm("fit", *DIGITS, "--trainer.max_steps", 4)
-    lines = [line for line in told.err.splitlines() if "train/nll" in line]
+    done = arlm("fit", *DIGITS, "--trainer.max_steps", 4)
+    lines = [line for line in done.err.splitlines() if "train/nll" in line]
     assert [re.findall(r"step (\d)/4", line) for line in lines] == [["1"], ["2"], ["3"], ["4"]]
     losses = [re.findall(r"train/nll (\S+)", line)[0] for line in lines]
     assert len(set(losses)) == 4  # once, the loss of step 1 was repeated
@@ -76,31 +76,42 @@ def test_lines_of_progress_are_those_of_their_step(arlm, monkeypatch: pytest.Mon
     ids=str,
 )
 def test_the_last_step_is_validated_once(arlm, interval: list) -> None:
-    told = arlm("fit", *DIGITS, *interval, "--trainer.max_steps", 5)
-    assert told.code == 0, told.err
-    validated = re.findall(r"step (\d)/5  val/nll", told.err)
+    done = arlm("fit", *DIGITS, *interval, "--trainer.max_steps", 5)
+    assert done.code == 0, done.err
+    validated = re.findall(r"step (\d)/5  val/nll", done.err)
     assert validated.count("5") == 1
     path = next(Path("runs").rglob("last.ckpt"))
     assert summarise(path).run["step"] == summarise(path).run["validated"] == 5
 
 
 def test_a_trial_run_writes_nothing(arlm) -> None:
-    told = arlm("fit", *DIGITS, "--trainer.fast_dev_run", 1)
-    assert told.code == 0, told.err
-    assert "nothing is written" in told.err
-    assert told.err.splitlines()[-1].endswith("nothing was written")
-    assert told.out == ""
+    done = arlm("fit", *DIGITS, "--trainer.fast_dev_run", 1, "--samples.n", 2)
+    assert done.code == 0, done.err
+    assert "nothing is written" in done.err
+    assert done.err.splitlines()[-1].endswith("nothing was written")
+    assert done.out == ""
     assert list(Path().iterdir()) == []
+    assert arlm("predict", *DIGITS, "--trainer.fast_dev_run", 1).code == 0
+    assert list(Path().iterdir()) == []
+
+
+def test_a_run_of_steps_is_validated_by_itself(arlm) -> None:
+    steps = ["--trainer.max_epochs", "null", "--trainer.max_steps", 1]
+    assert arlm("fit", *DIGITS, *steps, "--run-name", "x").code == 0
+    done = arlm("validate", *DIGITS, *steps, "--ckpt_path", "runs/x")
+    assert done.code == 0, done.err
+    assert "val/nll" in done.out
+    assert "step 0" not in done.err  # progress is that of training
 
 
 def test_predict_leaves_samples_only(arlm) -> None:
     arlm("fit", *DIGITS, "--trainer.max_steps", 1, "--run-name", "x")
     before = sorted(Path("runs").rglob("*"))
-    told = arlm("predict", *DIGITS, "--ckpt_path", "runs/x", "--run-name", "drawn")
-    assert told.code == 0, told.err
+    done = arlm("predict", *DIGITS, "--ckpt_path", "runs/x", "--run-name", "drawn")
+    assert done.code == 0, done.err
     written = set(Path("runs").rglob("*")) - set(before)
     files = [path for path in written if path.is_file()]
-    assert [str(path) for path in files] == told.out.split()[1:2]
+    assert [str(path) for path in files] == done.out.split()[1:2]
     assert all(path.is_file() or any(path.iterdir()) for path in written)
 
 
@@ -108,8 +119,8 @@ def test_predict_leaves_samples_only(arlm) -> None:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of digits of 4 steps."""
     folder = tmp_path_factory.mktemp("resumed")
-    told = run_arlm("fit", *DIGITS, "--trainer.max_steps", 4, "--run-name", "r", folder=folder)
-    assert told.code == 0, told.err
+    done = run_arlm("fit", *DIGITS, "--trainer.max_steps", 4, "--run-name", "r", folder=folder)
+    assert done.code == 0, done.err
     return folder / "runs/r/version_0/checkpoints/last.ckpt"
 
 
@@ -133,12 +144,12 @@ def test_a_resumed_run_keeps_the_rows_of_its_steps(
 
 def test_a_resumed_run_may_become_longer_and_says_so(arlm, run: Path) -> None:
     more = ["--data.num_workers", 0, "--ckpt_path", run, "--run-name", "r"]
-    told = arlm("fit", *DIGITS, "--trainer.max_steps", 6, *more)
-    assert told.code == 0, told.err
-    assert "note: the run was planned for 4 steps and continues to 6" in told.err
-    assert "training   6 steps of 32 rows, from step 4" in told.err
-    told = arlm("fit", *DIGITS, "--trainer.max_steps", 4, *more)
-    assert "note:" not in told.err
+    done = arlm("fit", *DIGITS, "--trainer.max_steps", 6, *more)
+    assert done.code == 0, done.err
+    assert "note: the run was planned for 4 steps and continues to 6" in done.err
+    assert "training   6 steps of 32 rows, from step 4" in done.err
+    done = arlm("fit", *DIGITS, "--trainer.max_steps", 4, *more)
+    assert "note:" not in done.err
 
 
 def test_tensorboard_by_one_flag(arlm, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,10 +157,10 @@ def test_tensorboard_by_one_flag(arlm, monkeypatch: pytest.MonkeyPatch) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     more = ["--samples.n", 2, "--trainer.max_steps", 2, "--trainer.log_every_n_steps", 1]
-    told = arlm("fit", *DIGITS, *more, "--run-name", "seen", "--tensorboard")
-    assert told.code == 0, told.err
+    done = arlm("fit", *DIGITS, *more, "--run-name", "seen", "--tensorboard")
+    assert done.code == 0, done.err
     folder = Path("runs/seen/version_0")
-    assert told.out == f"{folder}\n"
+    assert done.out == f"{folder}\n"
     assert "train/nll" in (folder / "metrics.csv").read_text()
     events = EventAccumulator(str(folder / "tensorboard")).Reload()
     assert events.Tags()["images"] == ["samples"]

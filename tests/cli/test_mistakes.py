@@ -185,8 +185,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--samples.n 0 --trainer.logger.name fox"
     )
     for command in (f"{FIT} {tiny}", fox):
-        told = run_arlm(*command.split(), folder=folder)
-        assert told.code == 0, told.err
+        done = run_arlm(*command.split(), folder=folder)
+        assert done.code == 0, done.err
     return folder
 
 

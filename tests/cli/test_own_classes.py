@@ -66,11 +66,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "own.yaml").write_text(CONFIGURATION)
     sys.path.append(str(folder))  # as `entry` does with the working folder
     try:
-        told = run_arlm("fit", "--config", "own.yaml", folder=folder)
+        done = run_arlm("fit", "--config", "own.yaml", folder=folder)
     finally:
         sys.path.remove(str(folder))
         forget()
-    assert told.code == 0, told.err
+    assert done.code == 0, done.err
     return folder
 
 
@@ -98,22 +98,22 @@ def test_a_verb_imports_own_classes_only_when_they_are_trusted(
     verb: str, home: Path, elsewhere: Path
 ) -> None:
     command = verbs(home)[verb]
-    told = run_arlm(*command).error()
-    missing = "mynet.py" if "mynet" in told else "mystripes.py"
-    assert f"is not arlm's; if you trust it, add --trust {missing}" in told
+    error = run_arlm(*command).error()
+    missing = "mynet.py" if "mynet" in error else "mystripes.py"
+    assert f"is not arlm's; if you trust it, add --trust {missing}" in error
     assert not set(MODULES) & set(sys.modules)
     trust = [part for name in MODULES for part in ("--trust", home / f"{name}.py")]
-    told = run_arlm(*command, *trust)
-    assert told.code == 0, told.err
+    done = run_arlm(*command, *trust)
+    assert done.code == 0, done.err
 
 
 def test_a_module_is_trusted_by_name_where_it_can_be_imported(
     home: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = [*verbs(home)["evaluate"], "--trust", "mynet", "--trust", "mystripes"]
-    told = run_arlm(*command).error()
-    assert "No module named 'mynet'" in told
-    assert "--trust FOLDER/mynet.py" in told
+    error = run_arlm(*command).error()
+    assert "No module named 'mynet'" in error
+    assert "--trust FOLDER/mynet.py" in error
     monkeypatch.syspath_prepend(home)
     assert run_arlm(*command).code == 0
 
@@ -192,8 +192,8 @@ def test_fit_reads_checkpoints_of_own_classes_once_they_are_trusted(
     )
     command = ["fit", "--config", f"{kind}.yaml"]
     for some in ([], ["--trust", "mystripes"]):
-        told = run_arlm(*command, *some).error()
-        assert "mynet.Mine, which is not arlm's; if you trust it, add --trust mynet.py" in told
+        error = run_arlm(*command, *some).error()
+        assert "mynet.Mine, which is not arlm's; if you trust it, add --trust mynet.py" in error
     trust = ["--trust", "mynet", "--trust", home / "mystripes.py"]
     done = run_arlm(*command, *trust)
     assert done.code == 0, done.err

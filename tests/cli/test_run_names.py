@@ -107,12 +107,12 @@ def test_digits_do_not_replace_the_docs(tmp_path: Path, monkeypatch: pytest.Monk
     named = "docs_transformer-depth_1-width_8-heads_2"
     found = sorted(path.name for path in Path("runs").iterdir())
     assert found == [f"{named}-Digits", f"{named}-TextFile-path_fox-length_16"]
-    # The same, told to share a folder: the newest is meant, and the other is named.
+    # The same, with a common folder: the newest is meant, and the other is named.
     for data in (fox, digits):
         assert run_arlm("fit", *text, *data, *short, "--run-name", "both").code == 0
-    told = run_arlm("evaluate", "both")
-    assert told.code == 0, told.err
-    lines = [line for line in told.err.splitlines() if "best.ckpt" in line]
+    done = run_arlm("evaluate", "both")
+    assert done.code == 0, done.err
+    lines = [line for line in done.err.splitlines() if "best.ckpt" in line]
     assert len(lines) == 1
     assert lines[0].startswith("runs/both/version_1/checkpoints/best.ckpt: step 1, ")
     assert "TransformerLanguageModel on digits, val/nll " in lines[0]

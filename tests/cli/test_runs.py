@@ -43,9 +43,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_runs_are_listed(folder: Path) -> None:
-    told = run_arlm("runs", "--json", folder=folder)
-    assert told.code == 0, told.err
-    damaged, first, second = json.loads(told.out)
+    done = run_arlm("runs", "--json", folder=folder)
+    assert done.code == 0, done.err
+    damaged, first, second = json.loads(done.out)
     assert "truncated or no checkpoint" in damaged["error"]
     assert [row["run"] for row in (first, second)] == [
         f"runs/digits/version_{number}" for number in (0, 1)
@@ -63,9 +63,9 @@ def test_runs_are_listed(folder: Path) -> None:
 
 
 def test_a_run_is_shown(folder: Path) -> None:
-    told = run_arlm("show", "digits", "--json", folder=folder)
-    assert told.code == 0, told.err
-    record = json.loads(told.out)
+    done = run_arlm("show", "digits", "--json", folder=folder)
+    assert done.code == 0, done.err
+    record = json.loads(done.out)
     assert record["checkpoint"] == "runs/digits/version_0/checkpoints/best.ckpt"
     net = arlm.load(folder / record["checkpoint"]).net
     count = sum(p.numel() for p in net.parameters())
@@ -79,6 +79,7 @@ def test_a_run_is_shown(folder: Path) -> None:
     assert record["training"]["step"] == 3
     assert record["training"]["objective"] == "Likelihood"
     assert "--run-name digits" in record["training"]["command"]
+    assert str(ROOT) not in record["training"]["command"]  # shipped configurations by name
     assert set(record["versions"]) == {"arlm", "torch", "pytorch-lightning", "python"}
     assert record["versions"]["torch"] == torch.__version__
     text = run_arlm("show", "runs/digits/version_0", folder=folder).out

@@ -260,6 +260,7 @@ def test_a_broken_archive(run: Path, content: bytes) -> None:
         (["dates.txt", "--processors", "nonsense"], "unknown processor 'nonsense'"),
         (["dates.txt", "--reference", "nothing.txt"], "--reference: cannot read"),
         (["dates.txt", "--reference", "one.txt"], "has 1 lines for 3 translations"),
+        (["dates.txt", "--attention", "m.jpg"], "--attention: 'm.jpg' does not end in .png"),
         (["dates.txt", "--bean", "5"], "did you mean '--beam'?"),
     ],
 )

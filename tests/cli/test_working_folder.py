@@ -52,19 +52,17 @@ def traps(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize("start", ["module", "script"])
 def test_a_class_of_the_working_folder_is_found_and_hides_nothing(start: str, traps: Path) -> None:
     digits = ["fit", "--config", str(ROOT / "configs/images/digits_pixelcnn.yaml"), *SHORT]
-    told = arlm(start, traps, *digits, "--model.net", "mine.Mine", "--trainer.accelerator=cpu")
-    run = (
-        traps / "runs/digits_pixelcnn-Mine/version_0"
-    )  # the name says that the network was changed
-    assert (run / "checkpoints/last.ckpt").exists(), told
+    output = arlm(start, traps, *digits, "--model.net", "mine.Mine", "--trainer.accelerator=cpu")
+    run = traps / "runs/digits_pixelcnn-Mine/version_0"  # named by what was changed
+    assert (run / "checkpoints/last.ckpt").exists(), output
     assert "Mine" in (run / "config.yaml").read_text()
 
 
 def test_a_safe_path_holds_no_working_folder(traps: Path) -> None:
     digits = ["fit", "--config", str(ROOT / "configs/images/digits_pixelcnn.yaml"), *SHORT]
-    told = arlm("module", traps, *digits, "--model.net", "mine.Mine", isolated=True)
-    assert "arlm: error: " in told
-    assert "mine" in told
+    output = arlm("module", traps, *digits, "--model.net", "mine.Mine", isolated=True)
+    assert "arlm: error: " in output
+    assert "mine" in output
 
 
 def test_datamodules_is_arlms_own_from_python_too(traps: Path) -> None:

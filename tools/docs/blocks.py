@@ -1,4 +1,4 @@
-"""The fenced blocks of a page: commands, Python to run, and files that a reader is told to write.
+"""The fenced blocks of a page: commands, Python to run, and files for the reader to write.
 
     ```bash                     commands, one on each line (a trailing \\ continues it); `#` begins a comment
     ```python                   a program of its own

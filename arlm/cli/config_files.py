@@ -12,7 +12,7 @@ import yaml
 from arlm.inference.configurations import FRAGMENTS
 
 
-class Places:
+class ConfigFiles:
     """The configuration files of a command line.
 
     Args:
@@ -22,7 +22,7 @@ class Places:
     def __init__(self, arguments: Sequence[str]) -> None:
         self.arguments = arguments
         options = {"--config": "", "-c": ""} | {f"--{kind}": kind for kind in FRAGMENTS}
-        self.files: list[tuple[Path, str]] = []  # with the key that each stands for; later ones win
+        self.files: list[tuple[Path, str]] = []  # with the key whose value each is; later ones win
         pairs = [tuple(a.partition("=")[::2]) for a in arguments if "=" in a]
         pairs += list(pairwise(arguments))
         for option, value in pairs:
@@ -38,7 +38,7 @@ class Places:
                 self._add(path.parent / node.value, kind)
         self.files.append((path, prefix))
 
-    def of(self, key: str) -> str:
+    def locate(self, key: str) -> str:
         """ "FILE, line N: " for a dotted key that a file holds; nothing for one of the command line."""
         if any(a.partition("=")[0].rstrip("+") == f"--{key}" for a in self.arguments):
             return ""
