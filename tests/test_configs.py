@@ -100,6 +100,8 @@ def one_batch(
         elif stem == "image_folder":
             folder = request.getfixturevalue("photographs")
             arguments = (*arguments, "--data.path", str(folder))
+        elif stem.startswith("chorales"):
+            request.getfixturevalue("few_chorales")
         elif stem in ("fashion_mnist", "kmnist"):
             folder = request.getfixturevalue("data_dir")
             if not any((folder / name).is_dir() for name in ("FashionMNIST", "KMNIST")):

@@ -126,7 +126,7 @@ def test_launch_lines_name_what_exists() -> None:
     missing = {str(p.relative_to(ROOT)) for p in scripts if p.name not in parts} - named
     assert not missing, f"no launch line in {missing}"
     runs = [*ROOT.glob("configs/text/*"), *ROOT.glob("configs/translation/*")]
-    runs += ROOT.glob("configs/images/*")
+    runs += [*ROOT.glob("configs/images/*"), *ROOT.glob("configs/music/*")]
     assert len(runs) > 40
     for path in runs:
         line = path.read_text().splitlines()[0]

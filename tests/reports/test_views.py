@@ -196,7 +196,9 @@ class BellsView(ScaleView):
 
 def test_a_view_refuses_the_options_of_the_other_kind_of_samples() -> None:
     printed, written = view_of(Scale()), view_of(Bells())
-    with pytest.raises(UserError, match=r"--stop: \['x'\] given, but the checkpoint plays; omit it"):
+    with pytest.raises(
+        UserError, match=r"--stop: \['x'\] given, but the checkpoint plays; omit it"
+    ):
         written.check_options({"stop": ["x"]})
     written.check_options({"stop": [], "sweep": "top_k=1,2", "beam": None})
     with pytest.raises(UserError, match="--sweep: 'top_k=1,2' given, but the checkpoint plays"):
