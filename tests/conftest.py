@@ -119,3 +119,14 @@ def corpora(tmp_path: Path) -> Path:
     (tmp_path / "enwik8").write_text(text)
     (tmp_path / "text8").write_text(text.replace("\n", ""))
     return tmp_path
+
+
+@pytest.fixture
+def few_chorales(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every twelfth of Bach's chorales, since reading all of them takes half a minute."""
+    for package in ("music21", "mido"):
+        pytest.importorskip(package, reason=f"needs {package}, of the extra [music]")
+    from datamodules import chorales
+
+    files = chorales.four_voices()[::12]
+    monkeypatch.setattr(chorales, "four_voices", lambda: files)

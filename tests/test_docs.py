@@ -15,6 +15,7 @@ import pytest
 from conftest import ROOT
 
 from arlm.__main__ import COMMANDS
+from arlm.inference.configurations import shipped
 from tools.docs.blocks import Block, UnknownBlock, blocks, pages
 from tools.docs.commands import found_in, is_setup, shortened
 
@@ -125,8 +126,7 @@ def test_launch_lines_name_what_exists() -> None:
     parts = {"__init__.py", "step.py", "timing.py", "blocks.py", "server.py"}
     missing = {str(p.relative_to(ROOT)) for p in scripts if p.name not in parts} - named
     assert not missing, f"no launch line in {missing}"
-    runs = [*ROOT.glob("configs/text/*"), *ROOT.glob("configs/translation/*")]
-    runs += [*ROOT.glob("configs/images/*"), *ROOT.glob("configs/captions/*")]
+    runs = list(shipped().values())
     assert len(runs) > 40
     for path in runs:
         line = path.read_text().splitlines()[0]

@@ -33,7 +33,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="seed of the samples (default 0)")
     parser.add_argument(
         "--out",
-        help="file for the texts (default: they are printed), or for the picture (default samples.png)",
+        help="file for the texts (default: they are printed), or for the samples (default samples.png, or as "
+        "the domain names it)",
     )
     parser.add_argument("--label", type=int, help="class to sample (default: all classes in turn)")
     parser.add_argument(
@@ -84,13 +85,16 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--tree",
         help="with --beam, a picture (.png) or a page (.html) of what was kept at each step of the search",
     )
-    images = parser.add_argument_group("images")
-    images.add_argument("--complete", help="an image file, part of which is to be sampled")
+    images = parser.add_argument_group("images, and other samples that are written to files")
+    images.add_argument(
+        "--complete", help="an image, or a file of music, part of which is to be sampled"
+    )
     images.add_argument(
         "--keep",
         default="top:0.5",
         help="the part of it to keep, as SIDE:SHARE, with top, bottom, left or right (default top:0.5); "
-        "pixels are drawn from the top left, so none depends on what is kept after it",
+        "pixels are drawn from the top left, so none depends on what is kept after it; of music, top is the "
+        "highest voices and left the beginning",
     )
     images.add_argument(
         "--sweep",
@@ -203,7 +207,13 @@ def files(
     if options.gif:
         given = None if forced is None else forced >= 0
         print(view.animate(tokens, given, Path(options.gif)))
-    return tokens.shape[1] * count
+    return sum(count_drawn(rows, net.spec.eos_id) for rows in drawn.values())
+
+
+def count_drawn(tokens: Tensor, eos_id: int | None) -> int:
+    """Tokens of rows (n, T) up to the end token of each."""
+    ends = tokens == (-1 if eos_id is None else eos_id)
+    return int((ends.cumsum(1) - ends.long() == 0).sum())
 
 
 def rows(
@@ -237,8 +247,8 @@ def say_what_is_not_read(forced: Tensor) -> None:
     late = int((given & ((~given).cumsum(0) > 0)).sum())
     if late:
         print(
-            f"note: {late} of the {int(given.sum())} given tokens come after drawn ones in raster order; "
-            "what is drawn before a given token does not depend on it (--keep top has none of these)",
+            f"note: {late} of the {int(given.sum())} given tokens come after drawn ones in the order of the tokens; "
+            "what is drawn before a given token does not depend on it",
             file=sys.stderr,
         )
 

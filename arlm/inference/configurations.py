@@ -23,7 +23,7 @@ FRAGMENTS = {
 }
 ABOUT = re.compile(
     r"# (?P<time>[\d.]* ?\w+) on (?:one of )?2 cores; "
-    r"(?P<result>not run here|[\d.]+ bits/(?:byte|dim)); (?P<note>.+)\."
+    r"(?P<result>not run here|[\d.]+ bits/\w+); (?P<note>.+)\."
 )
 
 

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from arlm.core import Autoregressor
 from arlm.domains import ImageDomain
-from arlm.errors import UserError
 from arlm.inference.items import Item, ItemScores
 from arlm.reports.files import PICTURES
 from arlm.reports.images import (
@@ -27,7 +26,7 @@ from arlm.reports.images import (
 )
 from arlm.reports.page import fragment
 from arlm.reports.shown import Shown, data_url
-from arlm.reports.view import View
+from arlm.reports.view import View, side_and_share
 
 FRAMES = 60  # of an animation
 SHOWN_IMAGES = 8  # whose surprise a report shows
@@ -41,7 +40,6 @@ class ImageView(View[ImageDomain]):
     refusals: ClassVar = {
         "prompt": "the checkpoint draws images; omit it, or give --complete",
         "beam": "beam search does not apply to images; omit it",
-        "prompt_file": "the checkpoint draws images; omit it",
         "max_new_tokens": "images have a fixed size; omit it",
         "json": "images are not text; omit it",
         "stream": "images are not text; omit it, or give --gif",
@@ -134,16 +132,7 @@ class ImageView(View[ImageDomain]):
     def _kept(self, keep: str) -> Tensor:
         """Mask (T,) of the tokens that are given, from a side and a share, such as "top:0.5"."""
         domain = self.domain
-        side, _, number = keep.partition(":")
-        try:
-            share = float(number)
-        except ValueError:
-            share = -1.0
-        if side not in ("top", "bottom", "left", "right") or not 0 < share < 1:
-            raise UserError(
-                f"--keep: {keep!r} is not understood; "
-                "write top, bottom, left or right and a share, such as top:0.5"
-            )
+        side, share = side_and_share(keep)
         rows = torch.linspace(0, 1, domain.height + 1)[:-1] + 0.5 / domain.height
         columns = torch.linspace(0, 1, domain.width + 1)[:-1] + 0.5 / domain.width
         distance = rows[:, None] if side in ("top", "bottom") else columns

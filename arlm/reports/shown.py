@@ -22,7 +22,8 @@ class Shown:
         texts: samples as text.
         images: samples as images, (N, H, W, C) uint8.
         pictures: further pictures as PNG, by name.
-        files: samples in a format of the domain's own, as bytes by suffix: {".mid": ...}.
+        files: samples in a format of the domain's own, as bytes by what follows the stem of the file's name:
+            {".mid": ...}, or {"-0.mid": ..., "-1.mid": ...} for a file of each sample.
     """
 
     tokens: int
@@ -39,7 +40,8 @@ class Shown:
 
             pictures["samples"] = png(self.images)
         encoded = {name: data_url(content) for name, content in (pictures | self.pictures).items()}
-        sounds = [data_url(self.files[kind], "audio/wav") for kind in self.files if kind == ".wav"]
+        waves = [content for name, content in self.files.items() if name.endswith(".wav")]
+        sounds = [data_url(content, "audio/wav") for content in waves]
         return fragment("shown.html", texts=self.texts, pictures=encoded, sounds=sounds)
 
     def save(self, stem: Path, columns: int | None = None) -> list[Path]:
@@ -56,8 +58,8 @@ class Shown:
             alone = self.images is None and len(self.pictures) == 1
             path = Path(f"{stem}.png") if alone else Path(f"{stem}-{name}.png")
             paths.append(write_bytes(content, path))
-        for suffix, content in self.files.items():
-            paths.append(write_bytes(content, Path(f"{stem}{suffix}")))
+        for name, content in self.files.items():
+            paths.append(write_bytes(content, Path(f"{stem}{name}")))
         return paths
 
 

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 D = TypeVar("D", bound=Domain)
 SHOWN_TOKENS = 1000
+# Options of `arlm sample` that apply to samples which are printed, and to those which are written to files.
+PRINTED = ("prompt", "prompt_file", "max_new_tokens", "json", "stream", "stop", "beam", "tree")
+WRITTEN = ("complete", "gif", "sweep")
 
 
 class View(ABC, Generic[D]):
@@ -42,7 +45,8 @@ class View(ABC, Generic[D]):
 
     verbs: ClassVar[frozenset[str]]  # commands that apply, besides evaluate and compare
     purpose: ClassVar[str]  # what a checkpoint does, for messages: "draws images"
-    refusals: ClassVar[dict[str, str]] = {}  # options of `arlm sample` that do not apply, and why
+    # Options of `arlm sample` that do not apply, and why; "" for one of PRINTED or WRITTEN that does apply.
+    refusals: ClassVar[dict[str, str]] = {}
     default_out: ClassVar[str | None] = None  # file for samples; None prints them
     default_n: ClassVar[int] = 1  # samples
     suffixes: ClassVar[tuple[str, ...]] = ()  # of files of samples; empty for any
@@ -78,6 +82,10 @@ class View(ABC, Generic[D]):
 
     def forced(self, options: dict[str, Any]) -> Tensor | None:
         """Forced tokens (1, T) from the options of `arlm sample`, -1 where free; None if there are none."""
+        if options.get("complete"):
+            raise UserError(
+                f"--complete: the checkpoint {self.purpose}, which it does not complete; omit it"
+            )
         return None
 
     def write(
@@ -87,16 +95,21 @@ class View(ABC, Generic[D]):
         columns: int | None = None,
         options: dict[str, Any] | None = None,
     ) -> list[Path]:
-        """Write samples (N, T) by name (a single entry, except in a sweep); returns the paths.
+        """Write samples (N, T) by name (a single entry, except in a sweep, whose names become part of the files').
 
         Args:
             drawn: the samples.
             out: the file.
             columns: of a grid.
             options: of `arlm sample`, where it draws the samples.
+
+        Returns: the paths.
         """
-        (tokens,) = drawn.values()
-        return self.show(tokens).save(out.with_suffix(""), columns)
+        paths = []
+        for name, tokens in drawn.items():
+            ending = f"-{name.replace(' ', '-')}" if len(drawn) > 1 else ""
+            paths += self.show(tokens).save(Path(f"{out.with_suffix('')}{ending}"), columns)
+        return paths
 
     def animate(self, tokens: Tensor, given: Tensor | None, out: Path) -> Path:
         """Write an animation of how rows (N, T) were drawn; `given` (N, T) were there from the start."""
@@ -222,9 +235,11 @@ class View(ABC, Generic[D]):
 
     def check_options(self, options: dict[str, Any]) -> None:
         """Refuse options of `arlm sample` that do not apply to the domain."""
-        for name, reason in self.refusals.items():
+        others = PRINTED if self.default_out else WRITTEN
+        reasons = dict.fromkeys(others, f"the checkpoint {self.purpose}; omit it") | self.refusals
+        for name, reason in reasons.items():
             value = options.get(name)
-            if value not in (None, "", []) and value is not False:
+            if reason and value not in (None, "", []) and value is not False:
                 option = "--" + name.replace("_", "-")
                 raise UserError(f"{option}: {value!r} given, but {reason}")
 
@@ -243,3 +258,18 @@ def view_of(domain: Domain) -> View:
             "class path of a subclass of arlm.reports.view.View"
         )
     return kind(domain)
+
+
+def side_and_share(keep: str) -> tuple[str, float]:
+    """The side that `--keep` names and its share, between 0 and 1: "top:0.5" -> ("top", 0.5)."""
+    side, _, number = keep.partition(":")
+    try:
+        share = float(number)
+    except ValueError:
+        share = -1.0
+    if side not in ("top", "bottom", "left", "right") or not 0 < share < 1:
+        raise UserError(
+            f"--keep: {keep!r} is not understood; "
+            "write top, bottom, left or right and a share, such as top:0.5"
+        )
+    return side, share

@@ -119,7 +119,10 @@ def test_sample_completes_an_image(arlm, runs: Path, picture: Path) -> None:
     assert result.code == 0, result.err
     assert result.out.split() == ["samples.png", "a.gif"]
     # Seven rows begin with four given pixels that come after drawn ones.
-    assert "note: 28 of the 32 given tokens come after drawn ones in raster order" in result.err
+    assert (
+        "note: 28 of the 32 given tokens come after drawn ones in the order of the tokens"
+        in result.err
+    )
     source = ImageDomain(17, 8, 8).decode(ImageDomain(17, 8, 8).read(picture / "digit.png", "x"))
     with Image.open("a.gif") as animation:
         assert animation.n_frames > 20

@@ -179,3 +179,41 @@ def test_a_pixel_is_named_by_its_channels() -> None:
     assert found[0].weights.shape[1:] == (6, 6)
     shown = page(found, labels_of(item, view, found), view, "x", "y")
     assert 'side = {"context": null, "pixels": 3, "tokens": 9}' in shown
+
+
+class Bells(Scale):
+    """Notes that are written to files."""
+
+    view = f"{__name__}.BellsView"
+
+
+class BellsView(ScaleView):
+    default_out = "bells.bell"
+
+    def show(self, tokens: torch.Tensor) -> Shown:
+        files = {f"-{i}.wav": self.domain.decode(row).encode() for i, row in enumerate(tokens)}
+        return Shown(tokens.numel(), files=files)
+
+
+def test_a_view_refuses_the_options_of_the_other_kind_of_samples() -> None:
+    printed, written = view_of(Scale()), view_of(Bells())
+    with pytest.raises(
+        UserError, match=r"--stop: \['x'\] given, but the checkpoint plays; omit it"
+    ):
+        written.check_options({"stop": ["x"]})
+    written.check_options({"stop": [], "sweep": "top_k=1,2", "beam": None})
+    with pytest.raises(UserError, match="--sweep: 'top_k=1,2' given, but the checkpoint plays"):
+        printed.check_options({"sweep": "top_k=1,2"})
+    printed.check_options({"stop": ["x"]})
+    with pytest.raises(UserError, match="--complete: the checkpoint plays, which it does not"):
+        written.forced({"complete": "x.bell"})
+
+
+def test_a_sweep_and_several_samples_have_a_file_each(tmp_path: Path) -> None:
+    rows = torch.tensor([[0, 1], [2, 3]])
+    drawn = {"top_k 1": rows, "top_k 2": rows}
+    paths = view_of(Bells()).write(drawn, tmp_path / "a.bell")
+    names = [f"a-top_k-{k}-{i}.wav" for k in (1, 2) for i in (0, 1)]
+    assert [path.name for path in paths] == names
+    assert (tmp_path / names[1]).read_bytes() == b"EF"
+    assert view_of(Bells()).show(rows).html().count('<audio controls src="data:audio/wav') == 2
