@@ -80,6 +80,10 @@ def test_setup_is_what_ci_runs() -> None:
 def test_training_is_shortened_unless_the_command_says_how_long() -> None:
     assert "--trainer.max_steps 4" in shortened("arlm fit --config docs_lstm  # two minutes")
     assert "--trainer.max_steps 4" in shortened("python -m arlm fit --config docs_lstm")
+    for rest in (" # a comment", " | tail -n 1", " > log", " 2> log", " && arlm runs"):
+        short = shortened(f"arlm fit --config docs_lstm{rest}")
+        assert short.startswith("arlm fit --config docs_lstm --trainer.")
+        assert short.endswith(f" --samples.n 1{rest}")
     for command in ("arlm fit --config docs_lstm --trainer.max_epochs 2", "arlm sample runs/fit"):
         assert shortened(command) == command
 

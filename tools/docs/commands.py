@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -44,12 +45,13 @@ class Failed(Exception):
 def shortened(command: str) -> str:
     """The command with its training cut short, unless it says itself how long it is."""
     words = shlex.split(command, comments=True)
-    training = any(verb in words for verb in ("fit",)) and ("arlm" in words[:3])
     own = any(word.startswith(("--trainer.max_", "--trainer.fast_dev_run")) for word in words)
-    if not training or own:
+    if own or not re.match(r"(python -m )?arlm fit ", command):
         return command
     more = [*SHORT, *(("--trainer.limit_val_batches", "1") if needs_published(command) else ())]
-    return " ".join([command.partition("  #")[0], *more])
+    # After --config, since what comes later counts, and before a comment, a pipe or a redirection.
+    own_part, rest = re.fullmatch(r"(.*?)(\s+(?:[#|>&]|2>).*)?", command, flags=re.S).groups("")  # type: ignore[union-attr]
+    return f"{own_part} {' '.join(more)}{rest}"
 
 
 def needs_published(command: str) -> bool:

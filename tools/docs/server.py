@@ -66,7 +66,10 @@ def _answer(link: socket.socket) -> None:
     header, streams, *_ = socket.recv_fds(link, 8, 3)
     size, content = int.from_bytes(header, "big"), b""
     while len(content) < size:
-        content += link.recv(size - len(content))
+        part = link.recv(size - len(content))
+        if not part:  # the client was killed
+            os._exit(1)
+        content += part
     arguments, folder, environment = json.loads(content)
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
