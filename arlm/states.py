@@ -215,11 +215,8 @@ def check_joinable(states: Sequence[State]) -> None:
     """Refuse states of several networks, and consumed ones."""
     for state in states:
         state._check_unused()
-        if state.net != states[0].net:
-            raise UserError("state: several networks made these states; join states of one network")
-        if type(state) is not type(states[0]):
-            kinds = f"{type(states[0]).__name__} and {type(state).__name__}"
-            raise UserError(f"state: {kinds} are of different kinds; join states of one kind")
+        if type(state) is not type(states[0]) or state.net != states[0].net:
+            raise UserError("state: these are of several networks or kinds; join states of one")
 
 
 def read_lengths(tokens: Tensor, lengths: Tensor | None) -> Tensor:

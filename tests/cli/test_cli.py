@@ -81,7 +81,10 @@ def test_a_configuration_with_references_runs_and_names_its_run(arlm) -> None:
     Path("mine.yaml").write_text(f"{trainer}\nsamples: {{n: 0}}\n")
     done = arlm("fit", "--config", "mine.yaml", *DIGITS, "--trainer.max_epochs", 1)
     assert done.code == 0, done.err
-    assert "val_check_interval: 2" in next(Path("runs/mine").rglob("config.yaml")).read_text()
+    assert (
+        "val_check_interval: 2"
+        in next(Path("runs/mine-digits_pixelcnn").rglob("config.yaml")).read_text()
+    )
 
 
 def test_sample_draws_a_grid(arlm, runs: Path) -> None:
