@@ -98,7 +98,7 @@ class MusicDomain(Domain):
         return torch.cat([grid.flatten(), torch.tensor([END])])
 
     def decode(self, tokens: Tensor) -> list[list[Note]]:
-        """Tokens (T,) -> voices; what follows the first end token is ignored, and so is a step that is cut."""
+        """Tokens (T,) -> voices; what follows the first end token is ignored."""
         voices: list[list[Note]] = [[] for _ in range(self.voices)]
         pitches, begins = self.grid(tokens)
         for voice, column, firsts in zip(
@@ -114,12 +114,16 @@ class MusicDomain(Domain):
     def grid(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens (T,) -> the pitch of each voice at each step, -1 for silence, and where notes begin: (S, voices) each.
 
-        A token counts for the voice whose turn it is.
+        A token counts for its own voice, and a step ends where the order of the voices begins again, so that a network
+        that leaves one out does not exchange them; the voice that is left out holds.
         """
         tokens = tokens.cpu()
         ends = (tokens == END).nonzero().flatten()
-        size = int(ends[0]) if len(ends) else len(tokens)
-        steps = self.kind(tokens[: size - size % self.voices]).view(-1, self.voices)
+        tokens = tokens[: int(ends[0])] if len(ends) else tokens
+        voice = (tokens - 1) // self.kinds
+        step = torch.cat([voice[:1] * 0, (voice[1:] <= voice[:-1]).long()]).cumsum(0)
+        steps = torch.full((int(step[-1]) + 1 if len(step) else 0, self.voices), HOLD)
+        steps[step, voice] = self.kind(tokens)
         # The step at which each voice's token was last something else than a hold.
         index = torch.arange(len(steps))[:, None].where(steps != HOLD, 0)
         last = index.cummax(0).values if len(steps) else index

@@ -56,5 +56,6 @@ def baselines(data: TokenDataModule) -> dict[str, Autoregressor]:
         ngram = "ngram.KneserNeyNGram"
         simple = {"unigram": fitted(ngram, order=1), f"{order}-gram": fitted(ngram, order=order)}
     else:
-        simple = {"pixel histogram": fitted("unigram.Histogram")}
+        name = "pixel histogram" if len(spec.shape) > 1 else "histogram by position"
+        simple = {name: fitted("unigram.Histogram")}
     return {"uniform": uniform} | simple

@@ -83,9 +83,12 @@ def test_a_hold_without_a_note_is_silence_and_a_row_ends_at_its_end() -> None:
     steps = (kinds + VOICE).flatten()
     expected = [[Note(1, 1, 60)], [], [Note(0, 2, 60)], []]
     assert DOMAIN.decode(torch.cat([steps, END_OF, steps])) == expected
-    assert (
-        DOMAIN.decode(torch.cat([steps, torch.tensor([C4, C4])])) == expected
-    )  # a step that is cut
+    # a step that is cut: the voices that are left out hold
+    cut = [[Note(1, 1, 60), Note(2, 1, 60)], [], [Note(0, 3, 60)], []]
+    assert DOMAIN.decode(torch.cat([steps, steps[4:6]])) == cut
+    # a step that begins with the bass: a step of its own, and the voices stay what they are
+    slipped = [[Note(2, 1, 60)], [], [Note(1, 2, 60)], []]
+    assert DOMAIN.decode(steps.view(2, 4).roll(1, 1).flatten()) == slipped
     assert DOMAIN.decode(END_OF) == [[], [], [], []]
     assert DOMAIN.encode([[], [], [], []]).tolist() == [END]
 
@@ -124,13 +127,14 @@ def test_a_file_of_another_program_is_read(tmp_path: Path) -> None:
     """Two channels in one track, another resolution, notes that are not quite in time, ends as velocity 0."""
     first = [("note_on", 0, 60, 90, 2), ("note_on", 5, 48, 90, 1), ("note_on", 0, 60, 0, 44)]
     rest = [("note_on", 0, 64, 90, 0), ("note_off", 5, 48, 0, 50), ("note_off", 0, 64, 0, 1)]
-    other = [("note_on", 0, 50, 1, 96), ("note_on", 0, 50, 1, 24), ("note_off", 0, 50, 0, 24)]
+    other = [("note_on", 0, 50, 1, 96), ("note_on", 0, 50, 1, 24), ("note_on", 0, 50, 0, 24)]
+    other += [("note_on", 0, 50, 1, 24), ("note_off", 0, 50, 0, 24)]
     (tmp_path / "a.mid").write_bytes(midi(first + rest, [], other))
     domain = MusicDomain(voices=3)
     expected = [
         [Note(0, 2, 60), Note(2, 2, 64)],
         [Note(0, 4, 48)],
-        [Note(4, 1, 50), Note(5, 1, 50)],
+        [Note(step, 1, 50) for step in (4, 5, 7)],
     ]
     assert domain.decode(domain.read(tmp_path / "a.mid", "FILE")) == expected
 
