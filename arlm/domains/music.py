@@ -130,6 +130,12 @@ class MusicDomain(Domain):
         held = steps.gather(0, last)
         return torch.where(held >= PITCHES, held - PITCHES + self.lowest, -1), steps >= PITCHES
 
+    def in_turn(self, tokens: Tensor) -> Tensor:
+        """Rows (N, T) in which tokens of a voice whose turn it is not are replaced by holds of the one whose turn it is."""
+        turn = torch.arange(tokens.shape[1], device=tokens.device) % self.voices
+        right = (tokens == END) | ((tokens - 1) // self.kinds == turn)
+        return tokens.where(right, 1 + self.kinds * turn + HOLD)
+
     def units(self, tokens: Tensor) -> Tensor:
         """1 for each token that begins a note; holds, rests and the end are no unit of their own."""
         return (self.kind(tokens) >= PITCHES).float()

@@ -73,6 +73,18 @@ class MusicView(View[MusicDomain]):
         # The piece keeps its length unless its end is to be composed.
         return (given if side == "left" else torch.cat([given, tokens[-1:]]))[None]
 
+    def write(
+        self,
+        drawn: dict[str, Tensor],
+        out: Path,
+        columns: int | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> list[Path]:
+        """Files of each sample; voices that are given stay as they are, whatever is drawn between their notes."""
+        if options and options["complete"] and not options["keep"].startswith("left"):
+            drawn = {name: self.domain.in_turn(tokens) for name, tokens in drawn.items()}
+        return super().write(drawn, out, columns, options)
+
     def read(self, path: str) -> Tensor:
         return self.domain.read(Path(path), "FILE")
 

@@ -241,6 +241,16 @@ def test_a_voice_or_the_beginning_of_a_piece_is_given(tmp_path: Path) -> None:
         given("up")
 
 
+def test_a_given_voice_stays_whatever_is_drawn(tmp_path: Path) -> None:
+    view, tokens = view_of(DOMAIN), DOMAIN.encode(PIECE)
+    slipped = tokens.clone()
+    slipped[5] = tokens[7]  # a token of the bass where the alto's turn is
+    options = {"complete": "a.mid", "keep": "top:0.25"}
+    view.write({"": slipped[None]}, tmp_path / "b.mid", options=options)
+    assert DOMAIN.decode(view.read(str(tmp_path / "b.mid")))[0] == PIECE[0]
+    assert torch.equal(DOMAIN.in_turn(tokens[None])[0], tokens)
+
+
 def test_surprise_colours_whole_notes(tmp_path: Path) -> None:
     view, tokens = view_of(DOMAIN), DOMAIN.encode([[Note(0, 4, 60)], [], [], []])
 
