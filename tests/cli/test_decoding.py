@@ -95,7 +95,7 @@ def test_translations_as_json_are_those_of_the_table(run: Path, way: list[object
         (["--temperature", "warm"], "--temperature: 'warm' does not fit; give a number"),
         (
             ["--tree", "x.jpg"],
-            "--tree: 'x.jpg' does not end in .png, .html; write for example 'x.png'",
+            "--tree: 'x.jpg' does not end in .png, .html, .htm; write for example 'x.png'",
         ),
         (["--tree", "none/x.png"], "--tree: the folder 'none' of 'x.png' does not exist; make it"),
         (["-n", 6], "--n-best: 6 is out of range; choose 1 to 5"),
