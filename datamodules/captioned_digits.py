@@ -93,12 +93,12 @@ class CaptionedDigits(CaptionDataModule):
         for canvas in canvases[..., 0]:
             weights, classes, axis = noise.choice(kinds)
             captions.append(caption(weights, classes, axis))
-            for weight, digit, (x, y) in zip(weights, classes, places(noise, axis), strict=True):
+            for weight, digit, (x, y) in zip(weights, classes, positions(noise, axis), strict=True):
                 canvas[y : y + DIGIT, x : x + DIGIT] = ink[weight][noise.choice(of_class[digit])]
         return Sentences(list(canvases), captions)
 
 
-def places(noise: random.Random, axis: str) -> list[tuple[int, int]]:
+def positions(noise: random.Random, axis: str) -> list[tuple[int, int]]:
     """Upper left corners (x, y) of two digits, the first one before the second on the axis."""
     drawn = [(noise.choice(along), noise.choice(ACROSS)) for along in ALONG]
     return drawn if axis == "x" else [(x, y) for y, x in drawn]

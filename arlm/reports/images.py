@@ -17,6 +17,7 @@ from arlm.domains import ImageDomain
 from arlm.reports.files import PICTURES, check_suffix, write
 
 SIDE = 64  # approximate side in pixels to which small images are enlarged
+SCALE = 16  # height in pixels of a scale of colours
 
 
 def grid(images: Tensor, gap: int = 1, columns: int | None = None) -> Tensor:
@@ -119,7 +120,9 @@ def write_animation(pictures: list[Tensor], path: Path, seconds: float = 4.0) ->
 
 
 def heat_map(images: Tensor, bits: Tensor) -> Tensor:
-    """Each image beside a map of its surprise, dark for zero and bright for the largest: (H', W', 3).
+    """Each image beside a map of its surprise, and below them the scale of the maps: (H', W', 3).
+
+    A map is dark for zero and bright for the largest value of all images.
 
     Args:
         images: (N, H, W, C) uint8.
@@ -127,8 +130,19 @@ def heat_map(images: Tensor, bits: Tensor) -> Tensor:
     """
     import matplotlib  # late: few pictures have a scale of colours
 
-    level = (bits / bits.amax().clamp(min=1e-9) * 255).round().long()
-    colours = torch.from_numpy(np.array(matplotlib.colormaps["magma"](np.arange(256))))
-    shown = (colours[level][..., :3] * 255).round().to(torch.uint8)
-    both = torch.stack([images.expand(*images.shape[:3], 3), shown], dim=1).flatten(0, 1)
-    return grid(both, columns=2)
+    largest = float(bits.amax())
+    level = (bits / max(largest, 1e-9) * 255).round().long()
+    magma = torch.from_numpy(np.array(matplotlib.colormaps["magma"](np.arange(256))))
+    colours = (magma[:, :3] * 255).round().to(torch.uint8)
+    both = torch.stack([images.expand(*images.shape[:3], 3), colours[level]], dim=1).flatten(0, 1)
+    picture = grid(both, columns=2)
+    return torch.cat([picture, _scale(colours, f"{largest:.1f} bits", picture.shape[1])])
+
+
+def _scale(colours: Tensor, largest: str, width: int) -> Tensor:
+    """The colours (N, 3) from left to right, between "0" and a text: (H', width, 3)."""
+    ends = [_title(text, SCALE, 3) for text in ("0", largest)]
+    room = max(1, width - sum(end.shape[1] for end in ends))
+    bar = colours[torch.linspace(0, len(colours) - 1, room).round().long()].expand(SCALE, -1, -1)
+    whole = torch.cat([ends[0], bar, ends[1]], dim=1)[:, :width]
+    return F.pad(whole, (0, 0, 0, width - whole.shape[1]), value=255)

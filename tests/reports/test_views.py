@@ -13,6 +13,7 @@ from arlm.errors import UserError
 from arlm.inference.items import Item, ItemScores
 from arlm.models.pixelsnail import PixelSNAIL
 from arlm.reports.attention_page import attend, labels_of, page
+from arlm.reports.images import SCALE, heat_map
 from arlm.reports.tokens import pieces
 from arlm.reports.view import Shown, View, view_of
 from arlm.tokenizers import BPETokenizer, ByteTokenizer, CharacterTokenizer, WordTokenizer
@@ -217,3 +218,29 @@ def test_a_sweep_and_several_samples_have_a_file_each(tmp_path: Path) -> None:
     assert [path.name for path in paths] == names
     assert (tmp_path / names[1]).read_bytes() == b"EF"
     assert view_of(Bells()).show(rows).html().count('<audio controls src="data:audio/wav') == 2
+
+
+def test_a_map_of_surprise_has_a_scale() -> None:
+    bits = torch.tensor([[[0.0, 1.0], [2.0, 4.0]]])
+    picture = heat_map(torch.zeros(1, 2, 2, 1, dtype=torch.uint8), bits)
+    maps, scale = picture[:-SCALE], picture[-SCALE:]
+    used = [
+        maps[maps.shape[0] * (1 + 2 * y) // 4, maps.shape[1] * (5 + 2 * x) // 8]
+        for y in (0, 1)
+        for x in (0, 1)
+    ]
+    row = scale[0].tolist()
+    assert used[0].tolist() in row
+    assert used[3].tolist() in row
+    at = [
+        min(
+            range(len(row)),
+            key=lambda i: sum(abs(a - b) for a, b in zip(row[i], colour.tolist(), strict=True)),
+        )
+        for colour in used
+    ]
+    first, last = at[0], at[3]
+    assert at[1] == pytest.approx(first + (last - first) / 4, abs=2)
+    assert at[2] == pytest.approx(first + (last - first) / 2, abs=2)
+    assert (heat_map(torch.zeros(1, 2, 2, 1, dtype=torch.uint8), bits / 2)[-SCALE:] != scale).any()
+    assert heat_map(torch.zeros(1, 2, 2, 3, dtype=torch.uint8), 0 * bits).shape == picture.shape
