@@ -1,8 +1,10 @@
 """The tree of a beam search: every prefix that was kept, and every row that finished.
 
-start -- "a"   -1.0 -- "a dog" -1.5 -- "a dog." -1.7   finished
-      |             `- "a cat" -2.4                    kept, but not extended
-      `- "the" -1.2 -- "the."  -1.9                    finished
+    start -- "a"   -1.0 -- "a dog" -1.5 -- "a dog." -1.7   finished
+          |             `- "a cat" -2.4                    kept, but not extended
+          `- "the" -1.2 -- "the."  -1.9                    finished
+
+The numbers are log-probabilities of prefixes, in nats.
 """
 
 from __future__ import annotations
