@@ -1,6 +1,6 @@
 """README.md and the pages of `docs/`: every command is found and run, every file that they name exists.
 
-Three pages are run here; `make docs`, which `.ci/run` calls, runs all of them (`tools/docs/commands.py`).
+`make docs`, which `.ci/run` calls, runs all commands (`tools/docs/commands.py`); three pages are a slow test here.
 """
 
 from __future__ import annotations
@@ -88,6 +88,7 @@ def test_training_is_shortened_unless_the_command_says_how_long() -> None:
         assert shortened(command) == command
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_commands() -> None:
     command = [sys.executable, "-m", "tools.docs.commands", *IN_THE_SUITE]

@@ -100,6 +100,7 @@ def test_fixed_points_are_counted(tmp_path: Path) -> None:
     assert "100 % of rows the same" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_study_compares_three_ways_from_one_command(tmp_path: Path) -> None:
     study = [
         "--out",
