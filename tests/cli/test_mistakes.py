@@ -124,7 +124,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     f"{FIT} --config colon.yaml": ("colon.yaml, line 3: no valid YAML", "line above"),
     f"{FIT} --config quote.yaml": ("quote.yaml, line 2: no valid YAML",),
     f"{FIT} --config list.yaml": ("list.yaml holds no keys", "data, model and trainer"),
-    f"{FIT} --config key.yaml": ("key.yaml", "trainr"),
+    f"{FIT} --config key.yaml": ("key.yaml, line 1: no valid YAML", "unhashable key"),
     f"{FIT} --data {'x' * 300}": ("is neither a file nor a class",),
     f"{FIT} --trainer.logger false --run-name mine": ("--run-name: 'mine' given", "no logger"),
     f"{FIT} --run-name .": ("--run-name: '.' is no name",),
@@ -152,7 +152,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     "sample DIGITS --prompt hello": ("--prompt: 'hello'",),
     "sample FOX --prompt the fox": ("'fox': not expected here", "quote"),
     "sample DIGITS --seed": ("--seed: its value is missing",),
-    "translate FOX text.txt": ("writes text, which `arlm translate` does not do", "`arlm sample`"),
+    "translate FOX text.txt": ("models text, which `arlm translate` does not do", "`arlm sample`"),
     "evaluate FOX --split dev": ("--split: 'dev' is not known", "choose"),
     "evaluate FOX --data nope": ("--data: 'nope'", "arlm configs"),
     "evaluate FOX --data python_doc": ("--data: 'python_doc'", "did you mean 'python_docs'?"),
@@ -165,8 +165,8 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     "evaluate FOX --data whose.yaml": ("--data: 'whose.yaml'", "--trust owndata.py"),
     "score DIGITS text.txt": ("'text.txt' is not an image",),
     "score DIGITS wide.png": ("'wide.png' is 9x8 pixels",),
-    "compare DIGITS FOX": ("'runs/digits' has 17 tokens",),
-    "fit --config mnist_pixelcnn_short --data.data_dir gone": ("data_dir", "'gone'"),
+    "compare DIGITS FOX": ("cannot be compared: they score 11520 and 180 tokens", "give runs of the same data"),
+    "fit --config mnist_pixelcnn_short --data.data_dir gone": ("data.data_dir: 'gone/MNIST", "is missing", "put the file there"),
 }  # fmt: skip
 
 
