@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -35,6 +36,7 @@ class PairView(View[P]):
 
     verbs = frozenset({"translate", "score", "attention"})
     output = "translation"  # what a target is called
+    line = "source"  # what a line of a file for `arlm translate` has
 
     @abstractmethod
     def source_of(self, text: str, name: str) -> Any:
@@ -42,6 +44,11 @@ class PairView(View[P]):
 
     def sources(self, files: Sequence[str]) -> Iterator[Source]:
         for file in files:
+            if file != "-" and not os.path.lexists(file):
+                raise UserError(
+                    f"FILE: {file!r} does not exist; give a file with one {self.line} per line, or pipe lines in: "
+                    "echo TEXT | arlm translate RUN"
+                )
             for name, line in named_lines(file):
                 text = line.strip()
                 yield Source(name, text, self.source_of(text, name))

@@ -228,7 +228,8 @@ class View(ABC, Generic[D]):
     def check_verb(self, verb: str, path: str) -> None:
         """Refuse a command that does not apply to the domain."""
         if verb not in self.verbs:
-            mend = " or ".join(f"`arlm {name}`" for name in sorted({*self.verbs, "evaluate"}))
+            *others, last = (f"`arlm {name}`" for name in sorted({*self.verbs, "evaluate"}))
+            mend = f"{', '.join(others)} or {last}" if others else last
             raise UserError(
                 f"checkpoint: '{path}' {self.purpose}, which `arlm {verb}` does not do; use {mend}"
             )
