@@ -36,7 +36,6 @@ class PairView(View[P]):
 
     verbs = frozenset({"translate", "score", "attention"})
     output = "translation"  # what a target is called
-    line = "source"  # what a line of a file for `arlm translate` has
 
     @abstractmethod
     def source_of(self, text: str, name: str) -> Any:

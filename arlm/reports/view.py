@@ -51,6 +51,7 @@ class View(ABC, Generic[D]):
     default_n: ClassVar[int] = 1  # samples
     suffixes: ClassVar[tuple[str, ...]] = ()  # of files of samples; empty for any
     heading: ClassVar[str] = "Samples from the same seeds"  # in a report
+    line: ClassVar[str] = "source"  # what a line of a file for `arlm translate` has
 
     def __init__(self, domain: D) -> None:
         self.domain = domain
