@@ -85,7 +85,8 @@ def main(arguments: Sequence[str]) -> None:
         record = {"split": options.split} | counts | {"data": provenance, "models": rows} | quality
         print_json(record)
         return
-    name = ", ".join(provenance[k] for k in ("name", "protocol") if k in provenance)
+    named = {"name": type(data).__name__} | provenance
+    name = ", ".join(named[k] for k in ("name", "protocol") if k in named)
     amounts = ", ".join(f"{count} {unit}" for unit, count in counts.items())
     print(f"{name}, {options.split} split: {amounts}")
     print_table(rows)

@@ -249,3 +249,5 @@ def _silence() -> None:
     # An objective that counts has neither an optimizer nor a loss.
     warnings.filterwarnings("ignore", message=r".*this fit will run with no optimizer")
     warnings.filterwarnings("ignore", message=r"`training_step` returned `None`")
+    # Figures are logged by the step, across epochs.
+    warnings.filterwarnings("ignore", message=r".*is smaller than the logging interval")

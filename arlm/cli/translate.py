@@ -133,6 +133,9 @@ def main(arguments: Sequence[str]) -> None:
     keep_freed_memory()
     sources = view.sources(options.files)
     first = list(islice(sources, 1))  # what cannot be read is refused before --out is emptied
+    if not first:
+        files = ", ".join("standard input" if file == "-" else file for file in options.files)
+        raise UserError(f"{files}: it is empty; give one {view.line} per line")
     with open_output(options.out) as out:
         translations, examples = translate(translator, chain(first, sources), options, out)
     if options.attention:
@@ -187,8 +190,6 @@ def translate(
             raise refusal
         if len(sources) < options.batch_size:
             break
-    if not best:
-        raise UserError(f"{' '.join(options.files)}: it is empty; give one sentence per line")
     return best, examples
 
 

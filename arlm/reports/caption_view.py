@@ -31,6 +31,7 @@ class CaptionView(PairView[CaptionDomain]):
     purpose = "writes captions of pictures"
     heading = "Captions of the same pictures"
     output = "caption"
+    line = "path of a picture"
 
     @property
     def context_columns(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -42,6 +43,11 @@ class PairView(View[P]):
 
     def sources(self, files: Sequence[str]) -> Iterator[Source]:
         for file in files:
+            if file != "-" and not os.path.lexists(file):
+                raise UserError(
+                    f"FILE: {file!r} does not exist; give a file with one {self.line} per line, or pipe lines in: "
+                    "echo TEXT | arlm translate RUN"
+                )
             for name, line in named_lines(file):
                 text = line.strip()
                 yield Source(name, text, self.source_of(text, name))

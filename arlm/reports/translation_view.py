@@ -15,6 +15,7 @@ class TranslationView(PairView[TranslationDomain]):
 
     purpose = "translates"
     heading = "Translations of the same sentences"
+    line = "sentence"
 
     def source_of(self, text: str, name: str) -> str:
         return text

@@ -51,6 +51,7 @@ class View(ABC, Generic[D]):
     default_n: ClassVar[int] = 1  # samples
     suffixes: ClassVar[tuple[str, ...]] = ()  # of files of samples; empty for any
     heading: ClassVar[str] = "Samples from the same seeds"  # in a report
+    line: ClassVar[str] = "source"  # what a line of a file for `arlm translate` has
 
     def __init__(self, domain: D) -> None:
         self.domain = domain
@@ -228,7 +229,8 @@ class View(ABC, Generic[D]):
     def check_verb(self, verb: str, path: str) -> None:
         """Refuse a command that does not apply to the domain."""
         if verb not in self.verbs:
-            mend = " or ".join(f"`arlm {name}`" for name in sorted({*self.verbs, "evaluate"}))
+            *others, last = (f"`arlm {name}`" for name in sorted({*self.verbs, "evaluate"}))
+            mend = f"{', '.join(others)} or {last}" if others else last
             raise UserError(
                 f"checkpoint: '{path}' {self.purpose}, which `arlm {verb}` does not do; use {mend}"
             )

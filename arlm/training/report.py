@@ -11,6 +11,7 @@ from typing import Any
 from pytorch_lightning import Callback, Trainer
 
 from arlm.checkpoints import Summary, choose, summarise
+from arlm.checkpoints.trust import OWN
 from arlm.errors import UserError
 from arlm.inference.summary import shown_figure
 from arlm.reports.run_page import write_run_page
@@ -80,9 +81,17 @@ def end(trainer: Trainer, module: Any, folder: Path, seconds: float) -> dict[str
         run = shortest_name(summary)
         verbs = view_of(trainer.datamodule.domain).verbs  # type: ignore[attr-defined]
         first = "translate" if "translate" in verbs else "sample"
-        lines["next"] = f"arlm {first} {run}"
-        lines[""] = f"arlm evaluate {run}"
+        trust = "".join(f" --trust {name}" for name in outside(trainer, module))
+        lines["next"] = f"arlm {first} {run}{trust}"
+        lines[""] = f"arlm evaluate {run}{trust}"
     return lines
+
+
+def outside(trainer: Trainer, module: Any) -> list[str]:
+    """Modules or packages to trust, by name: where network, data and domain are from, arlm's own left out."""
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    found = [type(part).__module__.partition(".")[0] for part in (module.net, data, data.domain)]
+    return [name for name in dict.fromkeys(found) if name not in (*OWN, "__main__")]
 
 
 def shortest_name(summary: Summary) -> Path:

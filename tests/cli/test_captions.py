@@ -62,6 +62,9 @@ def test_a_picture_is_given_as_a_file(folder: Path, monkeypatch: pytest.MonkeyPa
     given = io.TextIOWrapper(io.BytesIO(b"0.png\n1.png\n2.png\n"))
     monkeypatch.setattr(sys, "stdin", given)
     assert run_arlm("translate", RUN, folder=folder).out == done.out
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    empty = "standard input: it is empty; give one path of a picture per line"
+    assert empty in run_arlm("translate", RUN, folder=folder).error()
     alone = [run_arlm("translate", RUN, f"{i}.png", folder=folder).out for i in range(3)]
     assert "".join(alone) == done.out
 

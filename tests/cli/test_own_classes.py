@@ -71,6 +71,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         sys.path.remove(str(folder))
         forget()
     assert done.code == 0, done.err
+    trust = "--trust mynet --trust mystripes"
+    assert f"next  arlm sample runs/own {trust}\n" in done.err
+    assert f"arlm evaluate runs/own {trust}\n" in done.err
     return folder
 
 
@@ -115,7 +118,8 @@ def test_a_module_is_trusted_by_name_where_it_can_be_imported(
     assert "No module named 'mynet'" in error
     assert "--trust FOLDER/mynet.py" in error
     monkeypatch.syspath_prepend(home)
-    assert run_arlm(*command).code == 0
+    done = run_arlm(*command)
+    assert done.out.startswith("Stripes, test split: ")  # data without a name has that of its class
 
 
 def test_a_trusted_file_is_not_imported_unless_the_checkpoint_names_it(

@@ -231,7 +231,7 @@ BAD_LINES = [
     (b"12 MAY in 1944\n\n12 MAY in 1945\n", "line 2 of standard input: it is empty", 1),
     (b"12 MAY in 1944\n" + b"x" * 99 + b"\n", "it has 99 tokens, but the network takes 1 to 64", 1),
     (b"12 MAY in 1944\n\xff\n", "line 2 of standard input: byte 1 is not UTF-8", 1),
-    (b"", "-: it is empty", 0),
+    (b"", "standard input: it is empty; give one sentence per line", 0),
 ]
 CUT = gzip.compress(b"12 MAY in 1944\n" * 9)[:-9]
 
@@ -253,7 +253,11 @@ def test_a_broken_archive(run: Path, content: bytes) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nothing.txt"], "cannot read 'nothing.txt'"),
+        (
+            ["nothing.txt"],
+            "FILE: 'nothing.txt' does not exist; give a file with one sentence per line",
+        ),
+        (["12 MAY in 1944"], "pipe lines in: echo TEXT | arlm translate RUN"),
         (["dates.txt", "--beam", "0"], "--beam: 0"),
         (["dates.txt", "--n-best", "6"], "--n-best: 6 is out of range; choose 1 to 5"),
         (["dates.txt", "--length-penalty", "-1"], "--length-penalty: -1.0"),
@@ -271,7 +275,10 @@ def test_bad_options(run: Path, arguments: list[str], message: str) -> None:
 
 def test_other_verbs_and_checkpoints_are_refused(run: Path, monkeypatch) -> None:
     done = run_arlm("sample", "runs/dates_attention", folder=run)
-    assert "translates, which `arlm sample` does not do; use" in done.error()
+    assert (
+        "translates, which `arlm sample` does not do; use `arlm attention`, `arlm evaluate`, "
+        in done.error()
+    )
     done = run_arlm(
         "translate", "runs/dates_lstm", "dates.txt", "--attention", "no.png", folder=run
     )
