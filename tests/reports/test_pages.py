@@ -234,4 +234,4 @@ def test_scores_from_the_command_line(folder: Path) -> None:
     attention = run_arlm("attention", "runs/lstm", "The", folder=folder)
     assert "LSTMLanguageModel was trained without attention" in attention.error()
     longest = run_arlm("attention", "runs/text", "x" * 200, folder=folder)
-    assert "TEXT: it has 200 tokens; give 1 to 128" in longest.error()
+    assert "TEXT: it has 200 tokens; attention is shown of 1 to 128 of them" in longest.error()
