@@ -27,8 +27,8 @@ TAIL = 8  # last tokens of a prefix that are decoded to find the text of its las
 START = 24  # letters of the prompt that are shown
 ROW, LETTER, GAP, MARGIN = 0.42, 0.085, 0.3, 0.25  # inches
 KEY = (
-    "Under a token: log-probability of the prefix that ends with it, in nats. Boxed: the score of a finished row. "
-    "Thick: the best row."
+    "Under a token: log-probability of the prefix that ends with it, in nats. Boxed: the score of a finished row, "
+    "its log-probability over the length normalisation. Thick: the best row."
 )
 
 

@@ -11,9 +11,10 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch, Rectangle
 from torch import Tensor
 
 from arlm.core import Autoregressor
@@ -27,6 +28,7 @@ from arlm.reports.view import View, side_and_share
 
 # Of voices in turn: the first colours of the style sheet's charts.
 COLOURS = "#0b62b8", "#c2570c", "#15803d", "#a21caf"
+VOICES = "soprano", "alto", "tenor", "bass"
 SURPRISE = LinearSegmentedColormap.from_list("surprise", ["#d8dde4", "#d63e1c"])
 BEAT_INCHES, PITCH_INCHES = 0.16, 0.055
 GAP = 0.15  # steps between notes, so that repeated ones are seen
@@ -55,7 +57,7 @@ class MusicView(View[MusicDomain]):
             files |= {f"{name}.mid": write_midi(piece), f"{name}.wav": sound(piece)}
         ends = tokens == END
         drawn = int((ends.cumsum(1) - ends.long() == 0).sum())  # up to each row's end
-        pictures = {"piano rolls": piano_rolls(list(map(bars, pieces)))}
+        pictures = {"piano rolls": piano_rolls(list(map(bars, pieces)), self.domain.voices)}
         return Shown(drawn, pictures=pictures, files=files)
 
     def forced(self, options: dict[str, Any]) -> Tensor | None:
@@ -149,8 +151,13 @@ def bars(piece: Voices) -> list[Bar]:
     ]
 
 
-def piano_rolls(rolls: Sequence[Sequence[Bar]]) -> bytes:
-    """Piano rolls below one another, as PNG: beats to the right, pitches upwards."""
+def piano_rolls(rolls: Sequence[Sequence[Bar]], voices: int = 0) -> bytes:
+    """Piano rolls below one another, as PNG: beats to the right, pitches upwards.
+
+    Args:
+        rolls: the notes of each.
+        voices: number of voices, for a legend of their colours; 0 for the scale of surprise.
+    """
     ends = [max((bar.start + bar.length for bar in roll), default=STEPS) for roll in rolls]
     pitches = [bar.pitch for roll in rolls for bar in roll] or [60]
     low, high = min(pitches) - 1, max(pitches) + 1
@@ -172,6 +179,14 @@ def piano_rolls(rolls: Sequence[Sequence[Bar]]) -> bytes:
         panel.set_axisbelow(True)
         panel.spines[["top", "right"]].set_visible(False)
     panels[-1].set_xlabel("beats")
+    if voices:
+        names = VOICES if voices == len(VOICES) else [f"voice {i + 1}" for i in range(voices)]
+        marks = [Patch(color=COLOURS[i % len(COLOURS)], label=name) for i, name in enumerate(names)]
+        place = {"loc": "outside upper left", "ncols": voices, "handlelength": 1.2}
+        figure.legend(handles=marks, frameon=False, fontsize=8, **place)
+    else:
+        scale = ScalarMappable(Normalize(0, FULL_BITS), SURPRISE)
+        figure.colorbar(scale, ax=list(panels), label="bits", shrink=0.8, aspect=30, pad=0.01)
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=90)
     return file.getvalue()
