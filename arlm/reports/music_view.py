@@ -182,8 +182,14 @@ def piano_rolls(rolls: Sequence[Sequence[Bar]], voices: int = 0) -> bytes:
     if voices:
         names = VOICES if voices == len(VOICES) else [f"voice {i + 1}" for i in range(voices)]
         marks = [Patch(color=COLOURS[i % len(COLOURS)], label=name) for i, name in enumerate(names)]
-        place = {"loc": "outside upper left", "ncols": voices, "handlelength": 1.2}
-        figure.legend(handles=marks, frameon=False, fontsize=8, **place)
+        figure.legend(
+            handles=marks,
+            loc="outside upper left",
+            ncols=voices,
+            handlelength=1.2,
+            frameon=False,
+            fontsize=8,
+        )
     else:
         scale = ScalarMappable(Normalize(0, FULL_BITS), SURPRISE)
         figure.colorbar(scale, ax=list(panels), label="bits", shrink=0.8, aspect=30, pad=0.01)
