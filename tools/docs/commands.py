@@ -109,8 +109,10 @@ class Runner:
             for name in (*IN_CLONE, "tests", "pyproject.toml"):
                 copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
                 copy(ROOT / name, folder / name)
-            path = environment["PATH"].partition(os.pathsep)[2]
-            environment = environment | {"PATH": path, "PYTHONPATH": str(folder)}
+            # Without the clients, and with the environment of this process, which need not be activated.
+            _, _, path = environment["PATH"].partition(os.pathsep)
+            own = f"{Path(sys.executable).parent}{os.pathsep}{path}"
+            environment = environment | {"PATH": own, "PYTHONPATH": str(folder)}
         ran = setup = 0
         for block in blocks(page):
             if block.language == "file":
