@@ -71,7 +71,10 @@ def test_curves_of_no_run_are_refused(tmp_path: Path) -> None:
         (["attention", "--threads", 1, "--repeats", 1], "ratio"),
         (["lightning_overhead", "--steps", 10, "--repeats", 1], "ms a step"),
         (["sampling", "--only", "Row", "--batches", 1, "--repeats", 1, "--threads", 1], "gap"),
-        (["ragged", "--rows", 3, "--slots", 2, "--rounds", 1, "--only", "LSTM"], "0 differ"),
+        pytest.param(
+            *(["ragged", "--rows", 3, "--slots", 2, "--rounds", 1, "--only", "LSTM"], "0 differ"),
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             *(["commits", ROOT, "--only", "LSTM 2 x 188 16", "--rounds", 1], "new / old"),
             marks=pytest.mark.slow,
@@ -134,8 +137,11 @@ RECIPES = ["gpt: nanoGPT's recipe", "lstm 1 x 392, carried"]
     ("arguments", "message"),
     [
         (["recipes", *RECIPES, "--seconds", 1, "--threads", 1], "carried "),
-        (["corpus", "memory", "--gigabytes", 0.02, "--folder", "FOLDER"], "G tokens"),
-        (["corpus", "loading"], "a batch"),
+        pytest.param(
+            *(["corpus", "memory", "--gigabytes", 0.02, "--folder", "FOLDER"], "G tokens"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(["corpus", "loading"], "a batch", marks=pytest.mark.slow),
     ],
     ids=lambda value: value[0] + value[1] if isinstance(value, list) else None,
 )
