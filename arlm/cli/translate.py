@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from arlm.core import Autoregressor
     from arlm.inference.translator import Source, Translation, Translator
+    from arlm.reports.view import View
 
 MAPS = 6  # number of attention maps in the picture
 TREES = 3  # number of searches in the picture
@@ -143,7 +144,7 @@ def main(arguments: Sequence[str]) -> None:
         assert picture is not None  # check_attends has refused networks without attention
         print(write_bytes(picture, Path(options.attention)), file=sys.stderr)
     if options.tree:
-        write_trees(translator, examples[:TREES], options)
+        write_trees(translator, view, examples[:TREES], options)
     if references is not None:
         print_scores(translations, references, options.reference)
 
@@ -215,14 +216,13 @@ def open_output(name: str | None) -> AbstractContextManager[IO[str]]:
 
 def write_trees(
     translator: Translator,
+    view: View,
     examples: Sequence[tuple[str, Tensor, Translation]],
     options: argparse.Namespace,
 ) -> None:
     """Write the searches of some sources, each searched once more by itself."""
     from arlm.reports.beam_tree import Search, write_tree
-    from arlm.reports.view import view_of
 
-    view = view_of(translator.domain)
     searches = [Search(text, translator.tree(tokens), view) for text, tokens, _ in examples]
     command = f"arlm translate {shlex.join(options.command)}"
     print(write_tree(searches, Path(options.tree), command), file=sys.stderr)

@@ -82,10 +82,9 @@ def work_of(program: Program, images: int, tokens: int) -> Work:
             products += _products(op, pixels) * pixels / op.phase[0] ** 2
     for stage in program.stages:
         for op in stage.operations:
-            columns = (
-                pixels / op.phase[0]
-            )  # a scan makes a call for each column, other stages one a row
-            calls += CALLS.get(op.code, 1) * (columns if stage.scan else rows) / op.phase[0]
+            # A scan makes a call for each column of a row, other stages one for the row.
+            times = pixels / op.phase[0] if stage.scan else rows
+            calls += CALLS.get(op.code, 1) * times / op.phase[0]
             products += _products(op, pixels) * pixels / op.phase[0] ** 2
     return Work(calls, products, images)
 
