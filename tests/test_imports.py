@@ -13,6 +13,7 @@ from arlm.__main__ import COMMANDS
 # Each room, and the rooms that it builds on: it may import those, and whatever they may import.
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
+    "storage": set(),
     "states": {"errors"},
     "construction": set(),
     "core": {"states", "construction"},
@@ -23,9 +24,9 @@ ROOMS: dict[str, set[str]] = {
     "tokenizers": {"core"},
     "domains": {"tokenizers"},
     "sampling": {"core"},
-    "data": {"domains", "sampling"},
+    "data": {"domains", "sampling", "storage"},
     "evaluation": {"core"},
-    "checkpoints": {"domains"},
+    "checkpoints": {"domains", "storage"},
     "adapters": {"checkpoints"},
     "inference": {"sampling", "data", "evaluation", "adapters"},
     "reports": {"inference"},

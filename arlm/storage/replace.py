@@ -1,0 +1,114 @@
+"""Write a file aside, make it durable, and rename it to its name.
+
+    write FOLDER/name.tmp-PID-RANDOM, locked   ->   fsync the file   ->   rename to FOLDER/name   ->   fsync FOLDER
+
+A crash between any two steps leaves the old file. Without the first fsync, a crash of the machine could leave the
+new name with missing content; without the second one, it could undo the rename. The lock tells an abandoned
+temporary file, whose writer was killed, from one that another process is writing.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+try:
+    import fcntl
+except ImportError:  # Windows, where abandoned files stay
+    fcntl = None  # type: ignore[assignment]
+
+MARK = ".tmp-"
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[IO[bytes]]:
+    """Open a binary file that takes the place of `path` when the block ends; an exception leaves `path` as it was.
+
+    A link stays a link: the file that it names is replaced. A device or a pipe is written directly.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        with path.open("wb") as file:
+            yield file
+        return
+    remove_abandoned(path.parent, path.name)
+    file, temporary = _create(path)
+    try:
+        with file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            # Renamed while it is locked: once the lock is released, another process may take the file as abandoned.
+            temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def replace_file(path: str | Path, content: bytes) -> None:
+    """Write a file as a whole; see `replacing`."""
+    with replacing(path) as file:
+        file.write(content)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable, where the file system can."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows cannot open folders
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(handle)
+
+
+def remove_abandoned(folder: Path, name: str = "*") -> None:
+    """Remove the temporary files of processes that were killed while they wrote `name` in a folder."""
+    if fcntl is None:
+        return
+    prefix = "" if name == "*" else name
+    with suppress(OSError):  # a folder that cannot be listed may still be written
+        for entry in os.scandir(folder):
+            if MARK in entry.name and entry.name.startswith(f"{prefix}{MARK}" if prefix else ""):
+                _remove_if_abandoned(Path(entry.path))
+
+
+def _remove_if_abandoned(temporary: Path) -> None:
+    try:
+        handle = os.open(temporary, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:  # gone, or of another user
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        temporary.unlink(missing_ok=True)
+    except OSError:  # its writer is alive
+        pass
+    finally:
+        os.close(handle)
+
+
+def _create(path: Path) -> tuple[IO[bytes], Path]:
+    """A new, locked file beside `path`."""
+    while True:
+        temporary = path.with_name(f"{path.name}{MARK}{os.getpid()}-{secrets.token_hex(4)}")
+        file = os.fdopen(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666), "w+b")
+        if fcntl is None:
+            return file, temporary
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:  # not removed as abandoned before it was locked
+            return file, temporary
+        file.close()
