@@ -104,7 +104,8 @@ def _create(path: Path) -> tuple[IO[bytes], Path]:
     """A new, locked file beside `path`."""
     while True:
         temporary = path.with_name(f"{path.name}{MARK}{os.getpid()}-{secrets.token_hex(4)}")
-        file = os.fdopen(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666), "w+b")
+        handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        file: IO[bytes] = os.fdopen(handle, "w+b")
         if fcntl is None:
             return file, temporary
         with suppress(OSError):  # a file system without locks
