@@ -36,8 +36,8 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
     """
     path = Path(os.path.realpath(path))
     if path.exists() and not path.is_file():
-        with path.open("wb") as file:
-            yield file
+        with path.open("wb") as device:
+            yield device
         return
     remove_abandoned(path.parent, path.name)
     file, temporary = _create(path)
