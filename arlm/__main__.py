@@ -64,7 +64,7 @@ def main() -> int:
         else:
             with quick_imports():
                 trainer = importlib.import_module("arlm.cli.trainer")
-            trainer.main()
+            return int(trainer.main())
     except UserError as error:
         return fail(str(error))
     except BrokenPipeError:  # the reader of the output, such as `head`, has closed it

@@ -15,14 +15,13 @@ from typing import Any
 from jsonargparse import Namespace, set_parsing_settings
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning import Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 import arlm.adapters
 import arlm.models
-from arlm import checkpoints
+from arlm.cli.continuing import choose_checkpoint
 from arlm.cli.messages import missing_package, one_line
 from arlm.cli.names import expand, expand_configurations, known_names
 from arlm.cli.run_names import check_name, given_options, may_rename, run_name
@@ -31,6 +30,8 @@ from arlm.data.module import TokenDataModule
 from arlm.errors import UserError
 from arlm.inference.runs import read_with_tokens_of
 from arlm.training.callbacks import SaveRun, ValidateLastStep, WriteSamples
+from arlm.training.checkpointing import RunCheckpoint
+from arlm.training.interrupts import Interrupted, interrupts
 from arlm.training.module import AutoregressiveModule
 from arlm.training.progress import Bar, LineProgress
 from arlm.training.report import RunReport
@@ -39,7 +40,7 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "accelerator": "auto",
     "devices": 1,
     "logger": {
-        "class_path": "pytorch_lightning.loggers.CSVLogger",
+        "class_path": "arlm.training.run_folder.RunLogger",
         "init_args": {"save_dir": "runs"},
     },
     "plugins": {"class_path": "arlm.training.callbacks.AtomicCheckpointIO"},
@@ -66,7 +67,7 @@ class Command(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.link_arguments("data", "model.spec", self._spec, apply_on="instantiate")
         parser.link_arguments("data.domain", "model.domain", apply_on="instantiate")
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.add_lightning_class_args(WriteSamples, "samples")
         parser.add_argument(
             "--run-name",
@@ -111,11 +112,19 @@ class Command(LightningCLI):
                 arguments.name = self._run_name(config)
         if config.trainer.fast_dev_run:
             config.checkpoint.save_last = False  # Lightning would write it into the working folder
-        path = config.get("ckpt_path")
-        if path and path not in ("best", "last", "hpc", "registry"):
-            config.ckpt_path = str(checkpoints.find(path))
-            checkpoints.read(config.ckpt_path)
-            checkpoints.verify_archive(config.ckpt_path)  # the optimizer's state too
+        choose_checkpoint(self.subcommand == "fit", config, named)
+
+    def _prepare_subcommand_parser(
+        self, klass: type, subcommand: str, **options: Any
+    ) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **options)
+        if subcommand == "fit":
+            parser.add_argument(
+                "--resume",
+                action="store_true",
+                help="continue the newest run of this name in its own folder, from its last.ckpt",
+            )
+        return parser
 
     def _spec(self, data: TokenDataModule) -> Spec:
         """The spec of the data, which is read with the tokens of the network that is trained further, if there is one."""
@@ -147,7 +156,7 @@ class Command(LightningCLI):
     def instantiate_classes(self) -> None:
         super().instantiate_classes()
         for callback in self.trainer.checkpoint_callbacks:
-            if isinstance(callback, ModelCheckpoint) and callback.monitor == OBJECTIVE:
+            if isinstance(callback, RunCheckpoint) and callback.monitor == OBJECTIVE:
                 callback.monitor = f"val/{self.model.objective.monitor}"
 
     def instantiate_trainer(self, **arguments: Any) -> Trainer:
@@ -181,8 +190,17 @@ def trust(part: Any, modules: list[str]) -> None:
             trust(each, modules)
 
 
-def main() -> None:
-    """Parse the command line and run the Trainer."""
+def main() -> int:
+    """Parse the command line and run the Trainer; returns the exit code."""
+    with interrupts.handled():
+        try:
+            _run()
+        except Interrupted as stopped:
+            return stopped.code
+    return 0
+
+
+def _run() -> None:
     _silence()
     sys.argv[1:] = expand(sys.argv[1:])
     # Importing the networks makes their class names known to the command line.
@@ -225,8 +243,6 @@ def main() -> None:
         raise UserError(
             f"file: '{error.filename}': {error.strerror}; check the path and your permissions"
         ) from None
-    except SIGTERMException:
-        sys.exit(143)  # the checkpoint is saved; Lightning would exit 0
 
 
 def _raised_in_lightning(error: Exception) -> bool:

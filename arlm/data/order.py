@@ -154,7 +154,11 @@ class ResumableLoader(DataLoader):
     """
 
     def __init__(self, dataset: TokenDataset, order: BatchOrder, num_workers: int = 0) -> None:
-        super().__init__(dataset, batch_size=None, sampler=order, num_workers=num_workers)
+        # With a generator of its own: every pass over a loader draws a number, which would shift the dropout of a
+        # run that is resumed between two epochs.
+        own = torch.Generator()
+        options: Any = {"batch_size": None, "sampler": order, "generator": own}
+        super().__init__(dataset, num_workers=num_workers, **options)
         self.order = order
         self.yielded = 0
 

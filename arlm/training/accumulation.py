@@ -37,10 +37,11 @@ class Totals:
         parts = {"sum": terms.sum.detach(), "count": terms.count} | dict(terms.figures)
         self.values = self.values + torch.stack([parts[name].double() for name in self.names])
 
-    def over_processes(self, strategy: Any) -> dict[str, float]:
-        """The sums over all processes, by name."""
-        values = strategy.reduce(self.values.clone(), reduce_op="sum")
-        return dict(zip(self.names, values.tolist(), strict=True))
+    def over_processes(self, strategy: Any, **further: float) -> dict[str, float]:
+        """The sums over all processes, by name; those of `further` numbers too, in the same communication."""
+        values = torch.cat([self.values, self.values.new_tensor(list(further.values()))])
+        values = strategy.reduce(values, reduce_op="sum")
+        return dict(zip((*self.names, *further), values.tolist(), strict=True))
 
 
 class AccumulatedLoss:
@@ -82,15 +83,15 @@ class AccumulatedLoss:
             self.totals.add(self.pending)
             self.batches, self.pending = self.batches + 1, None
 
-    def finish(self, optimizer: Optimizer, trainer: Any) -> dict[str, float]:
-        """Rescale the gradients, and start again; returns the sums, by name.
+    def finish(self, optimizer: Optimizer, trainer: Any, **further: float) -> dict[str, float]:
+        """Rescale the gradients, and start again; returns the sums, by name, and those of `further` numbers.
 
         If nothing was counted, the gradients are removed: no optimizer moves parameters without one.
 
         Lightning divides the loss by the number of accumulated batches, although the last step of an epoch
         may have fewer, and the strategy averages gradients over processes. Both are undone here.
         """
-        sums = self.totals.over_processes(trainer.strategy)
+        sums = self.totals.over_processes(trainer.strategy, **further)
         self.totals, self.batches = Totals(self.names, self.device), 0
         divisor = self.constant * trainer.accumulate_grad_batches * trainer.world_size
         parameters = [p for group in optimizer.param_groups for p in group["params"]]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -20,9 +20,12 @@ from pytorch_lightning.cli import SaveConfigCallback
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from arlm.errors import require
+from arlm.errors import UserError, require
 from arlm.reports.shown import Shown
 from arlm.reports.view import view_of
+from arlm.storage import replace_file, replacing
+from arlm.training.environment import environment
+from arlm.training.finite import check_finite, tensors_of
 
 
 class WriteSamples(Callback):
@@ -145,33 +148,59 @@ class ValidateLastStep(Callback):
 
 
 class SaveRun(SaveConfigCallback):
-    """Writes `config.yaml` and `data.json` (the data's provenance) to the run's folder, in `fit` only."""
+    """Writes `config.yaml`, `data.json` (the data's provenance) and `run.json` to the run's folder, in `fit` only.
+
+    run.json is a list: what `environment` says of each start of the run, the first one and each that continued it.
+    """
 
     def setup(self, trainer: Any, pl_module: LightningModule, stage: str) -> None:
-        pl_module.run_config = self.parser.dump(self.config, skip_none=False)  # type: ignore[assignment]
+        config = self.config.clone()
+        config.ckpt_path = None  # whoever uses the configuration again starts from the beginning
+        pl_module.run_config = self.parser.dump(config, skip_none=False)  # type: ignore[assignment]
         if stage != "fit" or trainer.logger is None or trainer.fast_dev_run:
             return
-        self.overwrite = True
-        super().setup(trainer, pl_module, stage)
         folder = trainer.log_dir  # a broadcast, so every process has to call it
         if trainer.is_global_zero and folder:
-            record = json.dumps(trainer.datamodule.provenance, indent=2)
-            (Path(folder) / "data.json").write_text(record + "\n")
+            self._write(Path(folder), trainer.datamodule.provenance, str(pl_module.run_config))
+
+    @staticmethod
+    def _write(folder: Path, provenance: dict[str, str], config: str) -> None:
+        runs = folder / "run.json"
+        starts: list[Any] = []
+        with suppress(OSError, ValueError):
+            starts = list(json.loads(runs.read_bytes()))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            replace_file(folder / "config.yaml", config.encode())
+            replace_file(folder / "data.json", (json.dumps(provenance, indent=2) + "\n").encode())
+            starts.append(environment(provenance))
+            replace_file(runs, (json.dumps(starts, indent=2) + "\n").encode())
+        except OSError as error:
+            raise UserError(
+                f"run: cannot write into '{folder}' ({error.strerror}); make room there, or choose another folder"
+            ) from None
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint under a temporary name, then renames it: a killed run leaves no partial file."""
+    """Writes a checkpoint under a temporary name, then renames it: a killed run leaves no partial file.
+
+    Weights or optimizer states that are not finite are refused, and the file of that name stays as it was.
+    """
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None
     ) -> None:
+        check_finite(tensors_of(checkpoint), checkpoint.get("global_step", 0))
         target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        for stale in target.parent.glob(f"{target.name}.tmp*"):
-            stale.unlink(missing_ok=True)
-        temporary = target.with_name(f"{target.name}.tmp{os.getpid()}")
-        with temporary.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(target) as file:
+                torch.save(checkpoint, file)
+        except (
+            OSError,
+            RuntimeError,
+        ) as error:  # torch raises the second if its file cannot be written
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            raise UserError(
+                f"checkpoint: cannot write '{target}' ({reason}); make room there, and go on with --resume"
+            ) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from copy import copy
 
 from torch import Tensor
 
@@ -23,6 +24,10 @@ class Effort:
         """Start the clock."""
         self._started = time.monotonic()
 
+    def copy(self) -> Effort:
+        """What was counted up to now."""
+        return copy(self)
+
     def count(self, scored: Tensor) -> None:
         """Add the number of scored tokens, on its device, without synchronising."""
         self._tokens = self._tokens + scored
@@ -36,3 +41,18 @@ class Effort:
     def seconds(self) -> float:
         """Seconds of training, validation and samples up to now."""
         return self._before + (0.0 if self._started is None else time.monotonic() - self._started)
+
+
+class Rate:
+    """Tokens of this process per second of training, since the last call of `restart`."""
+
+    def __init__(self, effort: Effort) -> None:
+        self.restart(effort)
+
+    def restart(self, effort: Effort) -> None:
+        """Begin to measure: at the start, after each validation, and after each value that was logged."""
+        self._tokens, self._seconds = effort.tokens, effort.seconds
+
+    def since(self, effort: Effort) -> float:
+        """Tokens a second up to now."""
+        return (effort.tokens - self._tokens) / max(effort.seconds - self._seconds, 1e-9)

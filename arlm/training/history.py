@@ -68,6 +68,18 @@ def command() -> str:
     return shlex.join(["arlm" if program == "__main__.py" else program, *words])
 
 
+def command_to_resume() -> str:
+    """The command line that continues this run in its own folder."""
+    words = shlex.split(command())
+    kept, skips = [], False
+    for word in words:
+        if not skips and not word.startswith("--ckpt_path="):
+            kept.append(word)
+        skips = not skips and word == "--ckpt_path"
+    kept = [word for word in kept if word not in ("--ckpt_path", "--resume")]
+    return shlex.join([*kept, "--resume"])
+
+
 def finite_or_none(value: float) -> float | None:
     """The value, or None where JSON has no number for it."""
     return value if math.isfinite(value) else None

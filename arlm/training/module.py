@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+import signal
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
-from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.precision import MixedPrecision, Precision
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import GradClipAlgorithmType
@@ -25,12 +25,21 @@ from arlm.inference.memory import keep_freed_memory
 from arlm.inference.scorer import ScoresChunks
 from arlm.sampling import Sampler
 from arlm.training.accumulation import AccumulatedLoss, Totals
-from arlm.training.effort import Effort
+from arlm.training.effort import Effort, Rate
+from arlm.training.finite import check_finite
 from arlm.training.history import run_record
+from arlm.training.interrupts import interrupts
 from arlm.training.objectives import Likelihood, Objective, Terms
 from arlm.training.optimizers import parameter_groups
-from arlm.training.resume import check_network, check_plan, note_longer
+from arlm.training.resume import (
+    check_network,
+    check_plan,
+    group_options,
+    note_longer,
+    note_optimizer,
+)
 from arlm.training.schedules import WarmupCosine, planned_steps
+from arlm.training.set_back import StepStart, step_start
 
 
 class AutoregressiveModule(LightningModule):
@@ -75,7 +84,10 @@ class AutoregressiveModule(LightningModule):
         self.validated = -1  # step of the last validation
         self.planned: int | None = None  # optimizer steps of the whole run
         self.step_sums: dict[str, float] | None = None  # of the last step, over all processes
+        self.step_start: StepStart | None = None  # None while the optimizer changes the weights
+        self.agreed_signal: int | None = None  # the signal at which all processes stop
         self._accumulated = AccumulatedLoss(self.objective.sums, self.device)
+        self._rate = Rate(self.effort)
         self._resumed: dict[str, Any] = {}  # a checkpoint's entries that training continues from
 
     def setup(self, stage: str) -> None:
@@ -114,26 +126,27 @@ class AutoregressiveModule(LightningModule):
         self._accumulated.commit()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        self.step_sums = sums = self._accumulated.finish(optimizer, self.trainer)
+        self.step_start = None
+        received = interrupts.received or 0
+        sums = self._accumulated.finish(optimizer, self.trainer, interrupted=float(received > 0))
+        if sums.pop("interrupted"):
+            self.agreed_signal = received or signal.SIGTERM
+        self.step_sums = sums
         trainer: Any = self.trainer
-        if self.global_step % trainer.log_every_n_steps == 0:  # logging a scalar takes 0.3 ms
-            self._refuse_divergence([torch.tensor(sums["sum"])])
-            self._log_figures("train", sums)
+        if (self.global_step + 1) % trainer.log_every_n_steps == 0:  # logging a scalar takes 0.3 ms
+            check_finite([torch.tensor(sums["sum"])], self.global_step)
+            self._log_step(sums)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        if not self._accumulated.batches and self.trainer.world_size == 1:
+            self.step_start = step_start(self.trainer, self)
+
+    def forget_batches(self) -> None:
+        """Drop what was added since the last step."""
+        self._accumulated = AccumulatedLoss(self.objective.sums, self.device)
 
     def on_validation_start(self) -> None:
-        self._refuse_divergence(self.net.parameters())
-
-    def _refuse_divergence(self, values: Iterable[Tensor]) -> None:
-        """Stop at nan or inf, and keep the last good checkpoint."""
-        if all(bool(value.isfinite().all()) for value in values):
-            return
-        for callback in self.trainer.checkpoint_callbacks:
-            if isinstance(callback, ModelCheckpoint):
-                callback.save_on_exception = False
-        raise UserError(
-            f"model.optimizer: training diverged: nan or inf at step {self.global_step}; "
-            "lower its lr, or gradients with trainer.gradient_clip_val"
-        )
+        check_finite(self.net.parameters(), self.global_step)
 
     def on_validation_epoch_start(self) -> None:
         self.objective.start_evaluation()
@@ -149,15 +162,37 @@ class AutoregressiveModule(LightningModule):
             self.log("tokens_seen", float(self.effort.tokens * self.trainer.world_size))
             self.log("seconds", self.effort.seconds)
 
+    def on_validation_end(self) -> None:
+        self._rate.restart(self.effort)
+
     on_test_epoch_start = on_validation_epoch_start
     test_step = validation_step
 
     def on_test_epoch_end(self) -> None:
         self._log_figures("test", self._totals.over_processes(self.trainer.strategy))
 
-    def _log_figures(self, split: str, sums: dict[str, float]) -> None:
-        for name, value in self.objective.figures(sums, self.net.spec.unit).items():
-            self.log(f"{split}/{name}", value, prog_bar=name == self.objective.monitor)
+    def _log_step(self, sums: dict[str, float]) -> None:
+        """Log the figures of a training step, with its speed.
+
+        Lightning would write them after the checkpoint of the same step; a resumed run would miss them.
+        """
+        row = self._log_figures("train", sums, logger=False)
+        row["epoch"] = self.trainer.current_epoch
+        row["tokens_per_second"] = self._rate.since(self.effort) * self.trainer.world_size
+        if len(self.net.spec.shape) > 1:
+            row["images_per_second"] = row["tokens_per_second"] / self.net.spec.length
+        self._rate.restart(self.effort)
+        for logger in self.trainer.loggers:
+            logger.log_metrics(row, step=self.global_step)
+            logger.save()
+
+    def _log_figures(self, split: str, sums: dict[str, float], **options: Any) -> dict[str, float]:
+        """Log the figures of a split; returns them by the names under which they are logged."""
+        figures = self.objective.figures(sums, self.net.spec.unit)
+        for name, value in figures.items():
+            shown = name == self.objective.monitor
+            self.log(f"{split}/{name}", value, prog_bar=shown, **options)
+        return {f"{split}/{name}": value for name, value in figures.items()}
 
     def predict_step(self, seeds: Tensor, _: int) -> Tensor:
         """Sample one row for each seed (B,): tokens (B, T)."""
@@ -180,6 +215,7 @@ class AutoregressiveModule(LightningModule):
         self.planned = int(steps)
         optimizer = self.optimizer_factory(parameter_groups(self.net, self.objective))
         scheduler = self.scheduler_factory(optimizer, self.planned)
+        self._optimizer_options = group_options(optimizer)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
@@ -247,11 +283,16 @@ class AutoregressiveModule(LightningModule):
         self.objective.restore(self._resumed.get("chunk_state") or [])
         if self._resumed and self.trainer.is_global_zero:
             note_longer(self._resumed["arlm"], self.planned)
+            for optimizer in self.trainer.optimizers:
+                note_optimizer(self._optimizer_options, optimizer)
         self._resumed = {}
         self.effort.start()
+        self._rate.restart(self.effort)
 
     def on_train_batch_start(self, batch: Any, _: int) -> None:
         # Once, after a resume, so that dropout is the same as in an uninterrupted run.
         if self.random_state is not None:
             torch.set_rng_state(self.random_state)
             self.random_state = None
+        if self.step_start is None and self.trainer.world_size == 1:
+            self.step_start = step_start(self.trainer, self)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from torch.optim import Optimizer
 
 from arlm import checkpoints
 from arlm.core import Autoregressor
@@ -107,3 +109,30 @@ def note_longer(entry: Mapping[str, str], planned: int | None) -> None:
             "its learning rates follow the new plan",
             file=sys.stderr,
         )
+
+
+def note_optimizer(given: Sequence[Mapping[str, Any]], optimizer: Optimizer) -> None:
+    """Say that the optimizer continues with other options than those given: its state in the checkpoint has them.
+
+    Args:
+        given: the options of each parameter group, before the state was restored.
+        optimizer: of the run, restored.
+    """
+    for before, group in zip(given, optimizer.param_groups, strict=False):
+        for name, value in before.items():
+            if group.get(name) != value:
+                shown = "lr" if name == "initial_lr" else name
+                print(
+                    f"note: model.optimizer: {shown} {value} given, but the optimizer continues with "
+                    f"{group.get(name)} of the checkpoint; {WEIGHTS_ONLY}",
+                    file=sys.stderr,
+                )
+                return
+
+
+def group_options(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """The options of each parameter group that do not change in training."""
+    return [
+        {name: value for name, value in group.items() if name not in ("params", "lr")}
+        for group in optimizer.param_groups
+    ]

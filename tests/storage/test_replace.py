@@ -119,3 +119,12 @@ def test_permissions_are_those_of_other_new_files(tmp_path: Path) -> None:
     replace_file(tmp_path / "file", b"new")
     (tmp_path / "plain").write_bytes(b"new")
     assert (tmp_path / "file").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_folder_is_locked_until_its_lock_is_released(tmp_path: Path) -> None:
+    first = storage.FolderLock(tmp_path)
+    with pytest.raises(BlockingIOError):
+        storage.FolderLock(tmp_path)
+    first.release()
+    storage.FolderLock(tmp_path).release()
+    assert os.listdir(tmp_path) == []

@@ -341,7 +341,7 @@ def test_the_monitored_figure_is_the_objectives(teacher: Path, tmp_path: Path) -
         assert done.code == 0, done.err
         folder = tmp_path / "runs" / name / "version_0"
         callbacks = torch.load(folder / "checkpoints/best.ckpt", weights_only=True)["callbacks"]
-        (state,) = (v for k, v in callbacks.items() if k.startswith("ModelCheckpoint"))
+        (state,) = (v for k, v in callbacks.items() if k.startswith("RunCheckpoint"))
         assert state["monitor"] == "val/kl"
         assert "val/nll" in (folder / "metrics.csv").read_text()
     shown = run_arlm("evaluate", tmp_path / "runs/r", folder=tmp_path)

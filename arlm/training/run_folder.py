@@ -1,0 +1,177 @@
+"""The folder of a run: its version, its figures in metrics.csv, and a lock, so that one process writes it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.loggers.csv_logs import ExperimentWriter
+from pytorch_lightning.loggers.logger import rank_zero_experiment
+from pytorch_lightning.utilities import rank_zero_only
+
+from arlm.checkpoints.choose import RUNS
+from arlm.errors import UserError
+from arlm.storage import FolderLock, remove_abandoned, replace_file
+
+LAST = Path("checkpoints") / "last.ckpt"
+
+
+class RunLogger(CSVLogger):
+    """Lightning's CSVLogger, with these differences:
+
+    - two runs that start at the same time get two versions, and no two processes write one version;
+    - a run that continues in its folder keeps the rows up to the step that it continues from.
+
+    The arguments are those of CSVLogger.
+    """
+
+    _lock: FolderLock | None = None
+    _experiment: Any
+
+    @property
+    def version(self) -> int | str:
+        if self._version is None:
+            self._version = self._get_next_version()
+            if first_process():
+                self._version = claimed(Path(self.root_dir), self._version)
+        return self._version
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        if self._experiment is None:
+            folder = Path(self.log_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = locked(folder)
+            for part in (folder, folder / "checkpoints", folder / "samples"):
+                remove_abandoned(part)
+            self._experiment = RunWriter(str(folder))
+        return self._experiment
+
+    def __deepcopy__(self, _: Any) -> RunLogger:
+        """Itself: callbacks that average weights copy the module with its trainer, but one folder has one lock."""
+        return self
+
+    def continue_from(self, step: int, validates: bool) -> None:
+        """Drop the rows of later steps, and those of this step's validation if it will be done again."""
+        if first_process():
+            self.experiment.continue_from(step, validates)
+
+    def finalize(self, status: str) -> None:
+        super().finalize(status)
+        if self._lock is not None:
+            self._lock.release()
+
+
+class RunWriter(ExperimentWriter):
+    """Appends rows to a metrics.csv that may exist already."""
+
+    def _check_log_dir_exists(self) -> None:
+        """Keep the file that exists, which Lightning would remove."""
+        with suppress(OSError), open(self.metrics_file_path, newline="") as file:
+            self.metrics_keys = next(csv.reader(file), [])
+
+    def continue_from(self, step: int, validates: bool) -> None:
+        """Keep the rows of the first `step` steps, which Lightning counts from 0."""
+        path = Path(self.metrics_file_path)
+        if not path.exists():
+            return
+        with path.open(newline="", errors="replace") as file:
+            reader = csv.DictReader(file)
+            names = list(reader.fieldnames or ())
+            rows = [row for row in reader if _kept(row, step, validates)]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, names)
+        writer.writeheader()
+        writer.writerows(rows)
+        replace_file(path, text.getvalue().encode())
+
+
+def _kept(row: dict[str, str], step: int, validates: bool) -> bool:
+    """Whether a row is of an earlier step; a row that a kill has cut off is not."""
+    if None in row or None in row.values() or not (row.get("step") or "").isdigit():
+        return False
+    last = int(row["step"]) == step - 1
+    validation = any(value for name, value in row.items() if name.startswith("val/"))
+    return int(row["step"]) < step and not (last and validates and validation)
+
+
+def first_process() -> bool:
+    """Whether this is the process that writes; Lightning sets the rank when it is imported, or starts others."""
+    return int(getattr(rank_zero_only, "rank", 0) or 0) == 0
+
+
+def claimed(root: Path, version: int) -> int:
+    """Make the folder of the first version from `version` on that no other process makes."""
+    root.mkdir(parents=True, exist_ok=True)
+    while True:
+        try:
+            (root / f"version_{version}").mkdir()
+        except FileExistsError:
+            version += 1
+        else:
+            return version
+
+
+def locked(folder: Path) -> FolderLock:
+    """Lock a folder until the process ends.
+
+    Raises:
+        UserError: another process writes it.
+    """
+    try:
+        return FolderLock(folder)
+    except BlockingIOError:
+        raise UserError(
+            f"run: another process trains in '{folder}'; wait for it, or choose another --run-name"
+        ) from None
+
+
+def last_of(path: str | Path) -> Path:
+    """The checkpoint that `fit` continues: a file, or the last.ckpt of a version, or of a run's newest version.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(path)
+    if not path.exists() and (RUNS / path).is_dir():
+        path = RUNS / path
+    if not path.is_dir():
+        return path  # whoever reads it says what is wrong with it
+    for last in (path / LAST, path / LAST.name):
+        if last.exists():
+            return last
+    return to_resume(path, "--ckpt_path")
+
+
+def to_resume(folder: Path, option: str = "--resume") -> Path:
+    """The last.ckpt of the newest version in the folder of a run's name.
+
+    Raises:
+        UserError: there is nothing to continue.
+    """
+    versions = {}
+    for path in folder.glob("version_*"):
+        number = path.name.removeprefix("version_")
+        if number.isdigit():
+            versions[int(number)] = path
+    if not versions:
+        raise UserError(
+            f"{option}: there is no run in '{folder}'; start it without {option}, or name it with --run-name"
+        )
+    newest = versions[max(versions)]
+    if not (newest / LAST).exists():
+        raise UserError(
+            f"{option}: '{newest}' has no {LAST}: it ended before its first checkpoint; start the run again "
+            f"without {option}, or continue another version with --ckpt_path FILE"
+        )
+    return newest / LAST
+
+
+def version_of(last: Path) -> int:
+    """The version whose last.ckpt `to_resume` returned."""
+    return int(last.parent.parent.name.removeprefix("version_"))

@@ -1,0 +1,134 @@
+"""Set a run back to the moment before the step that an exception ended, in Lightning's loops and in arlm's state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pytorch_lightning import Trainer
+from torch import Tensor
+
+from arlm.data.order import ResumableLoader
+from arlm.training.effort import Effort
+
+
+@dataclass(frozen=True)
+class StepStart:
+    """What `set_back` restores: the state of this process before the first batch of a step.
+
+    Args:
+        epoch: number of the epoch.
+        batches: complete batches of this epoch, and of all epochs.
+        random: of the generators.
+        chunk_state: what the objective carries from batch to batch.
+        effort: tokens and seconds.
+    """
+
+    epoch: int
+    batches: tuple[int, int]
+    random: list[Tensor]
+    chunk_state: list[Tensor]
+    effort: Effort
+
+
+def step_start(trainer: Trainer, module: Any) -> StepStart:
+    """The state between two steps, for hooks at the end or at the start of a batch."""
+    progress: Any = trainer.fit_loop.epoch_loop.batch_progress
+    return StepStart(
+        trainer.current_epoch,
+        (progress.current.processed, progress.total.processed),
+        random_state(module.device),
+        module.objective.chunk_state(),
+        module.effort.copy(),
+    )
+
+
+def random_state(device: torch.device) -> list[Tensor]:
+    """States of the generators that a step may draw from."""
+    states = [torch.get_rng_state()]
+    return states + [torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
+
+
+def set_random_state(states: list[Tensor], device: torch.device) -> None:
+    """Set what `random_state` returned."""
+    torch.set_rng_state(states[0])
+    if len(states) > 1 and device.type == "cuda":
+        torch.cuda.set_rng_state(states[1], device)
+
+
+def set_back(trainer: Trainer, module: Any) -> bool:
+    """Set loops, generators and carried state back to where the interrupted step began.
+
+    Returns: whether that was possible; it is not once the optimizer has begun to change the weights, or in a
+    validation, whose end may have been reported to some callbacks and not to others.
+    """
+    start: StepStart | None = module.step_start
+    loader: Any = trainer.fit_loop._combined_loader
+    loaders = loader.flattened if loader is not None else []
+    if (
+        start is None
+        or trainer.validating
+        or not all(isinstance(x, ResumableLoader) for x in loaders)
+    ):
+        return False
+    loop = trainer.fit_loop.epoch_loop
+    current, total = (
+        start.batches if start.epoch == trainer.current_epoch else (0, start.batches[1])
+    )
+    progress: Any = loop.batch_progress
+    for counts, number in ((progress.current, current), (progress.total, total)):
+        counts.ready = counts.started = counts.processed = counts.completed = number
+    progress.is_last_batch = False
+    if validation_follows(trainer):
+        loop._batches_that_stepped -= (
+            1  # the resumed loop counts this step when it skips the validation
+        )
+    for each in loaders:
+        each.yielded = current
+    module.objective.restore(start.chunk_state)
+    set_random_state(
+        start.random, module.device
+    )  # after `restore`, which may draw from the generators
+    module.forget_batches()
+    module.effort = start.effort
+    return True
+
+
+def validation_follows(trainer: Trainer) -> bool:
+    """Whether Lightning validates after the current batch."""
+    batches, fetcher = trainer.num_val_batches, trainer.fit_loop._data_fetcher
+    some = any(batches) if isinstance(batches, list) else bool(batches)
+    assert fetcher is not None  # in training
+    validates = bool(trainer.enable_validation) and some
+    return validates and trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
+
+
+def restart_validation(trainer: Trainer) -> None:
+    """Count the validation as begun and without a complete batch, so that the resumed run does all of it."""
+    progress: Any = trainer.fit_loop.epoch_loop.val_loop.batch_progress
+    progress.reset()
+    progress.total.ready = progress.total.started = 1
+
+
+def epoch_is_complete(trainer: Trainer) -> bool:
+    """Whether a resumed run has all batches of its epoch, and the validation after them, behind it.
+
+    So ends a run whose last validation belongs to no interval (`ValidateLastStep`).
+    """
+    fit, loop = trainer.fit_loop, trainer.fit_loop.epoch_loop
+    resumed = loop.restarting and fit.restarted_mid_epoch
+    return resumed and loop._num_ready_batches_reached() and not validation_follows(trainer)
+
+
+def start_next_epoch(trainer: Trainer) -> None:
+    """End a complete epoch; Lightning would train one more batch in it, to come to a validation."""
+    fit: Any = trainer.fit_loop
+    fit.epoch_progress.increment_processed()
+    fit.epoch_progress.increment_completed()
+    fit.reset_restart_stage()
+    for loop in (fit, fit.epoch_loop, fit.epoch_loop.val_loop):
+        loop._restarting = False
+    for loader in fit._combined_loader.flattened:
+        if isinstance(loader, ResumableLoader):
+            loader.yielded = loader.order.skip = 0

@@ -1,0 +1,129 @@
+"""`fit --resume` and `--ckpt_path`: which checkpoint is continued, where, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, Result, run_arlm
+
+from arlm.checkpoints import summarise
+from arlm.storage import FolderLock
+
+TINY = ["--model.net.width", 4, "--model.net.depth", 1, "--trainer.accelerator", "cpu"]
+QUICK = ["--samples.n", 0, "--trainer.limit_val_batches", 1, "--trainer.limit_train_batches", 3]
+FIT = ["fit", "--config", ROOT / "configs/images/digits_pixelcnn.yaml", *TINY, *QUICK]
+CHECKPOINTS = Path("runs/a/version_0/checkpoints")
+
+
+@pytest.fixture
+def first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Result:
+    """A run of two epochs in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    done = run_arlm(*FIT, "--trainer.max_epochs", 2, "--run-name", "a")
+    assert done.code == 0, done.err
+    return done
+
+
+def fit(*options: object, epochs: int = 3, name: str = "a") -> Result:
+    return run_arlm(*FIT, "--trainer.max_epochs", epochs, "--run-name", name, *options)
+
+
+@pytest.mark.parametrize("options", [["--resume"], ["--ckpt_path", "last"]], ids=str)
+def test_resume_continues_the_newest_version_in_its_folder(first: Result, options: list) -> None:
+    done = fit(*options)
+    assert done.code == 0, done.err
+    assert done.out == "runs/a/version_0\n"
+    assert summarise(CHECKPOINTS / "last.ckpt").run["step"] == 9
+    starts = json.loads(Path("runs/a/version_0/run.json").read_text())
+    assert len(starts) == 2
+    assert starts[0]["data"] == starts[1]["data"]
+    assert starts[0]["seed"] == "0"
+    assert {"revision", "versions", "machine", "command"} <= set(starts[0])
+    config = Path("runs/a/version_0/config.yaml").read_text()
+    assert "ckpt_path: null" in config
+    assert "resume: false" in config
+
+
+def test_what_cannot_be_resumed_is_an_error(first: Result) -> None:
+    nothing = fit("--resume", name="b").error()
+    assert "--resume: there is no run in 'runs/b'; start it without --resume" in nothing
+    assert not Path("runs/b").exists()
+    Path("runs/a/version_1").mkdir()
+    unfinished = fit("--resume").error()
+    assert (
+        "'runs/a/version_1' has no checkpoints/last.ckpt: it ended before its first" in unfinished
+    )
+    assert "beside --resume" in fit("--resume", "--ckpt_path", "x.ckpt").error()
+    assert "no logger writes" in fit("--resume", "--trainer.logger", "false", name="null").error()
+
+
+def test_ckpt_path_is_the_last_checkpoint_of_a_run_and_starts_another_version(
+    first: Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from arlm.training.objectives import Likelihood
+
+    best = CHECKPOINTS / "best.ckpt"
+    contents = torch.load(best, weights_only=True)
+    keeper = next(v for k, v in contents["callbacks"].items() if "RunCheckpoint" in k)
+    score = float(keeper["best_model_score"])
+    real = Likelihood.figures
+
+    def worse(*arguments) -> dict[str, float]:
+        return {name: value + 10 for name, value in real(*arguments).items()}
+
+    monkeypatch.setattr(Likelihood, "figures", worse)
+    for path in ("runs/a", "a", "runs/a/version_0", str(CHECKPOINTS / "last.ckpt")):
+        done = fit("--ckpt_path", path)
+        assert done.code == 0, done.err
+        folder = Path(done.out.strip())
+        assert folder.name != "version_0"
+        assert summarise(folder / "checkpoints/last.ckpt").run["step"] == 9
+        kept = torch.load(folder / "checkpoints/best.ckpt", weights_only=True)
+        assert kept["global_step"] == contents["global_step"]
+        state = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["callbacks"]
+        keeper = next(v for k, v in state.items() if "RunCheckpoint" in k)
+        assert float(keeper["best_model_score"]) == score
+        assert (
+            Path(keeper["best_model_path"]).resolve()
+            == (folder / "checkpoints/best.ckpt").resolve()
+        )
+        shutil.rmtree(folder)  # so that version_0 is the newest again
+
+
+def test_a_run_that_another_process_writes_is_refused(first: Result) -> None:
+    lock = FolderLock(Path("runs/a/version_0"))
+    refused = fit("--resume").error()
+    assert "another process trains in 'runs/a/version_0'; wait for it" in refused
+    lock.release()
+    assert fit("--resume").code == 0
+
+
+def test_two_runs_of_one_name_get_two_versions(tmp_path: Path) -> None:
+    from arlm.training.run_folder import RunLogger
+
+    loggers = [RunLogger(tmp_path, "run") for _ in range(3)]
+    # Each looks for a version before any of them has made its folder.
+    for logger in loggers:
+        logger._get_next_version = lambda: 0  # type: ignore[method-assign]
+    assert [logger.version for logger in loggers] == [0, 1, 2]
+
+
+def test_a_run_that_diverges_between_validations_keeps_its_checkpoints(first: Result) -> None:
+    before = {path.name: path.read_bytes() for path in CHECKPOINTS.iterdir()}
+    explode = ["--trainer.callbacks+=moments.Explode", "--trainer.callbacks.step=7"]
+    often = ["--checkpoint.every_n_train_steps", 2, "--trainer.log_every_n_steps", 1000]
+    message = fit("--resume", *explode, *often, epochs=5).error()
+    assert "model.optimizer: training diverged: nan or inf at step" in message
+    assert {path.name: path.read_bytes() for path in CHECKPOINTS.iterdir()} == before
+
+
+def test_a_finished_run_continues_with_its_next_epoch(first: Result) -> None:
+    done = fit("--resume", "--model.optimizer.lr", 0.5, epochs=4)
+    assert "training   12 steps of 32 rows, from step 6" in done.err
+    assert "runs/a/version_0, 12 steps in" in done.err
+    lr = "lr 0.5 given, but the optimizer continues with 0.005 of the checkpoint"
+    assert f"note: model.optimizer: {lr}" in done.err

@@ -1,0 +1,198 @@
+"""A run that is stopped at any moment, and resumed, equals one that was never stopped."""
+
+from __future__ import annotations
+
+import csv
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Result, run_arlm
+
+from arlm.checkpoints import summarise
+
+TEXT = [
+    *("--data", "datamodules.text_file.TextFile", "--data.path", "text.txt"),
+    *("--data.tokenizer", "byte", "--data.length", 8, "--data.batch_size", 4),
+    *("--data.batching", "windows"),
+]
+TRANSFORMER = [
+    *("--model.net", "TransformerLanguageModel", "--model.net.width", 8, "--model.net.depth", 1),
+    *("--model.net.heads", 2, "--model.net.dropout", 0.2),
+]
+LSTM = [
+    *("--model.net", "LSTMLanguageModel", "--model.net.width", 8, "--model.net.depth", 2),
+    *("--model.net.dropout", 0.2, "--data.batching", "continuous"),
+]
+PIXELS = [
+    *("--data", "datamodules.digits.Digits", "--data.batch_size", 16),
+    *("--model.net", "PixelCNN", "--model.net.width", 4, "--model.net.depth", 1),
+    *("--trainer.limit_train_batches", 13),
+]
+PAIRS = [
+    *("--data", "datamodules.dates.Dates", "--data.batch_tokens", 700),
+    *("--model.net", "LSTMSeq2Seq", "--model.net.width", 8, "--model.net.dropout", 0.2),
+    *("--model.net.depth", 1, "--trainer.limit_train_batches", 13),
+]
+FAMILIES = {
+    "windows": [*TEXT, *TRANSFORMER],
+    "streams": [*TEXT, *LSTM],
+    "pixels": PIXELS,
+    "pairs": PAIRS,
+}
+COMMON = [
+    *("--trainer.accelerator", "cpu", "--trainer.max_epochs", 3, "--trainer.log_every_n_steps", 4),
+    *("--trainer.val_check_interval", 5, "--trainer.limit_val_batches", 3),
+    *("--samples.n", 0, "--model.optimizer", "AdamW", "--model.optimizer.lr", 0.01),
+]
+AVERAGED = [
+    "--trainer.callbacks+=EMAWeightAveraging",
+    "--trainer.callbacks.decay=0.9",
+]
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def arlm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run the command line in an empty folder with a text of 104 windows."""
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 10)
+    return run_arlm
+
+
+def at(hook: str, step: int, sent: str = "SIGTERM") -> list[str]:
+    """Options of a run that is stopped."""
+    callback = [f"--trainer.callbacks.hook={hook}", f"--trainer.callbacks.step={step}"]
+    return ["--trainer.callbacks+=moments.At", *callback, f"--trainer.callbacks.sent={sent}"]
+
+
+def outcome(name: str) -> dict[str, Any]:
+    """Everything of a run that does not depend on the clock."""
+    folder = Path("runs") / name / "version_0"
+    found: dict[str, Any] = {}
+    for file in ("last", "best"):
+        path = folder / "checkpoints" / f"{file}.ckpt"
+        contents = torch.load(path, weights_only=True)
+        weights = {key: value.tolist() for key, value in contents["state_dict"].items()}
+        run = summarise(path).run
+        kept = {key: run[key] for key in ("step", "epoch", "figure", "figures", "validated")}
+        found[file] = weights | kept
+        found[file]["optimizer"] = repr(contents["optimizer_states"])
+        score = contents["callbacks"]
+        keeper = next(value for key, value in score.items() if "RunCheckpoint" in key)
+        found[file]["score"] = float(keeper["best_model_score"])
+    clock = {"seconds", "tokens_per_second", "images_per_second"}
+    with (folder / "metrics.csv").open(newline="") as rows:
+        found["rows"] = [
+            sorted((key, value) for key, value in row.items() if key not in clock)
+            for row in csv.DictReader(rows)
+        ]
+    return found
+
+
+def assert_resumes_to(whole: dict[str, Any], arlm: Run, options: list[Any], name: str) -> None:
+    resumed = arlm("fit", *options, "--run-name", name, "--resume")
+    assert resumed.code == 0, resumed.err
+    mine = outcome(name)
+    assert mine["rows"] == whole["rows"]
+    for file in ("last", "best"):
+        for key, value in whole[file].items():
+            assert mine[file][key] == value, f"{file}: {key}"
+
+
+MOMENTS = [
+    *(("on_train_batch_start", 0), ("on_train_batch_start", 7), ("on_after_backward", 12)),
+    *(("on_before_optimizer_step", 9), ("on_train_batch_end", 5), ("on_train_batch_end", 13)),
+    *(("on_train_epoch_end", 13), ("on_validation_start", 5), ("on_validation_batch_end", 10)),
+    ("on_validation_end", 15),
+]
+ACCUMULATED = [*AVERAGED, "--trainer.accumulate_grad_batches", 2]
+
+
+def stop_at_all(moments: list[tuple[str, int]], options: list[Any], arlm: Run) -> None:
+    """Stop a run at each of the moments, by all signals in turn, and compare the resumed runs with a whole one."""
+    whole = arlm("fit", *options, "--run-name", "whole")
+    assert whole.code == 0, whole.err
+    expected = outcome("whole")
+    for index, (hook, step) in enumerate(moments):
+        sent = ("SIGTERM", "SIGINT", "SIGHUP")[index % 3]
+        name = f"cut{index}"
+        cut = arlm("fit", *options, *at(hook, step, sent), "--run-name", name)
+        assert cut.code == 128 + getattr(signal, sent), cut.err
+        assert f"stopped by {sent} at step " in cut.err
+        assert "--resume" in cut.err
+        assert_resumes_to(expected, arlm, options, name)
+
+
+@pytest.mark.parametrize(
+    ("family", "moments"),
+    [
+        ("windows", [("on_after_backward", 12), ("on_train_epoch_end", 13)]),
+        ("streams", [("on_validation_batch_end", 10)]),
+        ("pixels", [("on_before_optimizer_step", 9)]),
+        ("pairs", [("on_train_batch_start", 7)]),
+    ],
+)
+def test_after_a_signal(family: str, moments: list[tuple[str, int]], arlm: Run) -> None:
+    stop_at_all(moments, [*FAMILIES[family], *COMMON], arlm)
+
+
+def test_after_a_signal_with_averages_and_accumulation(arlm: Run) -> None:
+    moments = [("on_after_backward", 3), ("on_validation_batch_end", 5)]
+    stop_at_all(moments, [*FAMILIES["windows"], *COMMON, *ACCUMULATED], arlm)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [[], ACCUMULATED], ids=["plain", "averaged"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_after_a_signal_at_any_moment(family: str, more: list[Any], arlm: Run) -> None:
+    moments = [(hook, step // 2 if more else step) for hook, step in MOMENTS]
+    stop_at_all(moments, [*FAMILIES[family], *COMMON, *more], arlm)
+
+
+def crash(arlm: Run, options: list[Any], hook: str, step: int, name: str) -> None:
+    with pytest.raises(RuntimeError, match="planted"):
+        arlm("fit", *options, *at(hook, step, ""), "--run-name", name)
+
+
+@pytest.mark.parametrize("family", ["streams", "windows"])
+def test_after_an_exception(family: str, arlm: Run) -> None:
+    options = [*FAMILIES[family], *COMMON]
+    arlm("fit", *options, "--run-name", "whole")
+    expected = outcome("whole")
+    for hook, step, saved in [
+        ("on_after_backward", 8, 8),  # the last complete step
+        ("on_before_optimizer_step", 15, 15),  # after a validation
+        (
+            "on_train_batch_end",
+            9,
+            5,
+        ),  # weights have changed: the checkpoint of the last validation stays
+    ]:
+        crash(arlm, options, hook, step, f"{hook}{step}")
+        folder = Path("runs") / f"{hook}{step}" / "version_0" / "checkpoints"
+        assert summarise(folder / "last.ckpt").run["step"] == saved
+        assert (
+            summarise(folder / "best.ckpt").run["validated"]
+            == summarise(folder / "best.ckpt").run["step"]
+        )
+        assert_resumes_to(expected, arlm, options, f"{hook}{step}")
+
+
+def test_the_best_checkpoint_is_that_of_its_validation(arlm: Run) -> None:
+    every = [
+        "--checkpoint.every_n_train_steps",
+        3,
+    ]  # validations are after 5, 10, 12, 17, ... steps
+    options = [*FAMILIES["windows"], *COMMON, *every]
+    done = arlm("fit", *options, "--run-name", "whole")
+    assert done.code == 0, done.err
+    best = summarise(Path("runs/whole/version_0/checkpoints/best.ckpt")).run
+    assert best["validated"] == best["step"]
+    expected = outcome("whole")
+    cut = arlm("fit", *options, *at("on_train_batch_end", 14, "SIGTERM"), "--run-name", "cut")
+    assert cut.code == 143
+    assert_resumes_to(expected, arlm, options, "cut")
