@@ -105,24 +105,54 @@ class AccumulatedLoss:
                 parameter.grad = None
         return sums
 
-    def saved(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> dict[str, Any]:
-        """Sums and gradients of a step that is not finished, for a checkpoint; empty between steps."""
+    def saved(self, parameters: Iterable[tuple[str, nn.Parameter]], trainer: Any) -> dict[str, Any]:
+        """Sums and gradients of a step that is not finished, for a checkpoint; empty between steps.
+
+        They are added up over the processes, so every process has to call it.
+        """
         if not self.batches:
             return {}
-        gradients = {name: value.grad for name, value in parameters if value.grad is not None}
+        sums = trainer.strategy.reduce(self.totals.values.clone(), reduce_op="sum")
+        gradients = gradients_over_processes(parameters, trainer)
         numbers = {"constant": self.constant, "batches": self.batches}
-        return numbers | {"sums": self.totals.values, "gradients": gradients}
+        return numbers | {"sums": sums, "gradients": gradients}
 
     def restore(
-        self, saved: dict[str, Any], parameters: Iterable[tuple[str, nn.Parameter]]
+        self, saved: dict[str, Any], parameters: Iterable[tuple[str, nn.Parameter]], trainer: Any
     ) -> None:
-        """Continue the step that `saved` returned."""
+        """Continue the step that `saved` returned.
+
+        The sums continue in one process. Each process gets an equal share of the gradients, since the strategy
+        averages them over processes.
+        """
         if saved:
             self.constant, self.batches = saved["constant"], saved["batches"]
-            self.totals.values = saved["sums"].to(self.device)
+            if trainer.is_global_zero:
+                self.totals.values = saved["sums"].to(self.device)
             for name, parameter in parameters:
                 if name in saved["gradients"]:
-                    parameter.grad = saved["gradients"][name].to(parameter.device)
+                    share = saved["gradients"][name] / trainer.world_size
+                    parameter.grad = share.to(parameter.device)
+
+
+def gradients_over_processes(
+    parameters: Iterable[tuple[str, nn.Parameter]], trainer: Any
+) -> dict[str, Tensor]:
+    """The gradients of a step that is not finished, by name, added up over the processes.
+
+    A parameter may have a gradient in some processes only. One that has none in any process is left out.
+    """
+    trained = [(name, value) for name, value in parameters if value.requires_grad]
+    found = torch.tensor([value.grad is not None for _, value in trained], dtype=torch.double)
+    total: dict[str, Tensor] = {}
+    if not trained:
+        return total
+    counts = trainer.strategy.reduce(found.to(trained[0][1].device), reduce_op="sum").tolist()
+    for (name, value), count in zip(trained, counts, strict=True):
+        if count:
+            gradient = torch.zeros_like(value) if value.grad is None else value.grad.clone()
+            total[name] = trainer.strategy.reduce(gradient, reduce_op="sum").detach()
+    return total
 
 
 def strategy_sum(strategy: Any, value: Tensor) -> float:

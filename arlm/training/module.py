@@ -9,9 +9,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
-from pytorch_lightning.plugins.precision import MixedPrecision, Precision
 from pytorch_lightning.strategies import DDPStrategy
-from pytorch_lightning.utilities import GradClipAlgorithmType
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -24,13 +22,15 @@ from arlm.errors import UserError, require
 from arlm.inference.memory import keep_freed_memory
 from arlm.inference.scorer import ScoresChunks
 from arlm.sampling import Sampler
-from arlm.training.accumulation import AccumulatedLoss, Totals
+from arlm.training.accumulation import AccumulatedLoss, Totals, strategy_sum
+from arlm.training.clipping import clip_gradients
 from arlm.training.effort import Effort, Rate
 from arlm.training.finite import check_finite
 from arlm.training.history import run_record
 from arlm.training.interrupts import interrupts
 from arlm.training.objectives import Likelihood, Objective, Terms
 from arlm.training.optimizers import parameter_groups
+from arlm.training.processes import gathered, own_part, part_of, restore_generators
 from arlm.training.resume import (
     check_network,
     check_plan,
@@ -78,7 +78,6 @@ class AutoregressiveModule(LightningModule):
         self.optimizer_factory = AdamW if optimizer is None else optimizer
         self.scheduler_factory = scheduler
         self.sampler, self.compile_forward = sampler, compile
-        self.random_state: Tensor | None = None
         self.run_config = ""  # the resolved configuration as YAML, set by the command line
         self.effort = Effort()
         self.validated = -1  # step of the last validation
@@ -89,6 +88,7 @@ class AutoregressiveModule(LightningModule):
         self._accumulated = AccumulatedLoss(self.objective.sums, self.device)
         self._rate = Rate(self.effort)
         self._resumed: dict[str, Any] = {}  # a checkpoint's entries that training continues from
+        self._part: dict[str, Any] = {}  # what the checkpoint holds of this process alone
 
     def setup(self, stage: str) -> None:
         self.objective.prepare(self.net, self.compile_forward)
@@ -159,7 +159,7 @@ class AutoregressiveModule(LightningModule):
         self._log_figures("val", self._totals.over_processes(self.trainer.strategy))
         if not self.trainer.sanity_checking:
             self.validated = self.global_step
-            self.log("tokens_seen", float(self.effort.tokens * self.trainer.world_size))
+            self.log("tokens_seen", self._tokens_of_all())
             self.log("seconds", self.effort.seconds)
 
     def on_validation_end(self) -> None:
@@ -227,22 +227,8 @@ class AutoregressiveModule(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: Any = None,
     ) -> None:
-        if not self.objective.optimizes:
-            return
-        # Lightning refuses to clip gradients for a fused optimizer under any mixed precision, but only
-        # float16, which scales the loss, has a reason to.
-        plugin: Any = self.trainer.precision_plugin
-        if not isinstance(plugin, MixedPrecision):
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-            return
-        fused = getattr(optimizer, "_step_supports_amp_scaling", False)
-        if plugin.scaler is not None and fused and gradient_clip_val:
-            raise UserError(
-                "trainer.precision: 16-mixed cannot clip gradients for a fused optimizer; "
-                "choose bf16-mixed, or --model.optimizer.init_args.fused false"
-            )
-        algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
-        Precision.clip_gradients(plugin, optimizer, gradient_clip_val or 0.0, algorithm)
+        if self.objective.optimizes:
+            clip_gradients(self, optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_save_checkpoint(self, contents: dict[str, Any]) -> None:
         data = getattr(self.trainer, "datamodule", None)
@@ -251,36 +237,43 @@ class AutoregressiveModule(LightningModule):
             self.net, contents["state_dict"], data, self.run_config, run, self.domain
         )
         contents["objective_files"] = self.objective.files()
-        contents["random_state"] = torch.get_rng_state()
-        world_size = self.trainer.world_size
         contents["effort"] = {
-            "tokens": self.effort.tokens * world_size,
+            "tokens": int(self._tokens_of_all()),
             "seconds": self.effort.seconds,
             "steps": self.trainer.global_step,
         }
-        # With several processes these differ: rows start without state after a resume, and a step afresh.
-        if world_size == 1:
-            contents["chunk_state"] = self.objective.chunk_state()
-            contents["accumulated"] = self._accumulated.saved(self.named_parameters())
+        contents["accumulated"] = self._accumulated.saved(self.named_parameters(), self.trainer)
+        part = own_part(self.objective.chunk_state(), self.device)
+        contents.update(gathered(part, self.trainer.world_size))
+
+    def _tokens_of_all(self) -> float:
+        """Scored tokens up to now, over all processes."""
+        own = torch.tensor(self.effort.tokens, dtype=torch.double, device=self.device)
+        return strategy_sum(self.trainer.strategy, own)
 
     def on_load_checkpoint(self, contents: dict[str, Any]) -> None:
         check_network(contents, self.net, self.objective.files())
         trainer: Any = self.trainer
+        # Lightning would round weights of float64 to float32, and convert them afterwards.
+        trainer.precision_plugin.convert_module(self)
         if trainer.state.fn == "fit":
             check_plan(contents, trainer)
-        self.random_state = contents.get("random_state")
+        self._part = part_of(contents, trainer.global_rank, trainer.world_size)
         effort = contents.get("effort", {})
-        self.effort = Effort(
-            effort.get("tokens", 0) // self.trainer.world_size, effort.get("seconds", 0.0)
-        )
-        self._resumed = {
-            name: contents.get(name) for name in ("chunk_state", "accumulated", "arlm")
-        }
+        # One process continues the count, since counts are added up over processes.
+        tokens = effort.get("tokens", 0) if trainer.is_global_zero else 0
+        self.effort = Effort(tokens, effort.get("seconds", 0.0))
+        self._resumed = {name: contents.get(name) for name in ("accumulated", "arlm")}
 
     def on_train_start(self) -> None:
         self._accumulated = AccumulatedLoss(self.objective.sums, self.device)
-        self._accumulated.restore(self._resumed.get("accumulated") or {}, self.named_parameters())
-        self.objective.restore(self._resumed.get("chunk_state") or [])
+        saved = self._resumed.get("accumulated") or {}
+        self._accumulated.restore(saved, self.named_parameters(), self.trainer)
+        self.objective.restore(self._part.get("chunk_state") or [])
+        rank = self.trainer.global_rank
+        if rank and self._part.get("random_state") is None:
+            # All processes start from one seed, for equal weights; dropout differs between them.
+            torch.manual_seed(torch.initial_seed() + rank)
         if self._resumed and self.trainer.is_global_zero:
             note_longer(self._resumed["arlm"], self.planned)
             for optimizer in self.trainer.optimizers:
@@ -291,8 +284,7 @@ class AutoregressiveModule(LightningModule):
 
     def on_train_batch_start(self, batch: Any, _: int) -> None:
         # Once, after a resume, so that dropout is the same as in an uninterrupted run.
-        if self.random_state is not None:
-            torch.set_rng_state(self.random_state)
-            self.random_state = None
+        restore_generators(self._part, self.device)
+        self._part = {}
         if self.step_start is None and self.trainer.world_size == 1:
             self.step_start = step_start(self.trainer, self)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from pytorch_lightning import Trainer
 from torch import Tensor
 
 from arlm.data.order import ResumableLoader
 from arlm.training.effort import Effort
+from arlm.training.processes import own_part, restore_generators
 
 
 @dataclass(frozen=True)
@@ -20,14 +20,14 @@ class StepStart:
     Args:
         epoch: number of the epoch.
         batches: complete batches of this epoch, and of all epochs.
-        random: of the generators.
+        generators: see `own_part`.
         chunk_state: what the objective carries from batch to batch.
         effort: tokens and seconds.
     """
 
     epoch: int
     batches: tuple[int, int]
-    random: list[Tensor]
+    generators: dict[str, Any]
     chunk_state: list[Tensor]
     effort: Effort
 
@@ -38,23 +38,10 @@ def step_start(trainer: Trainer, module: Any) -> StepStart:
     return StepStart(
         trainer.current_epoch,
         (progress.current.processed, progress.total.processed),
-        random_state(module.device),
+        own_part((), module.device),
         module.objective.chunk_state(),
         module.effort.copy(),
     )
-
-
-def random_state(device: torch.device) -> list[Tensor]:
-    """States of the generators that a step may draw from."""
-    states = [torch.get_rng_state()]
-    return states + [torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
-
-
-def set_random_state(states: list[Tensor], device: torch.device) -> None:
-    """Set what `random_state` returned."""
-    torch.set_rng_state(states[0])
-    if len(states) > 1 and device.type == "cuda":
-        torch.cuda.set_rng_state(states[1], device)
 
 
 def set_back(trainer: Trainer, module: Any) -> bool:
@@ -87,9 +74,7 @@ def set_back(trainer: Trainer, module: Any) -> bool:
     for each in loaders:
         each.yielded = current
     module.objective.restore(start.chunk_state)
-    set_random_state(
-        start.random, module.device
-    )  # after `restore`, which may draw from the generators
+    restore_generators(start.generators, module.device)  # last, since `restore` may draw from them
     module.forget_batches()
     module.effort = start.effort
     return True

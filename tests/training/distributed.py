@@ -1,6 +1,8 @@
-"""A run in float64 for `test_distributed.py`: `python tests/training/distributed.py OPTIONS.json RESULT.pt`.
+"""Runs in float64 for `test_distributed.py`: `python tests/training/distributed.py OPTIONS.json RESULT.pt`.
 
-The result holds the loss and the gradient's norm of every step, the figures of validation, and the weights.
+The options hold the arguments of `train` by the name of a run; runs with several processes are of one program,
+whose imports take longer than all of them. The result holds, of each run, the loss and the gradient's norm of
+every step, the figures of validation, and the weights.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from torch import distributed
 
+from arlm.data.corpus import preparation
 from arlm.data.dataset import Rows
 from arlm.data.order import BatchOrder, LengthBuckets
 from arlm.data.pairs import Sentences
@@ -49,7 +53,8 @@ class Pairs(ParallelDataModule):
         return Sentences(*sides)
 
     def order(self, split: Any) -> BatchOrder:
-        return Joined(self.join, super().order(split)) if split == "train" else super().order(split)
+        order = super().order(split)
+        return Joined(self.join, order) if split == "train" and self.join > 1 else order
 
 
 class Joined(BatchOrder):
@@ -102,18 +107,49 @@ def source(kind: str, options: dict[str, Any]) -> Any:
     return TextFile(str(text), separator="\n\n", **given, **options)
 
 
-def train(kind: str, given: dict[str, Any], **flags: Any) -> dict[str, Any]:
-    """The result of 20 steps."""
+class Stopped(pl.Callback):
+    """Writes a checkpoint after a batch, wherever in an epoch or in accumulated batches that is, and stops there."""
+
+    def __init__(self, batch: int, path: str) -> None:
+        self.batch, self.path = batch, path
+
+    def on_train_batch_end(self, trainer, module, *_) -> None:
+        if trainer.fit_loop.total_batch_idx + 1 == self.batch:
+            trainer.save_checkpoint(self.path)
+            trainer.should_stop = True
+            trainer.fit_loop.epoch_loop.min_steps = trainer.global_step
+
+
+def train(
+    kind: str,
+    given: dict[str, Any],
+    dropout: float = 0.0,
+    stop: int | None = None,
+    resume: str | None = None,
+    path: str = "",
+    **flags: Any,
+) -> dict[str, Any]:
+    """The result of 20 steps, or up to a batch.
+
+    Args:
+        kind, given: the data and its options.
+        dropout: of the network.
+        stop: number of a batch after which a checkpoint is written to `path`, and the run ends.
+        resume: a checkpoint.
+        flags: of the Trainer.
+    """
     pl.seed_everything(0, verbose=False)
     data = source(kind, given)
-    module = Recorded(data.spec, NETS[kind], optimizer=partial(torch.optim.AdamW, lr=0.01))
+    net = partial(NETS[kind], dropout=dropout)
+    module = Recorded(data.spec, net, optimizer=partial(torch.optim.AdamW, lr=0.01))
     module.norms = []
     losses = Losses()
+    stops = [] if stop is None else [Stopped(stop, path)]
     trainer = pl.Trainer(
         accelerator="cpu",
         precision="64-true",
         max_steps=20,
-        callbacks=[losses],
+        callbacks=[losses, *stops],
         log_every_n_steps=1,
         use_distributed_sampler=False,
         logger=False,
@@ -126,17 +162,28 @@ def train(kind: str, given: dict[str, Any], **flags: Any) -> dict[str, Any]:
         gradient_clip_val=0.2,
         **flags,
     )
-    trainer.fit(module, data)
-    figures = [float(trainer.callback_metrics[f"val/{name}"]) for name in ("nll", "ppl")]
+    trainer.fit(module, data, ckpt_path=resume)
+    figures = [float(trainer.callback_metrics.get(f"val/{name}", 0)) for name in ("nll", "ppl")]
     found = {"losses": losses.values, "norms": module.norms, "validation": figures}
-    return found | {"weights": module.net.state_dict(), "rank": trainer.global_rank}
+    tokens = trainer.strategy.reduce(torch.tensor(float(module.effort.tokens)), reduce_op="sum")
+    return found | {"tokens": float(tokens), "weights": module.net.state_dict()}
 
 
 def main(path: Path, result: Path) -> None:
-    """Run what the options ask for."""
-    found = train(**json.loads(path.read_text()))
-    if found["rank"] == 0:
-        torch.save(found, result)
+    """Train as each entry of the options asks for, and write the results by name."""
+    prepared, prepare = [], preparation._prepare
+
+    def counted(pieces: Any, *rest: Any) -> None:
+        prepared.append(str(pieces[0].path))
+        prepare(pieces, *rest)
+
+    preparation._prepare = counted
+    jobs = json.loads(path.read_text())
+    found: dict[str, Any] = {name: train(**options) for name, options in jobs.items()}
+    counts: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(counts, len(prepared))
+    if distributed.get_rank() == 0:
+        torch.save(found | {"prepared": counts}, result)
 
 
 if __name__ == "__main__":

@@ -24,15 +24,55 @@ LOGGED = 1e-6  # of logged figures, which are float32
 Result = dict[str, Any]
 
 
-def two_processes(folder: Path, kind: str, data: dict[str, Any], **flags: Any) -> Result:
-    """The result of a run of `distributed.py` with plain `ddp` over gloo."""
+# Options of runs on one process, and what differs for each of two.
+EQUAL: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "windows": ({"given": {"batch_size": 8}}, {"given": {"batch_size": 4}}),
+    "continuous": ({"given": {"batch_size": 8}}, {"given": {"batch_size": 4}}),
+    "documents": ({"given": {"batch_size": 8}}, {"given": {"batch_size": 4}}),
+    "pairs": ({"given": {"batch_tokens": 120}}, {"given": {"batch_tokens": 60}}),
+    "accumulated": (
+        {"kind": "windows", "given": {"batch_size": 8}},
+        {"kind": "windows", "given": {"batch_size": 2}, "accumulate_grad_batches": 2},
+    ),
+}
+# Runs of two processes with dropout that are stopped after a batch and resumed: in the middle of an epoch, and of
+# accumulated batches.
+STOPPED: dict[str, dict[str, Any]] = {
+    "windows": {"given": {"batch_size": 4}, "stop": 7},
+    "continuous": {"given": {"batch_size": 4}, "stop": 7},
+    "documents": {"given": {"batch_size": 4}, "stop": 7},
+    "pairs": {"given": {"batch_tokens": 60}, "stop": 7},
+    "accumulated": {
+        **{"kind": "continuous", "given": {"batch_size": 2}},
+        **{"accumulate_grad_batches": 3, "stop": 20},
+    },
+}
+TWO = {"strategy": "ddp", "devices": 2}  # over gloo
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """The results of all runs on two processes, by name."""
+    folder = tmp_path_factory.mktemp("two")
+    jobs = {name: {"kind": name} | options | TWO for name, (_, options) in EQUAL.items()}
+    for name, options in STOPPED.items():
+        path = str(folder / f"{name}.ckpt")
+        first = {"kind": name, "dropout": 0.2} | options | TWO
+        whole = {key: value for key, value in first.items() if key != "stop"}
+        jobs[f"{name} whole"] = whole
+        jobs[f"{name} stopped"] = first | {"path": path}
+        jobs[f"{name} resumed"] = whole | {"resume": path}
+    return run_on_two(folder, jobs) | {"folder": folder}
+
+
+def run_on_two(folder: Path, jobs: dict[str, Any]) -> Result:
+    """The results of runs of `distributed.py` on two processes."""
     path, result = folder / "options.json", folder / "result.pt"
-    options = {"kind": kind, "given": data, "strategy": "ddp", "devices": 2} | flags
-    path.write_text(json.dumps(options))
+    path.write_text(json.dumps(jobs))
     command = [sys.executable, "tests/training/distributed.py", str(path), str(result)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(folder / "cache")}
     done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=250
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return torch.load(result, weights_only=True)
@@ -43,28 +83,41 @@ def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
     assert one["losses"] == pytest.approx(other["losses"], rel=LOGGED)
     assert one["validation"] == pytest.approx(other["validation"], rel=LOGGED)
     assert one["norms"] == pytest.approx(other["norms"], rel=PRECISION)
+    assert one["tokens"] == other["tokens"]
     assert len(one["losses"]) == len(one["norms"]) == 20
     assert max(one["norms"]) > 0.2  # so that gradients are clipped
     for name, weight in one["weights"].items():
         assert torch.allclose(weight, other["weights"][name], PRECISION, PRECISION), name
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("windows", "documents")),
-        *("continuous", "pairs"),
-    ],
-)
-def test_two_processes_are_one_with_twice_the_batch(kind: str, tmp_path: Path) -> None:
-    size, count = ("batch_tokens", 60) if kind == "pairs" else ("batch_size", 4)
-    assert_same(train(kind, {size: 2 * count}), two_processes(tmp_path, kind, {size: count}))
+@pytest.mark.parametrize("name", EQUAL)
+def test_two_processes_are_one_with_twice_the_batch(name: str, two: Result) -> None:
+    """The logged loss of training is that of all processes."""
+    assert_same(train(**({"kind": name} | EQUAL[name][0])), two[name])
 
 
-@pytest.mark.slow
-def test_two_processes_that_accumulate_are_one_with_four_times_the_batch(tmp_path: Path) -> None:
-    two = two_processes(tmp_path, "windows", {"batch_size": 2}, accumulate_grad_batches=2)
-    assert_same(train("windows", {"batch_size": 8}), two)
+@pytest.mark.parametrize("name", STOPPED)
+def test_a_resumed_run_on_two_processes_is_an_uninterrupted_one(name: str, two: Result) -> None:
+    whole, stopped, resumed = (two[f"{name} {part}"] for part in ("whole", "stopped", "resumed"))
+    assert len(whole["norms"]) == 20
+    assert 0 < len(stopped["norms"]) < 20
+    assert stopped["norms"] + resumed["norms"] == pytest.approx(whole["norms"], rel=PRECISION)
+    assert resumed["tokens"] == whole["tokens"] > stopped["tokens"]
+    assert resumed["validation"] == pytest.approx(whole["validation"], rel=LOGGED)
+    for weight, expected in zip(
+        resumed["weights"].values(), whole["weights"].values(), strict=True
+    ):
+        assert torch.allclose(weight, expected, PRECISION, PRECISION)
+
+
+def test_processes_draw_dropout_of_their_own(two: Result) -> None:
+    contents = torch.load(two["folder"] / "windows.ckpt", weights_only=True)
+    (other,) = contents["other_processes"]
+    assert not torch.equal(contents["random_state"], other["random_state"])
+
+
+def test_one_process_prepares_a_corpus(two: Result) -> None:
+    assert two["prepared"] == [3, 0]  # three splits
 
 
 def test_accumulated_windows_are_one_batch() -> None:
