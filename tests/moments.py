@@ -10,6 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 HOOKS = (
+    "on_fit_start",
     "on_train_batch_start",
     "on_after_backward",
     "on_before_optimizer_step",
@@ -28,15 +29,16 @@ class At(pl.Callback):
         hook: name of the hook.
         step: number of complete steps.
         sent: name of the signal; "" raises.
+        rank: the process that does it.
     """
 
-    def __init__(self, hook: str, step: int, sent: str = "SIGTERM") -> None:
+    def __init__(self, hook: str, step: int, sent: str = "SIGTERM", rank: int = 0) -> None:
         assert hook in HOOKS
-        self.step, self.sent, self.done = step, sent, False
+        self.step, self.sent, self.rank, self.done = step, sent, rank, False
         setattr(self, hook, self._act)
 
     def _act(self, trainer: Any, *_: Any, **__: Any) -> None:
-        if trainer.global_step < self.step or self.done:
+        if trainer.global_step < self.step or trainer.global_rank != self.rank or self.done:
             return
         self.done = True
         if not self.sent:

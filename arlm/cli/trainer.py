@@ -35,6 +35,7 @@ from arlm.training.interrupts import Interrupted, interrupts
 from arlm.training.module import AutoregressiveModule
 from arlm.training.progress import Bar, LineProgress
 from arlm.training.report import RunReport
+from arlm.training.run_folder import first_process
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "accelerator": "auto",
@@ -196,7 +197,8 @@ def main() -> int:
         try:
             _run()
         except Interrupted as stopped:
-            return stopped.code
+            # Lightning kills the first process when it sees another one fail.
+            return stopped.code if first_process() else 0
     return 0
 
 

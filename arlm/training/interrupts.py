@@ -73,11 +73,13 @@ class Interrupts:
     def _handle(self, number: int, _: FrameType | None) -> None:
         self.received = number
         self._set(signal.SIG_DFL)  # a second signal ends the process, whatever it is waiting for
+        note = "saving after this step, then stopping; once more to stop at once"
+        if not self.deferred:
+            note = "stopping; nothing has to be saved"
+        name = signal.Signals(number).name
+        os.write(2, f"arlm: {name}: {note}\n".encode())  # print() may be interrupted within itself
         if not self.deferred:
             raise Interrupted(number)
-        name = signal.Signals(number).name
-        note = f"arlm: {name}: saving after this step, then stopping; once more to stop at once\n"
-        os.write(2, note.encode())  # print() may be interrupted within itself
 
 
 interrupts = Interrupts()  # signals belong to the process

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import csv
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import Result, run_arlm
+from conftest import ROOT, Result, run_arlm
 
 from arlm.checkpoints import summarise
+from arlm.training.interrupts import interrupts
 
 TEXT = [
     *("--data", "datamodules.text_file.TextFile", "--data.path", "text.txt"),
@@ -196,3 +200,53 @@ def test_the_best_checkpoint_is_that_of_its_validation(arlm: Run) -> None:
     cut = arlm("fit", *options, *at("on_train_batch_end", 14, "SIGTERM"), "--run-name", "cut")
     assert cut.code == 143
     assert_resumes_to(expected, arlm, options, "cut")
+
+
+def test_a_signal_before_the_first_step_stops_at_once(arlm: Run) -> None:
+    options = [*FAMILIES["pixels"], *COMMON, *at("on_fit_start", 0, "SIGINT")]
+    stopped = arlm("fit", *options, "--run-name", "none")
+    assert stopped.code == 130
+    assert not list(Path("runs/none/version_0").rglob("*.ckpt"))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_signal_ends_the_process_at_once() -> None:
+    child = os.fork()
+    if not child:
+        try:
+            with interrupts.handled():
+                interrupts.defer()
+                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), signal.SIGINT)
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGINT
+
+
+def test_ignored_signals_stay_ignored(arlm: Run) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        options = [*FAMILIES["pixels"], *COMMON, *at("on_train_batch_end", 2, "SIGHUP")]
+        assert arlm("fit", *options, "--run-name", "run").code == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_two_processes_stop_together(rank: int, arlm: Run) -> None:
+    two = ["--trainer.strategy", "ddp", "--trainer.devices", 2]
+    options = [*FAMILIES["streams"], *COMMON, *two]
+
+    def run(*more: object) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "arlm", "fit", *map(str, [*options, *more])]
+        folders = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+        environment = os.environ | {"PYTHONPATH": folders}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+
+    assert run("--run-name", "whole").returncode == 0
+    moment = [*at("on_after_backward", 6), f"--trainer.callbacks.rank={rank}"]
+    assert run("--run-name", "cut", *moment).returncode == 143
+    assert run("--run-name", "cut", "--resume").returncode == 0
+    assert outcome("cut") == outcome("whole")
