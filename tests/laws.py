@@ -16,6 +16,7 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from reach import reach_of
 from torch import Tensor
 
@@ -25,6 +26,7 @@ from arlm import checkpoints
 from arlm.core import Autoregressor, Spec, log_softmax
 from arlm.data.dataset import generator
 from arlm.errors import UserError
+from arlm.layers.features import FeatureAutoregressor
 from arlm.models.lstm_seq2seq import LSTMSeq2Seq
 from arlm.models.neural_ngram import NeuralNGram
 from arlm.models.pixelcnn import PixelCNN
@@ -507,6 +509,50 @@ def law_source(build: Callable) -> None:
     assert len(reads) == len(encoders), f"decoding reads the source {len(reads)} times"
 
 
+def law_features(build: Callable) -> None:
+    """Logits are a linear map of features, which depend on earlier tokens only."""
+    net = build(SPECS)
+    if not isinstance(net, FeatureAutoregressor):
+        return
+    tokens, context = rows(net), contexts(net)
+    features = net.features(tokens, context)
+    gap = (F.linear(features, *net.linear_map()) - net(tokens, context)).abs().max()
+    assert gap < 1e-12, f"forward is not the linear map of features: off by {gap}"
+    for t in range(net.spec.length):
+        changed = tokens.clone()
+        changed[:, t] = (tokens[:, t] + 1) % net.spec.vocab_size
+        gap = (net.features(changed, context) - features)[:, : t + 1].abs().max()
+        assert gap == 0, f"LEAK: token {t} reaches the features of itself or of an earlier one"
+
+
+def law_blocks(build: Callable) -> None:
+    """Scores and gradients are the same with all logits at once and in blocks of 4 tokens."""
+    net = build(SPECS)
+    if not isinstance(net, FeatureAutoregressor):
+        return
+    tokens, context = rows(net), contexts(net)
+    half = net.spec.length // 2
+
+    def scored() -> tuple[Tensor, ...]:
+        scores = [net.score(tokens, context).log_prob]
+        if hasattr(net, "score_chunk"):
+            first, state = net.score_chunk(tokens[:, :half], None, context)
+            second, _ = net.score_chunk(tokens[:, half:], state)
+            scores += [first.log_prob, second.log_prob]
+        values = torch.cat(scores, dim=1)
+        weights = torch.randn(values.shape, generator=generator(4), dtype=values.dtype)
+        return values, *torch.autograd.grad(
+            (values * weights).sum(), [*net.parameters()], materialize_grads=True
+        )
+
+    at_once = scored()
+    net.max_logits = 4 * net.spec.vocab_size
+    names = ["scores", *(name for name, _ in net.named_parameters())]
+    for name, one, other in zip(names, at_once, scored(), strict=True):
+        gap = float(((one - other).abs().max() / one.abs().max()).detach())
+        assert gap < 1e-12, f"blocks change {name} by {gap}"
+
+
 # Laws that do not apply to a network, with the reason.
 EXEMPT: dict[tuple[str, Callable[[Callable], None]], str] = {
     (name, law_causal_by_gradient): "counts have no gradient; changes of tokens prove it causal"
@@ -523,6 +569,8 @@ LAWS: list[Callable[[Callable], None]] = [
     law_deterministic,
     law_conditional,
     law_source,
+    law_features,
+    law_blocks,
 ]
 
 

@@ -30,7 +30,7 @@ ROOMS: dict[str, set[str]] = {
     "adapters": {"checkpoints"},
     "inference": {"sampling", "data", "evaluation", "adapters"},
     "reports": {"inference"},
-    "training": {"reports"},
+    "training": {"reports", "layers"},
     "cli": {"training", "models"},
     "__main__": {"cli"},
     "__init__": set(),

@@ -17,7 +17,17 @@ from arlm.errors import UserError
 
 RUNS = Path("runs")  # where `fit` writes, and where the name of a run is looked up
 # Options of data and networks that change neither the tokens nor how they are scored.
-NEUTRAL = ("batch_size", "batch_tokens", "seed", "num_workers", "data_dir", "trusted")
+MEMORY = ("max_logits", "activation_checkpointing")  # of networks: memory and time only
+NEUTRAL = ("batch_size", "batch_tokens", "seed", "num_workers", "data_dir", "trusted", *MEMORY)
+
+
+def without_memory(description: Any) -> Any:
+    """A network's description without the options that change memory and time only."""
+    if isinstance(description, dict):
+        return {k: without_memory(v) for k, v in description.items() if k not in MEMORY}
+    if isinstance(description, list):
+        return [without_memory(part) for part in description]
+    return description
 
 
 class Summary(NamedTuple):
@@ -43,7 +53,7 @@ class Summary(NamedTuple):
         kept = {k: v for k, v in arguments.items() if k not in NEUTRAL}
         data = self.data | {"init_args": kept}
         monitored = self.run.get("monitor")
-        return json.dumps([self.network, data, monitored], sort_keys=True)
+        return json.dumps([without_memory(self.network), data, monitored], sort_keys=True)
 
     @property
     def network_name(self) -> str:

@@ -1,6 +1,8 @@
-"""The last linear map, from features to the logits of a large vocabulary."""
+"""The last linear map, from features to the logits of a large vocabulary, and its loss in blocks."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,3 +25,87 @@ def logits_of(head: nn.Linear, x: Tensor) -> Tensor:
     weight = F.pad(head.weight, (0, 0, 0, padding))
     bias = None if head.bias is None else F.pad(head.bias, (0, padding))
     return F.linear(x, weight, bias)[..., :size]
+
+
+def log_prob_in_blocks(
+    x: Tensor, weight: Tensor, bias: Tensor | None, tokens: Tensor, rows: int, smoothing: float
+) -> Tensor:
+    """log p of `tokens` (...) under the logits `x @ weight.T + bias`, in nats; they are never all in memory.
+
+    Args:
+        x: (..., F).
+        weight, bias: (V, F) and (V,) or None; autocast applies to the product.
+        tokens: (...) int64.
+        rows: tokens of a block.
+        smoothing: of labels, in the gradient only; see `logit_gradient`.
+    """
+    kind = x.device.type
+    if torch.is_autocast_enabled(kind) and x.dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(kind)
+        x, weight = x.to(dtype), weight.to(dtype)
+        bias = None if bias is None else bias.to(dtype)
+    flat = x.reshape(-1, x.shape[-1]), weight, bias, tokens.reshape(-1, 1)
+    return _Blocks.apply(*flat, rows, smoothing).view(tokens.shape)
+
+
+def logit_gradient(
+    logits: Tensor, total: Tensor, tokens: Tensor, slope: Tensor, smoothing: float
+) -> Tensor:
+    """slope * d/dlogits of (1 - smoothing) log p(x) + smoothing * mean over v of log p(v), (..., V).
+
+    Args:
+        logits: (..., V).
+        total: (..., 1), their logsumexp; its type is that of the result.
+        tokens, slope: (..., 1).
+        smoothing: share of the target probability that is spread evenly over all tokens.
+    """
+    result = (logits - total).exp_().neg_()
+    if smoothing:
+        result.add_(smoothing / logits.shape[-1])
+    result.mul_(slope)
+    return result.scatter_add_(-1, tokens, (slope * (1 - smoothing)).to(result.dtype))
+
+
+class _Blocks(torch.autograd.Function):
+    """Blocks of logits, forward and backward. Weights are arguments, so their gradients are exact whatever
+    the module holds by the time of the backward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        tokens: Tensor,
+        rows: int,
+        smoothing: float,
+    ) -> Tensor:
+        values, totals = [], []
+        for part, each in zip(x.split(rows), tokens.split(rows), strict=True):
+            logits = F.linear(part, weight, bias)
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            total = logits.logsumexp(-1, keepdim=True)
+            values.append(logits.gather(-1, each) - total)
+            totals.append(total)
+        ctx.save_for_backward(x, weight, bias, tokens, torch.cat(totals))
+        ctx.rows, ctx.smoothing = rows, smoothing
+        return torch.cat(values).squeeze(-1)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, weight, bias, tokens, totals = ctx.saved_tensors
+        of_weight = torch.zeros_like(weight, dtype=totals.dtype)
+        of_bias = None if bias is None else totals.new_zeros(bias.shape)
+        of_x = []
+        columns = (x, tokens, totals, slope.unsqueeze(-1))
+        for part, *given in zip(*(column.split(ctx.rows) for column in columns), strict=True):
+            each, total, each_slope = given
+            logits = F.linear(part, weight, bias)
+            gradient = logit_gradient(logits, total, each, each_slope, ctx.smoothing)
+            if of_bias is not None:
+                of_bias += gradient.sum(0)
+            gradient = gradient.to(x.dtype)
+            of_x.append(gradient @ weight)
+            of_weight += gradient.T @ part
+        of_bias = None if bias is None else of_bias.to(bias.dtype)  # type: ignore[union-attr]
+        return torch.cat(of_x), of_weight.to(weight.dtype), of_bias, None, None, None

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from arlm.core import Autoregressor, Spec
+from arlm.core import Spec
 from arlm.errors import UserError
 from arlm.layers.checks import check_sizes
 from arlm.layers.encoder import (
@@ -32,6 +32,7 @@ from arlm.layers.encoder import (
     source_spec,
     tie_embeddings,
 )
+from arlm.layers.features import MAX_LOGITS, FeatureAutoregressor
 from arlm.layers.head import logits_of
 from arlm.layers.segments import by_segments
 from arlm.states import grows
@@ -55,7 +56,7 @@ class Seq2SeqState(SourceState):
     fed: Tensor  # (B, width) with input feeding, the last readout; else (B, 0)
 
 
-class LSTMSeq2Seq(Autoregressor):
+class LSTMSeq2Seq(FeatureAutoregressor):
     """An LSTM encodes the source; another LSTM decodes the target, starting from the encoder's final states.
 
     - none: the decoder depends on the source through its initial states only.
@@ -78,6 +79,7 @@ class LSTMSeq2Seq(Autoregressor):
             and of the readout, in [0, 1).
         tied: the head's weights are the target's embedding.
         shared: source and target have one embedding; needs a joint tokenizer.
+        max_logits: logits that scoring holds at once; larger batches are scored in blocks of tokens.
 
     Shapes: tokens (B, T), context (B, S) -> logits (B, T, V).
     """
@@ -99,8 +101,9 @@ class LSTMSeq2Seq(Autoregressor):
         dropout: float = 0.0,
         tied: bool = True,
         shared: bool = False,
+        max_logits: int = MAX_LOGITS,
     ) -> None:
-        super().__init__(spec)
+        super().__init__(spec, max_logits)
         source, ways = source_spec(spec), 2 if bidirectional else 1
         each = max(1, width // ways) if encoder_width is None else encoder_width
         check_sizes(width=width, depth=depth, embedding=embedding, dropout=dropout)
@@ -138,8 +141,11 @@ class LSTMSeq2Seq(Autoregressor):
         for table in (self.embed, self.embed_source):
             nn.init.normal_(table.weight, std=embedding**-0.5 if tied else 0.1)
 
-    def forward(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
-        return self._score(self._decode(self._inputs(tokens), self._encode(context))[0])
+    def features(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
+        return self._features(self._decode(self._inputs(tokens), self._encode(context))[0])
+
+    def logits(self, features: Tensor) -> Tensor:
+        return logits_of(self.head, features)
 
     def attention_weights(self, tokens: Tensor, context: Tensor | None = None) -> Tensor | None:
         if self.attend is None:
@@ -151,7 +157,7 @@ class LSTMSeq2Seq(Autoregressor):
     ) -> tuple[Tensor, Seq2SeqState]:
         first = self.start_vector.expand(batch, 1, -1)
         readout, _, state = self._decode(first, self._encode(context))
-        return self._score(readout)[:, 0], state
+        return self.logits(self._features(readout))[:, 0], state
 
     def advance(
         self, tokens: Tensor, state: Seq2SeqState, lengths: Tensor | None = None
@@ -161,15 +167,15 @@ class LSTMSeq2Seq(Autoregressor):
 
     def _advance(self, tokens: Tensor, state: Seq2SeqState) -> tuple[Tensor, Seq2SeqState]:
         readout, _, state = self._decode(self.drop(self.embed(tokens)), state)
-        return self._score(readout), state
+        return self.logits(self._features(readout)), state
 
     def _inputs(self, tokens: Tensor) -> Tensor:
         """The decoder's inputs: the start vector, then all tokens but the last, (B, T, embedding)."""
         first = self.start_vector.expand(len(tokens), 1, -1)
         return torch.cat([first, self.drop(self.embed(tokens))[:, :-1]], dim=1)
 
-    def _score(self, readout: Tensor) -> Tensor:
-        return logits_of(self.head, self.project(self.drop(readout)))
+    def _features(self, readout: Tensor) -> Tensor:
+        return self.project(self.drop(readout))
 
     def _encode(self, context: Tensor | None) -> Seq2SeqState:
         """Encode the sources (B, S) into the decoder's initial state."""

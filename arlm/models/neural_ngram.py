@@ -8,16 +8,18 @@ References:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from arlm.core import Spec
+from arlm.core import Scores, Spec
 from arlm.errors import require
 from arlm.layers.checks import check_sizes
+from arlm.layers.features import MAX_LOGITS, FeatureAutoregressor
 from arlm.layers.recurrent import StatefulAutoregressor
 from arlm.layers.segments import by_segments
-from arlm.states import State
+from arlm.states import ChunkState, State
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Recent(State):
     vectors: Tensor  # (B, n - 1, embedding)
 
 
-class NeuralNGram(StatefulAutoregressor):
+class NeuralNGram(FeatureAutoregressor, StatefulAutoregressor):
     """logits = b + W z + U tanh(d + H z), where z is the concatenation of the last n - 1 embedded tokens.
 
     Learned vectors replace the tokens before the first one. Rows may be of any length.
@@ -39,6 +41,7 @@ class NeuralNGram(StatefulAutoregressor):
         width: of the hidden layer.
         direct: whether there is a direct connection W from z to the logits.
         dropout: probability of zeroing a feature of z and of the hidden layer, in [0, 1).
+        max_logits: logits that scoring holds at once; larger batches are scored in blocks of tokens.
 
     Shapes: tokens (B, T) -> logits (B, T, V).
     """
@@ -51,8 +54,9 @@ class NeuralNGram(StatefulAutoregressor):
         width: int = 256,
         direct: bool = True,
         dropout: float = 0.0,
+        max_logits: int = MAX_LOGITS,
     ) -> None:
-        super().__init__(spec)
+        super().__init__(spec, max_logits)
         check_sizes(embedding=embedding, width=width, dropout=dropout)
         require(order >= 2, "model.net.order", order, "choose at least 2")
         self.order = order
@@ -65,14 +69,24 @@ class NeuralNGram(StatefulAutoregressor):
             self.skip = nn.Linear((order - 1) * embedding, spec.vocab_size, bias=False)
         self.drop = nn.Dropout(dropout)
 
-    def forward(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
+    def features(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
         return self._read(self._start(len(tokens)), tokens)[0][:, :-1]
+
+    def logits(self, features: Tensor) -> Tensor:
+        if self.skip is None:
+            return self.head(features)
+        hidden, z = features.tensor_split([self.head.in_features], dim=-1)
+        return self.head(hidden) + self.skip(z)
+
+    def linear_map(self) -> tuple[Tensor, Tensor | None]:
+        weights = [self.head.weight] if self.skip is None else [self.head.weight, self.skip.weight]
+        return torch.cat(weights, dim=1), self.head.bias
 
     def start(
         self, batch: int, length: int, context: Tensor | None = None
     ) -> tuple[Tensor, Recent]:
         recent = self.start_vectors.repeat(batch, 1, 1)
-        return self._logits(recent.flatten(1)), Recent(recent, net=self.serial)
+        return self.logits(self._features(recent.flatten(1))), Recent(recent, net=self.serial)
 
     def advance(
         self, tokens: Tensor, state: Recent, lengths: Tensor | None = None
@@ -81,20 +95,38 @@ class NeuralNGram(StatefulAutoregressor):
         return by_segments(self._advance, tokens, state, lengths, self.spec.vocab_size)
 
     def _advance(self, tokens: Tensor, state: Recent) -> tuple[Tensor, Recent]:
-        logits, recent = self._read(state.vectors, tokens)
-        return logits[:, 1:], Recent(recent, net=self.serial)
+        features, recent = self._read(state.vectors, tokens)
+        return self.logits(features[:, 1:]), Recent(recent, net=self.serial)
+
+    def score_chunk(
+        self,
+        tokens: Tensor,
+        chunk_state: ChunkState | None = None,
+        context: Tensor | None = None,
+    ) -> tuple[Scores, ChunkState]:
+        if chunk_state is None:
+            features, recent = self._read(self._start(len(tokens)), tokens[:, :-1])
+        else:
+            before: Any = chunk_state.state
+            before.consume(self)
+            inputs = torch.cat([chunk_state.last, tokens[:, :-1]], dim=1)
+            features, recent = self._read(before.vectors, inputs)
+            features = features[:, 1:]
+        scores = Scores(self.features_log_prob(features, tokens))
+        return scores, ChunkState(tokens[:, -1:], Recent(recent, net=self.serial))
 
     def _start(self, batch: int) -> Tensor:
         return self.start_vectors.expand(batch, -1, -1)
 
     def _read(self, recent: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, S + 1, V) of tokens (B, S) and of the token after them, and the last n - 1 vectors."""
+        """Features (B, S + 1, F) of tokens (B, S) and of the token after them, and the last n - 1 vectors."""
         before = self.order - 1
         vectors = torch.cat([recent, self.embed(tokens)], dim=1)
         windows = vectors.unfold(1, before, 1).mT.flatten(2)  # (B, S + 1, (n - 1) embedding)
-        return self._logits(windows), vectors[:, -before:]
+        return self._features(windows), vectors[:, -before:]
 
-    def _logits(self, z: Tensor) -> Tensor:
+    def _features(self, z: Tensor) -> Tensor:
+        """Inputs of the logits' linear maps: the hidden layer, then z where it is connected directly."""
         z = self.drop(z)
-        logits = self.head(self.drop(self.hidden(z).tanh()))
-        return logits if self.skip is None else logits + self.skip(z)
+        hidden = self.drop(self.hidden(z).tanh())
+        return hidden if self.skip is None else torch.cat([hidden, z], dim=-1)

@@ -23,9 +23,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from arlm.core import Scores, Spec, token_log_prob
+from arlm.core import Scores, Spec
 from arlm.errors import require
 from arlm.layers.checks import check_sizes
+from arlm.layers.features import MAX_LOGITS, FeatureAutoregressor
 from arlm.layers.fused_lstm import is_faster, lstm
 from arlm.layers.recurrent import StatefulAutoregressor
 from arlm.layers.segments import by_segments
@@ -39,7 +40,7 @@ class RecurrentState(State):
     layers: tuple[tuple[Tensor, ...], ...]  # (hidden,), or (hidden, cell) for LSTM: (B, width) each
 
 
-class RecurrentLanguageModel(StatefulAutoregressor):
+class RecurrentLanguageModel(FeatureAutoregressor, StatefulAutoregressor):
     """h_t = cell(embed(x_{t-1}), h_{t-1}), in layers; logits_t = W h_t + b; embed(x_{-1}) is a learned vector.
 
     Rows may have any length. Without the options after `tied`, dropout is applied as by Zaremba et al.: to
@@ -59,6 +60,7 @@ class RecurrentLanguageModel(StatefulAutoregressor):
         weight_drop: probability of zeroing a recurrent weight (DropConnect); `wdrop`.
         activation_penalty: factor of the penalty mean h^2 of the last layer, after dropout; `alpha`.
         slowness_penalty: factor of the penalty mean (h_t - h_{t-1})^2 of the last layer; `beta`.
+        max_logits: logits that scoring holds at once; larger batches are scored in blocks of tokens.
 
     Shapes: tokens (B, T) -> logits (B, T, V).
     """
@@ -82,8 +84,9 @@ class RecurrentLanguageModel(StatefulAutoregressor):
         weight_drop: float = 0.0,
         activation_penalty: float = 0.0,
         slowness_penalty: float = 0.0,
+        max_logits: int = MAX_LOGITS,
     ) -> None:
-        super().__init__(spec)
+        super().__init__(spec, max_logits)
         size = width if embedding is None else embedding
         check_sizes(width=width, depth=depth, embedding=size, dropout=dropout)
         probabilities = {
@@ -112,8 +115,8 @@ class RecurrentLanguageModel(StatefulAutoregressor):
             nn.init.uniform_(self.embed.weight, -0.1, 0.1)
             self.head.weight = self.embed.weight
 
-    def forward(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
-        return self.head(self._read(self._inputs(tokens), None)[1])
+    def features(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
+        return self._read(self._inputs(tokens), None)[1]
 
     def score(self, tokens: Tensor, context: Tensor | None = None) -> Scores:
         return self._score(tokens, self._inputs(tokens), None)[0]
@@ -211,7 +214,7 @@ class RecurrentLanguageModel(StatefulAutoregressor):
     ) -> tuple[Scores, RecurrentState]:
         """Scores (B, S) of tokens, with the penalties in training, and the state after them."""
         raw, dropped, state = self._read(inputs, state)
-        log_prob = token_log_prob(self.head(dropped), tokens)
+        log_prob = self.features_log_prob(dropped, tokens)
         if not (self.training and (self.activation_penalty or self.slowness_penalty)):
             return Scores(log_prob), state
         penalty = self.activation_penalty * dropped.float().square().mean(-1)

@@ -19,11 +19,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from arlm.core import Autoregressor, Spec, device_of
+from arlm.core import Spec, device_of
 from arlm.errors import UserError, require
+from arlm.layers.activation_checkpointing import run_block
 from arlm.layers.attention import CausalSelfAttention, causal_mask
 from arlm.layers.checks import check_heads, check_sizes
 from arlm.layers.class_embedding import ClassEmbedding
+from arlm.layers.features import MAX_LOGITS, FeatureAutoregressor
 from arlm.layers.kv_cache import CachedState, KVCache, Slots
 from arlm.layers.mlp import MLP
 from arlm.layers.positional_encoding import AlibiSlopes, rotary_table
@@ -60,7 +62,7 @@ class Block(nn.Module):
         return self.mlp_norm(x + self.mlp(x))
 
 
-class TransformerLanguageModel(Autoregressor):
+class TransformerLanguageModel(FeatureAutoregressor):
     """Position t depends on [start, x_0, ..., x_{t-1}] and scores x_t; a class label is added to the start.
 
     On the pixels of an image, this is ImageGPT (Chen et al., 2020). `configs/model/gpt2.yaml` and
@@ -88,6 +90,9 @@ class TransformerLanguageModel(Autoregressor):
         start_token: the token whose embedding is the input of position 0; by default a learned vector.
         rotary_base: longest wavelength of rotary positions over 2 pi.
         norm_eps: added to the variance in a norm.
+        activation_checkpointing: compute the activations of blocks again in the backward pass instead of keeping
+            them: less memory, one more forward pass, the same gradients.
+        max_logits: logits that scoring holds at once; larger batches are scored in blocks of tokens.
 
     Shapes: tokens (B, T), context (B, 1) or None -> logits (B, T, V).
     """
@@ -118,8 +123,10 @@ class TransformerLanguageModel(Autoregressor):
         start_token: int | None = None,
         rotary_base: float = 10000.0,
         norm_eps: float = 1e-5,
+        activation_checkpointing: bool = False,
+        max_logits: int = MAX_LOGITS,
     ) -> None:
-        super().__init__(spec)
+        super().__init__(spec, max_logits)
         hidden = 4 * width if mlp_width is None else mlp_width
         shared = heads if kv_heads is None else kv_heads
         check_sizes(width=width, depth=depth, heads=heads, dropout=dropout)
@@ -132,6 +139,7 @@ class TransformerLanguageModel(Autoregressor):
             require(fits, "model.net.start_token", start_token, mend)
         self.depth, self.positions, self.start_token = depth, positions, start_token
         self.sliding_window, self.windowed_blocks = sliding_window, windowed_blocks
+        self.activation_checkpointing = activation_checkpointing
 
         def normalise() -> nn.Module:
             if norm == "rms":
@@ -177,7 +185,7 @@ class TransformerLanguageModel(Autoregressor):
     def max_length(self) -> int | None:
         return None if self.positions == "alibi" else self.spec.length
 
-    def forward(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
+    def features(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
         length, longest = tokens.shape[1], self.max_length
         if longest is not None and length > longest:
             raise UserError(
@@ -199,8 +207,10 @@ class TransformerLanguageModel(Autoregressor):
         }
         x = self.drop(x)
         for index, block in enumerate(self.blocks):
-            x = block(x, rotary, masks[self._window(index)])
-        return self.head(self.last_norm(x))
+            x = run_block(
+                block, self.activation_checkpointing, x, rotary, masks[self._window(index)]
+            )
+        return self.last_norm(x)
 
     def _window(self, index: int) -> int | None:
         """The sliding window of a block, or None if it attends to all earlier positions."""
@@ -251,4 +261,4 @@ class TransformerLanguageModel(Autoregressor):
         }
         for index, (block, cache) in enumerate(zip(self.blocks, after.caches, strict=True)):
             x = block.step(x, cache, slots, masks[self._window(index)], rotary)
-        return self.head(self.last_norm(x)), after
+        return self.logits(self.last_norm(x)), after

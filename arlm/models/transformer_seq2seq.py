@@ -16,7 +16,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from arlm.core import Autoregressor, Spec
+from arlm.core import Spec
+from arlm.layers.activation_checkpointing import run_block
 from arlm.layers.attention import CausalSelfAttention, MultiHeadAttention, causal_mask
 from arlm.layers.checks import check_heads, check_sizes
 from arlm.layers.encoder import (
@@ -28,6 +29,7 @@ from arlm.layers.encoder import (
     source_spec,
     tie_embeddings,
 )
+from arlm.layers.features import MAX_LOGITS, FeatureAutoregressor
 from arlm.layers.head import logits_of
 from arlm.layers.kv_cache import CachedState, KVCache, Slots
 from arlm.layers.mlp import MLP
@@ -111,7 +113,7 @@ class DecoderBlock(nn.Module):
         return self.mlp_residual.after(x, self.mlp(self.mlp_residual.before(x))), weights
 
 
-class TransformerSeq2Seq(Autoregressor):
+class TransformerSeq2Seq(FeatureAutoregressor):
     """The encoder attends to the whole source; position t of the decoder depends on [start, x_0 ... x_{t-1}].
 
     Args:
@@ -127,6 +129,9 @@ class TransformerSeq2Seq(Autoregressor):
         attention_dropout: probability of zeroing an attention weight, in [0, 1).
         tied: the head's weights are the target's embedding.
         shared: source and target have one embedding; needs a joint tokenizer.
+        activation_checkpointing: compute the activations of blocks again in the backward pass instead of keeping
+            them: less memory, one more forward pass, the same gradients.
+        max_logits: logits that scoring holds at once; larger batches are scored in blocks of tokens.
 
     Shapes: tokens (B, T), context (B, S) -> logits (B, T, V).
     """
@@ -149,14 +154,17 @@ class TransformerSeq2Seq(Autoregressor):
         attention_dropout: float = 0.0,
         tied: bool = True,
         shared: bool = False,
+        activation_checkpointing: bool = False,
+        max_logits: int = MAX_LOGITS,
     ) -> None:
-        super().__init__(spec)
+        super().__init__(spec, max_logits)
         source = source_spec(spec)
         hidden = 4 * width if mlp_width is None else mlp_width
         check_sizes(width=width, depth=depth, heads=heads, dropout=dropout, mlp_width=hidden)
         check_sizes(attention_dropout)
         check_heads(width, heads, heads)
         self.width = width
+        self.activation_checkpointing = activation_checkpointing
         self.embed = nn.Embedding(spec.vocab_size, width)
         self.embed_source = nn.Embedding(source.vocab_size, width)
         if shared:
@@ -207,8 +215,11 @@ class TransformerSeq2Seq(Autoregressor):
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 
-    def forward(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
-        return logits_of(self.head, self._run(tokens, context)[0])
+    def features(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
+        return self._run(tokens, context)[0]
+
+    def logits(self, features: Tensor) -> Tensor:
+        return logits_of(self.head, features)
 
     def attention_weights(self, tokens: Tensor, context: Tensor | None = None) -> Tensor | None:
         """Mean over the heads of the second to last block, whose weights align best, or of a single block."""
@@ -222,7 +233,7 @@ class TransformerSeq2Seq(Autoregressor):
         x = self.drop(x + self.encodings(slice(x.shape[1])).to(x.dtype))
         weights = []
         for block, of_source in zip(self.decoder, keys, strict=True):
-            x, weight = block(x, of_source, bias)
+            x, weight = run_block(block, self.activation_checkpointing, x, of_source, bias)
             weights.append(weight)
         return self.decoder_norm(x), weights
 
@@ -246,7 +257,7 @@ class TransformerSeq2Seq(Autoregressor):
         x = self._scaled(self.embed_source(context))
         x = self.drop(x + self.encodings(slice(x.shape[1])).to(x.dtype))
         for block in self.encoder:
-            x = block(x, bias)
+            x = run_block(block, self.activation_checkpointing, x, bias)
         x = self.encoder_norm(x)
         return tuple(block.source.keys(x) for block in self.decoder), bias
 
@@ -284,4 +295,4 @@ class TransformerSeq2Seq(Autoregressor):
         sources = after.sources
         for block, cache, keys in zip(self.decoder, after.caches, sources.keys, strict=True):
             x = block.step(x, cache, slots, mask, keys, sources.bias)
-        return logits_of(self.head, self.decoder_norm(x)), after
+        return self.logits(self.decoder_norm(x)), after

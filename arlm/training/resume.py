@@ -10,6 +10,7 @@ from typing import Any
 from torch.optim import Optimizer
 
 from arlm import checkpoints
+from arlm.checkpoints.choose import without_memory
 from arlm.core import Autoregressor
 from arlm.errors import UserError
 from arlm.training.history import processes_and_accumulation
@@ -31,8 +32,8 @@ def check_network(contents: dict[str, Any], net: Autoregressor, files: Mapping[s
         net: the network of this run.
         files: SHA-256 of the files that the objective reads.
     """
-    configured = checkpoints.describe(net, "spec")
-    saved = json.loads(contents.get("arlm", {}).get("network", "{}"))
+    configured = without_memory(checkpoints.describe(net, "spec"))
+    saved = without_memory(json.loads(contents.get("arlm", {}).get("network", "{}")))
     if configured != saved:
         raise UserError(
             f"ckpt_path: the checkpoint holds another network ({checkpoints.differences(saved, configured)}); "

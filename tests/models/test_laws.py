@@ -13,6 +13,7 @@ from arlm.layers.encoder import LSTMEncoder
 from arlm.layers.kv_cache import CachedState
 from arlm.layers.masked_conv import MaskedConv2d
 from arlm.models.lstm_seq2seq import LSTMSeq2Seq
+from arlm.models.neural_ngram import NeuralNGram
 from arlm.models.ngram import KneserNeyNGram
 from arlm.models.pixelcnn import PixelCNN
 from arlm.models.rnn import LSTMLanguageModel
@@ -298,6 +299,68 @@ class ForgetsHistory(KneserNeyNGram):
         return super().advance(tokens, state.map(lambda x: torch.full_like(x, -1)), lengths)
 
 
+class UnnormalisedFeatures(TransformerLanguageModel):
+    """The features are those before the last norm."""
+
+    def features(self, tokens, context=None):
+        norm, self.last_norm = self.last_norm, torch.nn.Identity()
+        found = super().features(tokens, context)
+        self.last_norm = norm
+        return found
+
+    def forward(self, tokens, context=None):
+        return self.head(super().features(tokens, context))
+
+
+class FeaturesOfTheTokenItself(LSTMLanguageModel):
+    """The features read x_t, and the head is moved back by one."""
+
+    def features(self, tokens, context=None):
+        return self._read(self.embed(tokens), None)[1]
+
+    def logits(self, features):
+        return self.head(features.roll(1, 1))
+
+
+class WithoutDirectMap(NeuralNGram):
+    """The linear map lacks the direct connections."""
+
+    def linear_map(self):
+        weight, bias = super().linear_map()
+        kept = torch.arange(weight.shape[1]) < self.head.in_features
+        return weight * kept, bias
+
+
+class WithoutBias(TransformerSeq2Seq):
+    """The linear map has no bias."""
+
+    def linear_map(self):
+        return self.head.weight, None
+
+
+class DetachedMap(LSTMLanguageModel):
+    """Blocks do not train the head."""
+
+    def linear_map(self):
+        return tuple(part.detach() * 1.0 for part in super().linear_map())
+
+
+class ShiftedBlocks(LSTMSeq2Seq):
+    """Blocks score each token with the features of the one before."""
+
+    def features_log_prob(self, features, tokens, smoothing=0.0):
+        return super().features_log_prob(features.roll(1, 1), tokens, smoothing)
+
+
+class ChunksForget(NeuralNGram):
+    """In blocks, a chunk begins without the tokens before it."""
+
+    def score_chunk(self, tokens, chunk_state=None, context=None):
+        if self.scores_in_blocks(tokens):
+            chunk_state = None
+        return super().score_chunk(tokens, chunk_state, context)
+
+
 MUTANTS = [
     (CountsItself, "text", laws.law_causal_by_perturbation),
     (CountsItself, "text", laws.law_normalised),
@@ -329,6 +392,13 @@ MUTANTS = [
     (Deaf, "pairs", laws.law_conditional),
     (SeesAhead, "pairs", laws.law_causal_by_gradient),
     (ForgetsWhatWasFed, "pairs", laws.law_incremental_is_parallel),
+    (UnnormalisedFeatures, "text", laws.law_features),
+    (FeaturesOfTheTokenItself, "text", laws.law_features),
+    (WithoutDirectMap, "text", laws.law_features),
+    (WithoutBias, "pairs", laws.law_features),
+    (DetachedMap, "text", laws.law_blocks),
+    (ShiftedBlocks, "pairs", laws.law_blocks),
+    (ChunksForget, "text", laws.law_blocks),
 ]
 
 

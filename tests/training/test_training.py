@@ -22,6 +22,7 @@ from arlm.core import Autoregressor, Spec
 from arlm.errors import UserError
 from arlm.models.pixelcnn import PixelCNN
 from arlm.models.rnn import LSTMLanguageModel
+from arlm.models.transformer import TransformerLanguageModel
 from arlm.reports.view import view_of
 from arlm.sampling import Sampler, row_seeds
 from arlm.training.callbacks import AtomicCheckpointIO, AverageOncePlateaued, WriteSamples
@@ -333,6 +334,26 @@ def test_bad_checkpoints_are_refused(trained: Path, tmp_path: Path) -> None:
 def test_resuming_with_another_network_is_refused(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"ckpt_path: .*give the configuration"):
         run(tmp_path, 12, resume=trained, net=partial(PixelCNN, width=5, depth=1, head_width=5))
+
+
+def test_a_resumed_run_may_use_less_memory(tmp_path: Path) -> None:
+    """Options of memory may change, and a checkpoint that was written before they existed resumes."""
+    small = partial(TransformerLanguageModel, width=4, depth=1, heads=1)
+    _, trainer = run(tmp_path, 2, net=small)
+    trainer.save_checkpoint(tmp_path / "new.ckpt")
+
+    def before(entry: dict) -> dict:
+        network = json.loads(entry["network"])
+        for name in ("max_logits", "activation_checkpointing"):
+            del network["init_args"][name]
+        return entry | {"network": json.dumps(network)}
+
+    edited(tmp_path / "new.ckpt", tmp_path / "old.ckpt", arlm=before)
+    for name in ("old", "new"):
+        less = partial(small, activation_checkpointing=True, max_logits=99)
+        module, _ = run(tmp_path, 3, resume=tmp_path / f"{name}.ckpt", net=less)
+        assert module.global_step == 3
+        assert isinstance(arlm.load(tmp_path / f"{name}.ckpt").net, TransformerLanguageModel)
 
 
 def test_a_kill_leaves_no_half_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from arlm.core import Autoregressor, Scores
 from arlm.errors import UserError, require
+from arlm.layers.features import FeatureAutoregressor
+from arlm.layers.head import logit_gradient
 
 
 def smoothed_score(
@@ -29,12 +31,16 @@ def smoothed_score(
     if not smoothing:
         return None
     kind = type(net)
-    if kind.log_prob is not Autoregressor.log_prob or kind.score is not Autoregressor.score:
+    softmax = kind.log_prob in (Autoregressor.log_prob, FeatureAutoregressor.log_prob)
+    if not softmax or kind.score is not Autoregressor.score:
         raise UserError(
             f"model.objective.label_smoothing: {kind.__name__} computes log-probabilities in its own way; choose 0"
         )
 
     def score(tokens: Tensor, context: Tensor | None) -> Scores:
+        if isinstance(net, FeatureAutoregressor) and net.scores_in_blocks(tokens):
+            features = net.features(tokens, context)
+            return Scores(net.features_log_prob(features, tokens, smoothing))
         return Scores(smoothed_log_prob(net(tokens, context), tokens, smoothing))
 
     return score
@@ -66,8 +72,5 @@ class _Smoothed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
         logits, tokens, total = ctx.saved_tensors
-        slope = slope.unsqueeze(-1)
-        share = ctx.smoothing / logits.shape[-1]
-        result = (logits - total).exp_().neg_().add_(share).mul_(slope)
-        result.scatter_add_(-1, tokens.unsqueeze(-1), slope * (1 - ctx.smoothing))
-        return result.to(logits.dtype), None, None
+        given = tokens.unsqueeze(-1), slope.unsqueeze(-1), ctx.smoothing
+        return logit_gradient(logits, total, *given).to(logits.dtype), None, None
