@@ -17,12 +17,15 @@ evaluation without windows, which scores every token exactly once. `arlm.inferen
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from arlm.core import Batch
 from arlm.data.corpus import Corpus
 from arlm.data.dataset import Rows, generator
+from arlm.data.document_streams import DocumentStreams
 from arlm.data.windows import TextDataset
 from arlm.domains import Domain
 from arlm.errors import UserError
@@ -67,15 +70,15 @@ class ContinuousText(TextDataset):
                     f"{len(corpus)}; choose fewer or shorter ones"
                 )
             self.streams = max(1, len(corpus) // (length + 1))
-        self._tables: dict[int, tuple[Tensor, ...]] = {}  # of the last epoch; workers can pickle it
+        self._plans: dict[int, Any] = {}  # of the last epoch; workers can pickle it
         if separate_documents:
             rows = int((self.sizes + length - 1).div(length, rounding_mode="floor").sum())
             batches = max(1, rows // streams)
-            self.batches = batches if self.training else len(self._table(0)[0])
+            self.batches = batches if self.training else self._plan(0).rows
         elif self.training:
             self.batches = (len(corpus) - length) // (streams * length)
         else:
-            begin, end, _ = self._table(0)
+            begin, end, _ = self._plan(0)
             self.batches = -(-int((end - begin).max()) // length)
 
     def __len__(self) -> int:
@@ -94,39 +97,27 @@ class ContinuousText(TextDataset):
         overlap = (streams * part).clamp(max=self.overlap)
         return streams * part - overlap, ((streams + 1) * part).clamp(max=size), overlap
 
-    def _documents(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
-        """First token, document's end and whether it starts there, for each batch and stream."""
+    def _documents(self, epoch: int) -> DocumentStreams:
+        """The documents of each stream."""
         order = torch.arange(len(self.sizes))
         if self.training:
             order = torch.randperm(len(order), generator=generator(self.seed, epoch))
-        streams: list[list[tuple[int, int, bool]]] = [[] for _ in range(self.streams)]
-        for document in order.tolist():
-            stream = min(streams, key=len)
-            first, size = int(self.firsts[document]), int(self.sizes[document])
-            for start in range(0, size, self.length):
-                stream.append((first + start, first + size, start == 0))
-        batches = self.batches if self.training else max(map(len, streams))
-        nothing = [(0, 0, True)] * batches
-        table = torch.tensor([(rows + nothing)[:batches] for rows in streams])
-        starts, ends, starts_document = table.permute(2, 1, 0)
-        return starts, ends, starts_document.bool()
+        return DocumentStreams(self.firsts, self.sizes, order, self.length, self.streams)
 
-    def _table(self, epoch: int) -> tuple[Tensor, ...]:
+    def _plan(self, epoch: int) -> Any:
         """What `_documents` or `_parts` returns, kept for one epoch."""
-        if epoch not in self._tables:
-            self._tables = {
-                epoch: (self._documents if self.separate_documents else self._parts)(epoch)
-            }
-        return self._tables[epoch]
+        if epoch not in self._plans:
+            plan = self._documents if self.separate_documents else self._parts
+            self._plans = {epoch: plan(epoch)}
+        return self._plans[epoch]
 
     def _chosen(self, rows: Rows) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """First token, end, tokens read for context only, and whether a document starts; (B,) each."""
         batch, stream = rows.chosen // self.streams, rows.chosen % self.streams
         if self.separate_documents:
-            table = self._table(rows.epoch)
-            starts, ends, starts_document = (part[batch, stream] for part in table)
+            starts, ends, starts_document = self._plan(rows.epoch)(batch, stream)
             return starts, ends, torch.zeros_like(starts), starts_document
-        begin, ends, overlap = (part[stream] for part in self._table(rows.epoch))
+        begin, ends, overlap = (part[stream] for part in self._plan(rows.epoch))
         done = batch * self.length
         return begin + done, ends, (overlap - done).clamp(0, self.length), batch == 0
 

@@ -10,6 +10,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from arlm.data.dataset import Rows, TokenDataset, generator
+from arlm.data.permutation import Permutation
+
+HELD = 2**22  # rows whose order is held in memory, 32 MiB; that of more rows is computed
 
 
 class BatchOrder(Sampler[Rows]):
@@ -63,12 +66,19 @@ class BatchOrder(Sampler[Rows]):
             for batch in range(skip, len(self)):
                 yield Rows(self.epoch, batch * self.streams + streams_of_process)
             return
-        order = torch.arange(self.rows)
-        if self.training:
-            order = torch.randperm(self.rows, generator=generator(self.seed, self.epoch))
-        batches = order.split(self.batch_size)[self.rank :: self.world_size][: len(self)]
-        for chosen in batches[skip:]:
-            yield Rows(self.epoch, chosen)
+        order = self._shuffled() if self.training else None
+        step = self.batch_size * self.world_size
+        for batch in range(skip, len(self)):
+            first = batch * step + self.rank * self.batch_size
+            chosen = torch.arange(first, min(first + self.batch_size, self.rows))
+            yield Rows(self.epoch, chosen if order is None else order[chosen])
+
+    def _shuffled(self) -> Tensor | Permutation:
+        """A random order of all rows; of many, one that takes no memory."""
+        random = generator(self.seed, self.epoch)
+        if self.rows <= HELD:
+            return torch.randperm(self.rows, generator=random)
+        return Permutation(self.rows, random)
 
 
 class LengthBuckets(BatchOrder):

@@ -48,22 +48,18 @@ def log_prob_in_blocks(
     return _Blocks.apply(*flat, rows, smoothing).view(tokens.shape)
 
 
-def logit_gradient(
-    logits: Tensor, total: Tensor, tokens: Tensor, slope: Tensor, smoothing: float
-) -> Tensor:
+def logit_gradient(log_prob: Tensor, tokens: Tensor, slope: Tensor, smoothing: float) -> Tensor:
     """slope * d/dlogits of (1 - smoothing) log p(x) + smoothing * mean over v of log p(v), (..., V).
 
     Args:
-        logits: (..., V).
-        total: (..., 1), their logsumexp; its type is that of the result.
+        log_prob: (..., V), of all tokens; it is overwritten with the result.
         tokens, slope: (..., 1).
         smoothing: share of the target probability that is spread evenly over all tokens.
     """
-    result = (logits - total).exp_().neg_()
+    result = log_prob.exp_().neg_()
     if smoothing:
-        result.add_(smoothing / logits.shape[-1])
-    result.mul_(slope)
-    return result.scatter_add_(-1, tokens, (slope * (1 - smoothing)).to(result.dtype))
+        result.add_(smoothing / log_prob.shape[-1])
+    return result.mul_(slope).scatter_add_(-1, tokens, slope * (1 - smoothing))
 
 
 class _Blocks(torch.autograd.Function):
@@ -100,12 +96,15 @@ class _Blocks(torch.autograd.Function):
         columns = (x, tokens, totals, slope.unsqueeze(-1))
         for part, *given in zip(*(column.split(ctx.rows) for column in columns), strict=True):
             each, total, each_slope = given
-            logits = F.linear(part, weight, bias)
-            gradient = logit_gradient(logits, total, each, each_slope, ctx.smoothing)
+            log_prob = F.linear(part, weight, bias).to(total.dtype).sub_(total)
+            gradient = logit_gradient(log_prob, each, each_slope, ctx.smoothing)
             if of_bias is not None:
                 of_bias += gradient.sum(0)
             gradient = gradient.to(x.dtype)
             of_x.append(gradient @ weight)
-            of_weight += gradient.T @ part
+            if of_weight.dtype == part.dtype:
+                of_weight.addmm_(gradient.T, part)  # without another (V, F)
+            else:
+                of_weight += gradient.T @ part
         of_bias = None if bias is None else of_bias.to(bias.dtype)  # type: ignore[union-attr]
         return torch.cat(of_x), of_weight.to(weight.dtype), of_bias, None, None, None

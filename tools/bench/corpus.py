@@ -3,32 +3,42 @@
 python -m tools.bench.corpus speed
 python -m tools.bench.corpus memory --gigabytes 5 --folder FOLDER
 python -m tools.bench.corpus loading
+python -m tools.bench.corpus sizes --megabytes 10 100 1000 10000 --folder FOLDER
 
 `speed`: megabytes per second on one core of our encoding and of the library's batch encoding; the text is
 the sources of the Python standard library, the byte pairs are trained on a part of it. `memory`: a
 synthetic corpus is written, prepared and read in random windows; the resident size is printed at each
 stage. `loading`: the time to load a batch of windows, against a training step of the demo's transformer.
+`sizes`: CPU time of a training batch and memory of a process, for token files of several sizes; the files are
+sparse, with a document every 3,000 bytes, and pages are read before they are timed: the disk's speed is left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import random
+import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 os.environ["TOKENIZERS_PARALLELISM"] = (
     "false"  # one core for each; set before the library is imported
 )
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 
 from arlm.core import Spec
-from arlm.data.corpus import Piece, prepare
+from arlm.data.continuous import ContinuousText
+from arlm.data.corpus import Corpus, Piece, prepare
 from arlm.data.dataset import Rows
-from arlm.data.windows import TextWindows
+from arlm.data.order import BatchOrder, ResumableLoader
+from arlm.data.windows import TextDataset, TextWindows
 from arlm.domains import TextDomain
 from arlm.models.transformer import TransformerLanguageModel
 from arlm.tokenizers import BPETokenizer, ByteTokenizer
@@ -137,16 +147,92 @@ def loading() -> None:
     print(f"a batch {load_ms:.3f} ms, a step {train_ms:.1f} ms: {load_ms / train_ms:.2%}")
 
 
+def sizes(megabytes: list[float], folder: Path) -> None:
+    """Cost of a batch and memory of a process, for corpora of several sizes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    print("a batch is 16 rows of 256 bytes; each line is a process of its own")
+    for separate in (False, True):
+        for batching in ("windows", "continuous"):
+            documents = ", separate documents" if separate else ""
+            for size in megabytes:
+                given = int(size * 1e6), folder / "sparse.tokens", batching, separate
+                with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+                    first, batch, held, most = pool.submit(batches_of, *given).result()
+                print(
+                    f"{batching + documents:30} {size:8,.0f} MB: first batch {first:6.2f} CPU s, then "
+                    f"{batch:.3f} CPU ms a batch; memory +{held:,.0f} MB, peak +{most:,.0f} MB",
+                    flush=True,
+                )
+
+
+def batches_of(
+    size: int, file: Path, batching: str, separate: bool
+) -> tuple[float, float, float, float]:
+    """CPU seconds to the first batch and ms of a later one, MB of memory at the end and at the peak.
+
+    Memory is that of this process beyond what it had before it opened the corpus, without pages of files.
+    """
+    torch.set_num_threads(1)
+    with file.open("wb") as out:
+        out.truncate(size)
+    noise = np.random.default_rng(0)
+    lengths = noise.integers(1000, 5000, size // 3000)
+    documents = np.concatenate([[0], lengths.cumsum()[:-1]])
+    documents = documents[documents < size]
+    del lengths
+    before, started = resident()["RssAnon"], time.process_time()
+    with_peak = PeakMemory()
+    domain, corpus = TextDomain(ByteTokenizer()), Corpus(file, documents, "uint8")
+    dataset: TextDataset
+    if batching == "windows":
+        dataset = TextWindows(corpus, domain, 256, separate_documents=separate)
+    else:
+        dataset = ContinuousText(corpus, domain, 256, 16, separate_documents=separate)
+    order = BatchOrder(len(dataset), 16, True, streams=dataset.streams)
+    for passes in range(2):  # of the same batches; the first one reads the pages of the file
+        batches = iter(ResumableLoader(dataset, order))
+        next(batches)
+        if not passes:
+            first = time.process_time() - started
+        started = time.process_time()
+        count = sum(1 for _ in itertools.islice(batches, 2000))
+    each = (time.process_time() - started) / count * 1e3
+    return first, each, resident()["RssAnon"] - before, with_peak.largest() - before
+
+
+class PeakMemory:
+    """The largest anonymous memory of this process, in MB, looked at a hundred times a second."""
+
+    def __init__(self) -> None:
+        self.most, self.running = 0, True
+        self.thread = threading.Thread(target=self._look, daemon=True)
+        self.thread.start()
+
+    def _look(self) -> None:
+        while self.running:
+            self.most = max(self.most, resident()["RssAnon"])
+            time.sleep(0.01)
+
+    def largest(self) -> int:
+        """The largest so far; stops looking."""
+        self.running = False
+        self.thread.join()
+        return max(self.most, resident()["RssAnon"])
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("what", choices=["speed", "memory", "loading"])
+    parser.add_argument("what", choices=["speed", "memory", "loading", "sizes"])
+    parser.add_argument("--megabytes", type=float, nargs="+", default=[10.0, 100.0, 1000.0])
     parser.add_argument("--gigabytes", type=float, default=5.0)
     parser.add_argument("--folder", type=Path, default=Path("corpus"))
     options = parser.parse_args()
     print(machine())
     if options.what == "memory":
         memory(options.gigabytes, options.folder)
+    elif options.what == "sizes":
+        sizes(options.megabytes, options.folder)
     else:
         {"speed": speed, "loading": loading}[options.what]()
 

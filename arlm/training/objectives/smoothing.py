@@ -73,4 +73,4 @@ class _Smoothed(torch.autograd.Function):
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
         logits, tokens, total = ctx.saved_tensors
         given = tokens.unsqueeze(-1), slope.unsqueeze(-1), ctx.smoothing
-        return logit_gradient(logits, total, *given).to(logits.dtype), None, None
+        return logit_gradient(logits - total, *given).to(logits.dtype), None, None
