@@ -7,23 +7,19 @@ A checkpoint of `AutoregressiveModule` contains, beside Lightning's own entries,
 from __future__ import annotations
 
 import json
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.module import (
-    register_module_buffer_registration_hook,
-    register_module_parameter_registration_hook,
-)
+from torch import Tensor
 
 from arlm.checkpoints.archive import DAMAGED, read_archive, user_errors
 from arlm.checkpoints.choose import find
 from arlm.checkpoints.classes import build
 from arlm.checkpoints.describe import PREFIX, checksums
+from arlm.checkpoints.members import Damaged, verify
+from arlm.checkpoints.sizes import at_most
 from arlm.checkpoints.specs import OLDER, check_spec, spec_from
 from arlm.core import Autoregressor
 from arlm.domains import Domain
@@ -72,10 +68,10 @@ def _load(path: str | Path, trusted: Sequence[str]) -> Loaded:
     if not all(isinstance(data.get(name), kind) for name, kind in kinds.items()):
         raise UserError(f"checkpoint: the data in '{path}' is no description; {OLDER}")
     weights = _verified(path, contents)
-    domain = build(described, Domain, trusted=trusted)  # type: ignore[type-abstract]
-    spec = spec_from(plain)
-    check_spec(spec, domain)
     with at_most(weights):
+        domain = build(described, Domain, trusted=trusted)  # type: ignore[type-abstract]
+        spec = spec_from(plain)
+        check_spec(spec, domain)
         net = build(network, Autoregressor, spec, trusted=trusted)  # type: ignore[type-abstract]
     try:
         for name, own in net.state_dict().items():
@@ -99,36 +95,6 @@ def _load(path: str | Path, trusted: Sequence[str]) -> Loaded:
     return Loaded(net.eval(), domain, data, entry["config"])
 
 
-@contextmanager
-def at_most(weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """Raise a UserError for a network that is built with far more parameters or buffers than `weights` holds.
-
-    The sizes in a crafted or damaged description could otherwise fill the memory. The bound has a factor of
-    10, because tied parameters are made before they are replaced.
-    """
-    parameters_left = 10 * len(weights) + 1000
-    numbers_left = 10 * sum(weight.numel() for weight in weights.values()) + 10**6
-
-    def count(module: nn.Module, name: str, parameter: Tensor | None) -> None:
-        nonlocal parameters_left, numbers_left
-        parameters_left -= 1
-        numbers_left -= 0 if parameter is None else parameter.numel()
-        if min(parameters_left, numbers_left) < 0:
-            raise UserError(
-                f"checkpoint: its weights do not fit the much larger network that it names; {OLDER}"
-            )
-
-    hooks = [
-        register_module_parameter_registration_hook(count),
-        register_module_buffer_registration_hook(count),
-    ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
 def read(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint as tensors and plain values only, and verify its description."""
     with user_errors(path):
@@ -139,12 +105,9 @@ def verify_archive(path: str | Path) -> None:
     """Raise a UserError if any byte of a checkpoint is damaged, including the optimizer's state."""
     path = find(path)
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except Exception:  # a damaged archive can raise anything
-        damaged = "its directory"
-    if damaged is not None:
-        raise UserError(f"checkpoint: '{path}' is damaged in {damaged}; {DAMAGED}")
+        verify(path)
+    except (OSError, Damaged) as error:
+        raise UserError(f"checkpoint: '{path}' is damaged ({error}); {DAMAGED}") from None
 
 
 def _parsed(path: str | Path, entry: dict[str, str], name: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from arlm.checkpoints.describe import PREFIX, record
 from arlm.checkpoints.specs import check_spec
 from arlm.core import Autoregressor
 from arlm.errors import UserError
+from arlm.storage import replacing
 
 
 def save(path: str | Path, net: Autoregressor, data: Any) -> Path:
@@ -33,7 +34,8 @@ def save(path: str | Path, net: Autoregressor, data: Any) -> Path:
     contents = {"state_dict": weights, "arlm": record(net, weights, data)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(contents, path)
+        with replacing(path) as file:
+            torch.save(contents, file)
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"path: '{path}' cannot be written ({reason}); choose another") from None
