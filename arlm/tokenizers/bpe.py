@@ -9,10 +9,10 @@ References:
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +20,9 @@ from tokenizers import Tokenizer as Library
 from tokenizers import decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
-from arlm.tokenizers.library import LibraryTokenizer
+from arlm.errors import UserError
+from arlm.tokenizers.library import LibraryTokenizer, refused_text
+from arlm.tokenizers.untrusted import parsed
 
 # Python's `re` and the library's regular expressions do not agree whether these are white space: text that
 # contains them is not split into chunks.
@@ -37,10 +39,14 @@ class BPETokenizer(LibraryTokenizer):
     those of any other tokenizer as the UTF-8 bytes of their text.
 
     Args:
-        json_text: in the library's format.
+        json_text: in the library's format. Its truncation and padding are left out.
+
+    Raises:
+        UserError: it is no tokenizer's JSON, or too large; see `arlm.tokenizers.untrusted`.
     """
 
     def __init__(self, json_text: str) -> None:
+        parts = parsed(json_text)
         super().__init__(json_text)
         self.json_text = json_text
         byte_level = isinstance(self._library.decoder, decoders.ByteLevel)
@@ -49,8 +55,12 @@ class BPETokenizer(LibraryTokenizer):
         self.token_bytes = torch.zeros(self.vocab_size)
         for token, index in self._library.get_vocab().items():
             size = len(token) if byte_level else len(token.encode())
+            if index >= self.vocab_size:
+                raise UserError(
+                    f"tokenizer: its token {token[:40]!r} has the id {index}; remove it"
+                )
             self.token_bytes[index] = 0 if token in special else size
-        self._cache: dict[str, list[int]] | None = {} if _splits_as_gpt2(json_text) else None
+        self._cache: dict[str, list[int]] | None = {} if _splits_as_gpt2(parts) else None
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> BPETokenizer:
@@ -74,16 +84,16 @@ class BPETokenizer(LibraryTokenizer):
         if len(self._cache) + len(new) > CACHED:
             self._cache = {}
             new = list(set(chunks))
-        encoded = self._library.encode_batch_fast(new, add_special_tokens=False)
+        with refused_text():
+            encoded = self._library.encode_batch_fast(new, add_special_tokens=False)
         self._cache |= {chunk: e.ids for chunk, e in zip(new, encoded, strict=True)}
         ids = list(chain.from_iterable(map(self._cache.__getitem__, chunks)))
         return torch.from_numpy(np.array(ids, dtype=np.int64))
 
 
-def _splits_as_gpt2(json_text: str) -> bool:
+def _splits_as_gpt2(parts: dict[str, Any]) -> bool:
     """Whether a tokenizer applies byte pairs within GPT-2's split, and nothing else."""
-    parts = json.loads(json_text)
-    split = parts["pre_tokenizer"] or {}
-    plain = not (parts["normalizer"] or parts["post_processor"] or parts["added_tokens"])
-    byte_level = split.get("type") == "ByteLevel" and split["use_regex"]
-    return plain and byte_level and not split["add_prefix_space"] and parts["truncation"] is None
+    split = parts.get("pre_tokenizer") or {}
+    plain = not any(parts.get(n) for n in ("normalizer", "post_processor", "added_tokens"))
+    byte_level = split.get("type") == "ByteLevel" and split.get("use_regex")
+    return plain and bool(byte_level) and not split.get("add_prefix_space")

@@ -38,6 +38,7 @@ from arlm.adapters import LogitArithmetic
 from arlm.errors import UserError
 from arlm.models.pixelcnn import PixelCNN
 from arlm.models.rnn import LSTMLanguageModel
+from arlm.tokenizers.untrusted import TRIAL
 from arlm.training.module import AutoregressiveModule
 from datamodules.digits import Digits
 from datamodules.text_file import TextFile
@@ -92,6 +93,8 @@ def watch(event: str, arguments: tuple[Any, ...]) -> None:
         return
     if "comparison.html" in str(arguments[0]) or (event == "os.mkdir" and arguments[0] == "."):
         return  # `compare` first tries whether it may write the page that it is asked for
+    if event == "subprocess.Popen" and TRIAL in arguments[1]:
+        return  # a tokenizer's JSON is read by a process of its own first
     if event in EVENTS:
         seen.append(f"{event} {arguments}")
     if event == "open" and isinstance(arguments[2], int) and arguments[0] != os.devnull:
