@@ -95,6 +95,8 @@ def watch(event: str, arguments: tuple[Any, ...]) -> None:
         return  # `compare` first tries whether it may write the page that it is asked for
     if event == "subprocess.Popen" and TRIAL in arguments[1]:
         return  # a tokenizer's JSON is read by a process of its own first
+    if event == "open" and isinstance(arguments[0], int):
+        return  # the pipe to it: a descriptor that is open already
     if event in EVENTS:
         seen.append(f"{event} {arguments}")
     if event == "open" and isinstance(arguments[2], int) and arguments[0] != os.devnull:
