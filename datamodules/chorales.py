@@ -34,13 +34,13 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from arlm.core import Batch, Spec
-from arlm.data.corpus.blocks import replace_file
 from arlm.data.dataset import Rows, TokenDataset, plain_batch
 from arlm.data.folders import Split, prepared_folder, split_of
 from arlm.data.module import TokenDataModule
 from arlm.data.order import BatchOrder, LengthBuckets
 from arlm.domains.music import END, STEPS, MusicDomain, Note, on_grid
 from arlm.errors import UserError, require
+from arlm.storage import replace_file
 
 FORMAT = 2  # of the file in the cache
 PARTS = 10  # one for validation, one for the test

@@ -17,7 +17,7 @@ class TextFile(FilesDataModule):
     """Files joined in order, then split: the first part is for training, the end is held out.
 
     The held-out part is halved into validation and test, or serves as both. The tokens are prepared once in
-    the user cache and memory-mapped, so the text may be larger than memory.
+    the user cache and read from there, so the text may be larger than memory.
 
     Args:
         path: file or files; relative paths are looked up in the working folder, then in `data_dir`.

@@ -6,15 +6,17 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from arlm.data.corpus import Piece, replace_file, texts
+from arlm.data.corpus import Piece, remembered, texts
 from arlm.data.folders import Split, find_file, prepared_folder
 from arlm.data.text_module import FilesDataModule, make_tokenizer
 from arlm.domains import TextDomain
 from arlm.errors import UserError
+from arlm.storage import replace_file
 from arlm.tokenizers import CharacterTokenizer, WordTokenizer
 
 Files = str | list[str]
@@ -79,20 +81,28 @@ class TextSplits(FilesDataModule):
 
 def vocabulary(files: Sequence[Path]) -> list[str]:
     """Words of files, most frequent first; counted once and cached with the prepared corpora."""
-    stats = [path.stat() for path in files]
-    key = json.dumps(
-        [(str(p.resolve()), s.st_size, s.st_mtime_ns) for p, s in zip(files, stats, strict=True)]
-    )
-    name = hashlib.sha256(key.encode()).hexdigest()[:20]
+
+    def content() -> str:
+        digest = hashlib.sha256()
+        for path in files:
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()[:20]
+
+    name = remembered(files, "words", prepared_folder(), content)
     cached = prepared_folder() / f"{name}.words.json"
-    if cached.exists():
-        return json.loads(cached.read_bytes())
+    with suppress(OSError, ValueError, KeyError, TypeError):  # damaged: counted again
+        found = json.loads(cached.read_bytes())
+        if hashlib.sha256(json.dumps(found["words"]).encode()).hexdigest() == found["sha256"]:
+            return found["words"]
     counts: Counter[str] = Counter()
     for text in texts(files):
         counts.update(text.split())
     words = [word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
     if not words:
         raise UserError(f"data: '{files[0]}' holds no words; give text")
-    cached.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(cached, json.dumps(words).encode())
+    checksum = hashlib.sha256(json.dumps(words).encode()).hexdigest()
+    with suppress(OSError):  # without room for them, they are counted again next time
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(cached, json.dumps({"words": words, "sha256": checksum}).encode())
     return words

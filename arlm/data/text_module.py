@@ -146,7 +146,7 @@ def make_tokenizer(
 
 
 class FilesDataModule(TextDataModule):
-    """Text files used as they are, prepared once as memory-mapped tokens. A subclass writes `pieces`.
+    """Text files used as they are, prepared once as a file of tokens. A subclass writes `pieces`.
 
     For files that have to be parsed (JSON lines, tables), subclass `TextDataModule` and use
     `in_memory`, like `datamodules/python_docs.py`.

@@ -166,8 +166,9 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     content = bytearray(tokens.read_bytes())
     content[7] ^= 1
     tokens.write_bytes(content)
+    corpus, _ = prepare(piece(file), TOKENIZERS["byte"], folder)
     with pytest.raises(UserError, match="has changed since it was prepared; remove"):
-        prepare(piece(file), TOKENIZERS["byte"], folder)
+        corpus.read(torch.zeros(1).long(), 3)
 
 
 def test_documents_end_behind_their_separator(tmp_path: Path, small_blocks) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -14,6 +14,7 @@ import numpy as np
 
 from arlm.data.corpus.corpus import count_words
 from arlm.errors import UserError
+from arlm.storage import replace_file
 from arlm.tokenizers import Tokenizer
 
 BLOCK = 2**22  # bytes of text that are encoded at a time
@@ -39,6 +40,7 @@ class Block(NamedTuple):
     end: int
     document: bool  # whether it starts a document
     inside: bool  # whether it starts inside a word
+    sha256: str = ""  # of its bytes
 
 
 def cut(piece: Piece, separator: str | None = None, whole_words: bool = True) -> Iterator[Block]:
@@ -105,31 +107,45 @@ def texts(files: Iterable[Path], whole_words: bool = True) -> Iterator[str]:
             yield decoded(block)[1]
 
 
+def hashed(blocks: Iterable[Block]) -> Iterator[Block]:
+    """Each block with the hash of its bytes."""
+    for block in blocks:
+        with block.path.open("rb") as file:
+            raw = _read(file, block.begin, block.end - block.begin)
+        yield block._replace(sha256=hashlib.sha256(raw).hexdigest())
+
+
 def encode_block(block: Block, tokenizer: Tokenizer, separator: str | None, target: Path) -> None:
-    """Write a block's tokens to `target`, then its counts to a JSON file beside it."""
+    """Write a hashed block's tokens to `target`, then its counts to a JSON file beside it."""
     record = target.with_suffix(".json")
-    if record.exists():
+    if _is_encoded(block, record, target):
         return
     raw, text = decoded(block)
+    if hashlib.sha256(raw).hexdigest() != block.sha256:
+        raise UserError(f"data: '{block.path}' was changed while it was read; run again")
     documents = re.split(f"(?<={re.escape(separator)})", text) if separator else [text]
     parts = [tokenizer.encode(part, strict=False).numpy() for part in documents if part]
-    dtype = token_type(tokenizer.vocab_size)
-    replace_file(target, np.concatenate(parts).astype(dtype).tobytes())
+    content = np.concatenate(parts).astype(token_type(tokenizer.vocab_size)).tobytes()
+    replace_file(target, content)
     starts = np.cumsum([0, *map(len, parts[:-1])]).tolist()
     counts = {
         "tokens": sum(map(len, parts)),
         "words": count_words(text) - block.inside,
         "documents": starts if block.document else starts[1:],
-        "sha256": hashlib.sha256(raw).hexdigest(),
+        "sha256": block.sha256,
+        "crc32": zlib.crc32(content),
     }
     replace_file(record, json.dumps(counts).encode())
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name and rename it."""
-    temporary = path.with_name(f"{path.name}.tmp{os.getpid()}")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+def _is_encoded(block: Block, record: Path, target: Path) -> bool:
+    """Whether an earlier preparation encoded the block, and its files are sound."""
+    try:
+        counts = json.loads(record.read_bytes())
+        content = target.read_bytes()
+        return counts["sha256"] == block.sha256 and counts["crc32"] == zlib.crc32(content)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def token_type(vocab_size: int) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from arlm.data.corpus.token_file import TokenFile
 from arlm.tokenizers import Tokenizer
 
 
@@ -18,44 +18,30 @@ class Corpus:
     Args:
         tokens: (N,) integers, or the file that contains them.
         documents: (D,) int64, the first token of each document; one document by default.
-        dtype: integer type of the tokens in the file.
         words: number of words in the text, as `count_words` counts them.
     """
 
     def __init__(
-        self,
-        tokens: Tensor | Path,
-        documents: np.ndarray | None = None,
-        dtype: str = "int64",
-        words: int = 0,
+        self, tokens: Tensor | TokenFile, documents: np.ndarray | None = None, words: int = 0
     ) -> None:
         self._tokens = tokens.numpy() if isinstance(tokens, Tensor) else tokens
         self.documents = np.zeros(1, np.int64) if documents is None else documents
-        self.dtype, self.words = np.dtype(dtype), words
-        if isinstance(self._tokens, Path):
-            self._size = self._tokens.stat().st_size // self.dtype.itemsize
-        else:
-            self._size = len(self._tokens)
+        self.words = words
 
     def __len__(self) -> int:
-        return self._size
-
-    def _array(self) -> np.ndarray:
-        # A new map for each read: otherwise the pages read before would stay in resident memory.
-        return (
-            np.memmap(self._tokens, self.dtype, "r")
-            if isinstance(self._tokens, Path)
-            else self._tokens
-        )
+        return len(self._tokens)
 
     def read(self, starts: Tensor, length: int) -> Tensor:
         """Rows of `length` tokens that start at `starts` (B,): (B, length) int64."""
-        indices = starts.numpy()[:, None] + np.arange(length)
-        return torch.from_numpy(self._array()[indices].astype(np.int64))
+        if isinstance(self._tokens, TokenFile):
+            found = self._tokens.rows(starts.numpy(), length)
+        else:
+            found = self._tokens[starts.numpy()[:, None] + np.arange(length)]
+        return torch.from_numpy(found.astype(np.int64))
 
     def whole(self) -> Tensor:
         """All tokens, (N,) int64, in memory."""
-        return torch.from_numpy(self._array().astype(np.int64))
+        return self.read(torch.zeros(1).long(), len(self))[0]
 
 
 def in_memory(documents: Sequence[str], tokenizer: Tokenizer) -> Corpus:

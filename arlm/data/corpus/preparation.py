@@ -9,25 +9,32 @@ import os
 import shutil
 import sys
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from filelock import FileLock
 from tqdm import tqdm
 
-from arlm.data.corpus.blocks import BLOCK, Block, Piece, cut, encode_block, replace_file, token_type
+from arlm.data.corpus.blocks import BLOCK, Block, Piece, cut, encode_block, hashed, token_type
 from arlm.data.corpus.corpus import Corpus
+from arlm.data.corpus.origin import remembered
+from arlm.data.corpus.token_file import CHUNK, TokenFile
 from arlm.errors import UserError
+from arlm.storage import remove_abandoned, replace_file, replacing, sync_folder
 from arlm.tokenizers import Tokenizer
 
-FORMAT = 2
+FORMAT = 3
 ALONE = 2**24  # bytes of text up to which one process is faster
-VERIFIED = 2**26  # bytes of tokens up to which the checksum is verified whenever they are opened
+INDEX = {"documents": "documents.int64", "crc32": "tokens.crc32"}  # files beside the tokens
 
 
 @dataclass(frozen=True)
@@ -57,27 +64,39 @@ def prepare(
     """
     if not pieces:
         raise UserError("data: a split has no text; give more, or hold out another part")
-    stats = [piece.path.stat() for piece in pieces]
-    files = [
-        (str(p.path.resolve()), p.begin, p.end, s.st_size, s.st_mtime_ns)
-        for p, s in zip(pieces, stats, strict=True)
-    ]
-    key = json.dumps([FORMAT, BLOCK, tokenizer.fingerprint, separator, files])
-    root = folder / hashlib.sha256(key.encode()).hexdigest()[:20]
-    if not (root / "corpus.json").exists():
-        try:
+    files = [piece.path for piece in pieces]
+    places = [(piece.begin, piece.end) for piece in pieces]
+    key = json.dumps([FORMAT, BLOCK, tokenizer.fingerprint, separator, places])
+    blocks: list[Block] = []
+
+    def content() -> str:
+        cuts = (cut(piece, separator, tokenizer.splits_words) for piece in pieces)
+        blocks[:] = hashed(chain.from_iterable(cuts))
+        parts = [(block.sha256, block.document, block.inside) for block in blocks]
+        return hashlib.sha256(json.dumps([key, parts]).encode()).hexdigest()[:20]
+
+    root = folder
+    try:
+        root = folder / remembered(files, key, folder, content)
+        if not (root / "corpus.json").exists():
             folder.mkdir(parents=True, exist_ok=True)
             # runs that start together prepare it once
             with FileLock(folder / f"{root.name}.lock"):
                 if not (root / "corpus.json").exists():
-                    _prepare(pieces, tokenizer, root, separator, workers)
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                shutil.rmtree(_unfinished(root), ignore_errors=True)
-            raise UserError(
-                f"data: cannot prepare tokens in '{folder}' ({error.strerror}); "
-                "make room there, or set XDG_CACHE_HOME to another folder"
-            ) from None
+                    root = folder / content() if not blocks else root
+                    _prepare(blocks, pieces, tokenizer, root, separator, workers)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            shutil.rmtree(_unfinished(root), ignore_errors=True)
+        raise UserError(
+            f"data: cannot prepare tokens in '{folder}' ({error.strerror}); "
+            "make room there, or set XDG_CACHE_HOME to another folder"
+        ) from None
+    except BrokenProcessPool:
+        raise UserError(
+            "data: a process that prepares tokens was killed, perhaps for lack of memory; free some, and run "
+            "again: the preparation continues where it stopped"
+        ) from None
     return _open(root, tokenizer)
 
 
@@ -86,6 +105,7 @@ def _unfinished(root: Path) -> Path:
 
 
 def _prepare(
+    blocks: Sequence[Block],
     pieces: Sequence[Piece],
     tokenizer: Tokenizer,
     root: Path,
@@ -95,19 +115,20 @@ def _prepare(
     work, started = _unfinished(root), time.monotonic()
     work.mkdir(parents=True, exist_ok=True)
     size = sum(piece.end - piece.begin for piece in pieces)
-    words = tokenizer.splits_words
-    blocks = (block for piece in pieces for block in cut(piece, separator, words))
     if workers is None:
         workers = (os.cpu_count() or 1) if size > ALONE else 0
     parts = []
     with tqdm(total=size, unit="B", unit_scale=True, desc="preparing", disable=None) as bar:
-        for block, part in _encoded(blocks, tokenizer, separator, work, workers):
+        for block, part in _encoded(iter(blocks), tokenizer, separator, work, workers):
             parts.append(part)
             bar.update(block.end - block.begin)
     if not parts:
         raise UserError(f"data: '{pieces[0].path}' is empty; give text")
     _join(parts, work, tokenizer)
+    remove_abandoned(work)
+    shutil.rmtree(root, ignore_errors=True)  # one without its index is of no use
     work.rename(root)
+    sync_folder(root.parent)
     seconds = time.monotonic() - started
     if seconds > 5:
         print(f"prepared {size} bytes in {seconds:.0f} s: '{root}'", file=sys.stderr)
@@ -158,43 +179,71 @@ def _work(block: Block, separator: str | None, part: Path) -> None:
 def _join(parts: Sequence[Path], work: Path, tokenizer: Tokenizer) -> None:
     """Write one file of tokens and the index; corpus.json is written last and marks them as complete."""
     records = [json.loads(part.with_suffix(".json").read_bytes()) for part in parts]
-    joined = work / "tokens.bin"
-    with joined.open("wb") as target:
+    crcs, rest = [], b""
+    with replacing(work / "tokens.bin") as target:
         for part in parts:
-            with part.open("rb") as source:
-                shutil.copyfileobj(source, target)
-        target.flush()
-        os.fsync(target.fileno())
+            content = part.read_bytes()
+            target.write(content)
+            rest += content
+            whole = len(rest) // CHUNK * CHUNK
+            crcs += [zlib.crc32(rest[i : i + CHUNK]) for i in range(0, whole, CHUNK)]
+            rest = rest[whole:]
+    crcs += [zlib.crc32(rest)] if rest else []
     firsts = np.cumsum([0, *(r["tokens"] for r in records)])
     starts = [
         np.array(r["documents"], np.int64) + first
         for r, first in zip(records, firsts, strict=False)
     ]
-    np.save(work / "documents.npy", np.concatenate(starts))
     checksums = "".join(r["sha256"] for r in records)
     words = sum(r["words"] for r in records)
     counts = Counts(int(firsts[-1]), words, hashlib.sha256(checksums.encode()).hexdigest())
-    with joined.open("rb") as file:
-        tokens_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    record = asdict(counts) | {"tokens_sha256": tokens_sha256, "vocab_size": tokenizer.vocab_size}
+    record = asdict(counts) | {"vocab_size": tokenizer.vocab_size}
+    for name, array in {
+        "documents": np.concatenate(starts),
+        "crc32": np.array(crcs, "<u4"),
+    }.items():
+        content = array.astype(array.dtype.newbyteorder("<")).tobytes()
+        replace_file(work / INDEX[name], content)
+        record[name] = hashlib.sha256(content).hexdigest()
+    record["checksum"] = _checksum(record)
     replace_file(work / "corpus.json", json.dumps(record, indent=2).encode())
     for part in parts:
         part.unlink()
         part.with_suffix(".json").unlink()
 
 
+def _checksum(record: dict[str, Any]) -> str:
+    content = {name: value for name, value in record.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def _open(root: Path, tokenizer: Tokenizer) -> tuple[Corpus, Counts]:
-    record = json.loads((root / "corpus.json").read_bytes())
-    path = root / "tokens.bin"
-    corpus = Corpus(
-        path,
-        np.load(root / "documents.npy"),
-        token_type(tokenizer.vocab_size),
-        record["words"],
-    )
-    intact = len(corpus) == record["tokens"]
-    if intact and path.stat().st_size <= VERIFIED:
-        intact = hashlib.sha256(path.read_bytes()).hexdigest() == record["tokens_sha256"]
-    if not intact:
-        raise UserError(f"data: '{path}' has changed since it was prepared; remove '{root}'")
-    return corpus, Counts(record["tokens"], record["words"], record["sha256"])
+    """Open a prepared corpus; its index is verified here, and its tokens where they are read."""
+    try:
+        record = json.loads((root / "corpus.json").read_bytes())
+        if record["checksum"] != _checksum(record) or record["vocab_size"] != tokenizer.vocab_size:
+            raise ValueError("corpus.json")
+        documents = _index(root, record, "documents", "<i8")
+        crcs = _index(root, record, "crc32", "<u4")
+        counts = Counts(record["tokens"], record["words"], record["sha256"])
+        dtype = np.dtype(token_type(tokenizer.vocab_size))
+        plain = all(type(n) is int and n >= 0 for n in (counts.tokens, counts.words))
+        if not plain or len(crcs) != -(-counts.tokens * dtype.itemsize // CHUNK):
+            raise ValueError("corpus.json")
+        if documents[0] != 0 or (np.diff(documents) < 0).any() or documents[-1] > counts.tokens:
+            raise ValueError(INDEX["documents"])
+    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+        raise UserError(
+            f"data: the index of '{root}' has changed since it was prepared, or cannot be read ({error}); "
+            f"remove '{root}' and run again"
+        ) from None
+    tokens = TokenFile(root / "tokens.bin", dtype.str, counts.tokens, crcs, tokenizer.vocab_size)
+    return Corpus(tokens, documents, counts.words), counts
+
+
+def _index(root: Path, record: dict[str, Any], name: str, dtype: str) -> np.ndarray:
+    """A file of integers beside the tokens, after a comparison with its SHA-256."""
+    content = (root / INDEX[name]).read_bytes()
+    if hashlib.sha256(content).hexdigest() != record[name]:
+        raise ValueError(INDEX[name])
+    return np.frombuffer(content, dtype)
