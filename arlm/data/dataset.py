@@ -49,7 +49,7 @@ class FixedRows(TokenDataset):
     """Rows that are the same in every epoch.
 
     Args:
-        tokens: (N, T) integers.
+        tokens: (N, T) integers; one outside the vocabulary raises a UserError.
         domain: gives the units of the tokens.
         context: gives the context of a batch, (B, S) int64, such as `arlm.data.labels.Labels`; None for none.
     """
@@ -57,6 +57,7 @@ class FixedRows(TokenDataset):
     def __init__(
         self, tokens: Tensor, domain: Domain, context: Callable[[Rows], Tensor] | None = None
     ) -> None:
+        check_tokens(tokens, domain.vocab_size)
         self.tokens, self.domain, self.context = tokens, domain, context
 
     def __len__(self) -> int:
@@ -74,6 +75,22 @@ def whole_rows(tokens: Tensor, domain: Domain, context: Tensor | None = None) ->
     return Batch(tokens, scored, domain.units(tokens), context)
 
 
+def check_tokens(tokens: Tensor, vocab_size: int, what: str = "the token") -> None:
+    """Raise a UserError for a token (N, T) outside the vocabulary, which names its row.
+
+    Tokens on an accelerator are not tested: that would wait for it.
+    """
+    if tokens.device.type != "cpu" or not tokens.numel() or tokens.is_floating_point():
+        return
+    least, largest = (int(value) for value in tokens.aminmax())
+    if least < 0 or largest >= vocab_size:
+        wrong = ((tokens < 0) | (tokens >= vocab_size)).nonzero()[0].tolist()
+        raise UserError(
+            f"data: row {wrong[0]} holds {what} {int(tokens[tuple(wrong)])} at position {wrong[-1]}; the vocabulary "
+            f"has {vocab_size}, 0 to {vocab_size - 1}"
+        )
+
+
 def plain_batch(found: Tensor | Sequence[Any], spec: Spec, domain: Domain | None = None) -> Batch:
     """The batch that plain tensors mean, such as those of a `DataLoader` over a `TensorDataset`.
 
@@ -86,7 +103,7 @@ def plain_batch(found: Tensor | Sequence[Any], spec: Spec, domain: Domain | None
         domain: gives the units of the tokens.
 
     Raises:
-        UserError: it is none of these.
+        UserError: it is none of these, or holds a token outside the vocabulary.
     """
     parts = [found] if isinstance(found, Tensor) else found
     kinds = all(isinstance(part, Tensor) for part in parts)
@@ -101,6 +118,7 @@ def plain_batch(found: Tensor | Sequence[Any], spec: Spec, domain: Domain | None
                 f"data: a batch holds {part.dtype}; yield tokens as integers, int64 or uint8"
             )
     tokens = parts[0].long()
+    check_tokens(tokens, spec.vocab_size)
     scored = torch.ones_like(tokens, dtype=torch.bool)
     if spec.eos_id is not None:
         ends = tokens == spec.eos_id
@@ -109,6 +127,8 @@ def plain_batch(found: Tensor | Sequence[Any], spec: Spec, domain: Domain | None
         scored &= tokens != spec.pad_id
     units = torch.ones_like(tokens, dtype=torch.float) if domain is None else domain.units(tokens)
     context = None if len(parts) == 1 else parts[1].long().view(len(tokens), -1)
+    if context is not None and spec.context is not None:
+        check_tokens(context, spec.context.vocab_size, "the context's token")
     return Batch(tokens, scored, units, context)
 
 

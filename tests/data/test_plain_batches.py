@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import arlm
 from arlm.core import Spec
-from arlm.data.dataset import plain_batch
+from arlm.data.dataset import FixedRows, plain_batch
 from arlm.domains import Domain, TextDomain
 from arlm.errors import UserError
 from arlm.models.rnn import LSTMLanguageModel
@@ -49,11 +49,28 @@ def test_units_are_the_domains_and_labels_are_contexts() -> None:
         (torch.zeros(2, 3), r"holds torch.float32; yield tokens as integers"),
         (torch.zeros(3, dtype=torch.long), r"a batch is \[\(3,\)\]; yield tokens \(B, T\)"),
         ({"tokens": torch.zeros(2, 3)}, r"a batch is \['str'\]"),
+        (
+            torch.tensor([[0, 1], [1, 2]]),
+            r"row 1 holds the token 2 at position 1; .* has 2, 0 to 1",
+        ),
+        (torch.tensor([[0, -1], [1, 2]]), r"row 0 holds the token -1 at position 1"),
+        (
+            [torch.zeros(3, 2).long(), torch.tensor([0, 1, 7])],
+            r"row 2 holds the context's token 7 at position 0; the vocabulary has 5",
+        ),
     ],
 )
 def test_other_batches_are_refused(found: object, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        plain_batch(found, Spec(2, (3,)))
+        plain_batch(found, Spec(2, (3,), context=Spec(5, (1,), kind="label")))
+
+
+def test_rows_outside_the_vocabulary_are_refused() -> None:
+    tokens = torch.zeros(9, 4, dtype=torch.int32)
+    FixedRows(tokens, TextDomain(ByteTokenizer()))
+    tokens[6, 2] = 256
+    with pytest.raises(UserError, match="row 6 holds the token 256 at position 2"):
+        FixedRows(tokens, TextDomain(ByteTokenizer()))
 
 
 def test_run_on_plain_tensors(tmp_path) -> None:
