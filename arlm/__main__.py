@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from io import TextIOWrapper
 
 from arlm import __version__
 
@@ -44,34 +45,51 @@ def main() -> int:
     # Late, because `entry` changes where modules are found.
     import signal
 
+    from arlm.cli.failures import discard_output, one_line
+    from arlm.errors import UserError
+
+    verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    try:
+        code = run(verb)
+        if sys.stdout is not None:  # closed by the caller
+            sys.stdout.flush()
+    except UserError as error:
+        return fail(str(error))
+    except BrokenPipeError:  # the reader of the output, such as `head`, has closed it
+        discard_output()
+        return 128 + signal.SIGPIPE
+    except (OSError, MemoryError, RuntimeError) as error:
+        line = one_line(error, verb)
+        if line is None:
+            raise
+        discard_output()
+        return fail(line)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    return code
+
+
+def run(verb: str) -> int:
+    """Run one verb with the arguments of the command line."""
     from arlm.cli.imports import quick_imports
     from arlm.cli.messages import nearest
     from arlm.errors import UserError
 
-    verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if found := next((argument for argument in sys.argv if "\0" in argument), None):
+        raise UserError(f"{found!r}: it has a null character; leave it out")
     if verb in ("-h", "--help", "help"):
         print(HELP, end="")
-        return 0
-    if verb == "--version":
+    elif verb == "--version":
         print(__version__)
-        return 0
-    if verb not in TRAINER_VERBS | COMMANDS:
+    elif verb in COMMANDS:
+        importlib.import_module(f"arlm.cli.{verb}").main(sys.argv[2:])
+    elif verb in TRAINER_VERBS:
+        with quick_imports():
+            trainer = importlib.import_module("arlm.cli.trainer")
+        return int(trainer.main())
+    else:
         mend = nearest(ELSEWHERE.get(verb, verb), TRAINER_VERBS | COMMANDS, "see `arlm --help`")
-        return fail(f"verb: {verb!r} is not known; {mend}")
-    try:
-        if verb in COMMANDS:
-            importlib.import_module(f"arlm.cli.{verb}").main(sys.argv[2:])
-        else:
-            with quick_imports():
-                trainer = importlib.import_module("arlm.cli.trainer")
-            return int(trainer.main())
-    except UserError as error:
-        return fail(str(error))
-    except BrokenPipeError:  # the reader of the output, such as `head`, has closed it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+        raise UserError(f"verb: {verb!r} is not known; {mend}")
     return 0
 
 
@@ -91,6 +109,8 @@ def entry() -> None:
         if sys.path[0] == folder:  # `python -m` puts it first
             del sys.path[0]
         sys.path.append(folder)
+    if isinstance(sys.stdout, TextIOWrapper):  # names of files that are no UTF-8 can be printed
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(main())
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from arlm.inference.configurations import FRAGMENTS
+from arlm.inference.configurations import FRAGMENTS, LARGEST, read_yaml
 
 
 class ConfigFiles:
@@ -55,14 +55,14 @@ class ConfigFiles:
         for path, _ in self.files:
             text = path.read_text(errors="replace")
             try:
-                content = yaml.safe_load(text)
+                content = read_yaml(text)
             except yaml.MarkedYAMLError as error:
                 line = (error.problem_mark.line + 1) if error.problem_mark else 1
                 mend = (
                     "indent with spaces, not tabs" if "\t" in text else "check the line above, too"
                 )
                 return f"{self.shown(path)}, line {line}: no valid YAML ({error.problem}); {mend}"
-            except yaml.YAMLError as error:
+            except (yaml.YAMLError, ValueError) as error:  # a ValueError for an impossible date
                 return f"{self.shown(path)}: no valid YAML ({' '.join(str(error).split())})"
             if not isinstance(content, dict):
                 what = "is empty" if not text.strip() else "holds no keys"
@@ -79,8 +79,9 @@ class ConfigFiles:
 def _parsed(path: Path) -> yaml.Node | None:
     """The tree of a file; None if it is no YAML."""
     try:
-        return yaml.compose(path.read_text(errors="replace"), Loader=yaml.SafeLoader)
-    except yaml.YAMLError:
+        text = path.read_text(errors="replace")
+        return yaml.compose(text, Loader=yaml.SafeLoader) if len(text) <= LARGEST else None
+    except (yaml.YAMLError, RecursionError):
         return None
 
 

@@ -75,6 +75,8 @@ def one_line(
         value = found[1] or found[2]
         if wanted and not known:
             return f"{place}{keys}: {value!r} does not fit; give {_alternatives(wanted)}"
+        if unreadable := files.unreadable():  # a file that is named for the key
+            return unreadable
         near = nearest(value, known, "check the path or the name")
         return f"{place}{keys}: {value!r} is neither a file nor a class; {near}"
     given = re.search(r"(?:Got value|Given value): (.+?)(?:\. Got value|\.?\s*$)", message)

@@ -9,7 +9,7 @@ from jsonargparse import get_loader, set_loader
 from jsonargparse._loaders_dumpers import set_omegaconf_loader
 from yaml import YAMLError
 
-from arlm.inference.configurations import FRAGMENTS, data_classes, resolve, shipped
+from arlm.inference.configurations import FRAGMENTS, data_classes, read_yaml, resolve, shipped
 
 
 def expand(arguments: Sequence[str]) -> list[str]:
@@ -36,7 +36,7 @@ def expand_configurations(mode: str) -> None:
 
     def expanding(text: str) -> Any:
         # The parser works in the folder of the file that it reads, so paths are relative to that.
-        content = load(text)
+        content = read_yaml(text, load)
         if isinstance(content, dict):
             for kind in FRAGMENTS:
                 _expand(content, kind.split("."), kind)

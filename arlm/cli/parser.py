@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from arlm.inference.runs import Run
 
 
+LARGEST_PENALTY = 10  # of lengths: those in use are 0 to 2
+
+
 class Parser(argparse.ArgumentParser):
     """argparse without abbreviated options and with one-line errors."""
 
@@ -51,7 +54,19 @@ class Parser(argparse.ArgumentParser):
                 raise UserError(f"{unknown[0]!r}: not expected here; {mend}")
             mend = nearest(option, self._option_string_actions, see)
             raise UserError(f"{option}: unknown option; {mend}")
+        for action in self._actions:
+            self._check(action, getattr(known, action.dest, None))
         return known
+
+    def _check(self, action: argparse.Action, value: Any) -> None:
+        """Refuse an empty value where it is no text to read, and an integer that no tensor holds."""
+        name = (action.option_strings or [str(action.metavar or action.dest)])[0]
+        for each in value if isinstance(value, list) else [value]:
+            if each == "" and action.default != "":
+                see = f"see `arlm {self.verb} --help`"
+                raise UserError(f"{name}: its value is empty; give one, or omit it; {see}")
+            if isinstance(each, int) and not -(2**63) <= each < 2**63:
+                raise UserError(f"{name}: {each} does not fit; give a number of 64 bits")
 
 
 def print_json(value: Any) -> None:
@@ -173,4 +188,5 @@ def check_beam_options(options: argparse.Namespace) -> None:
         1.0 if options.length_penalty is None else options.length_penalty
     )
     require(options.beam >= 1, "--beam", options.beam, "choose at least 1")
-    require(0 <= penalty < float("inf"), "--length-penalty", penalty, "choose at least 0")
+    fits = 0 <= penalty <= LARGEST_PENALTY
+    require(fits, "--length-penalty", penalty, f"choose 0 to {LARGEST_PENALTY}")

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from arlm.reports.view import View
     from arlm.sampling.processors import LogitsProcessor
 
+MOST, MOST_FILES = 10**6, 10**4  # samples that are printed, and samples in pictures or files
+
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse and check the options."""
@@ -111,6 +113,7 @@ def check(options: argparse.Namespace) -> None:
     """Refuse options that do not fit together."""
     if options.n is not None:
         require(options.n >= 1, "-n", options.n, "choose at least 1")
+        require(options.n <= MOST, "-n", options.n, f"choose at most {MOST}")
     new = options.max_new_tokens
     if new is not None:
         require(new >= 1, "--max-new-tokens", new, "choose at least 1")
@@ -186,8 +189,13 @@ def files(
     sweeps: dict[str, LogitsProcessor],
 ) -> int:
     """Draw samples, write them to files and print the paths; returns the number of tokens drawn."""
+    from arlm.inference.capacity import check_capacity
     from arlm.sampling import class_count, class_labels
 
+    most = "since one picture shows them, or there is a file of each"
+    require(options.n <= MOST_FILES, "-n", options.n, f"choose at most {MOST_FILES}, {most}")
+    positions = net.spec.length if options.decoding == "fixed_point" else 1
+    check_capacity(net, options.n, net.spec.length, "-n", options.n, positions)
     context = class_labels(net, options.label, options.n)
     forced = view.forced(vars(options))
     if forced is not None:

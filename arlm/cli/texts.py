@@ -6,7 +6,8 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ def texts(
     processors: Sequence[LogitsProcessor],
     tree: BeamTree | None = None,
 ) -> int:
-    """Draw `options.n` texts after each prompt, and print them; returns the number of tokens drawn.
+    """Draw `options.n` texts after each prompt, and print each as soon as it is there.
 
     Args:
         options: of the verb.
@@ -40,11 +41,14 @@ def texts(
         view: of its domain.
         processors: of the draws.
         tree: collects a beam search.
-    """
-    from arlm.inference.writer import announce_slides, row_lengths
-    from arlm.reports.files import write_text
 
-    prompts = [prompt for prompt in read_prompts(options, view) for _ in range(options.n)]
+    Returns: the number of tokens drawn.
+    """
+    from arlm.inference.capacity import check_capacity
+    from arlm.inference.writer import announce_slides, row_lengths
+    from arlm.reports.files import writing_text
+
+    prompts = read_prompts(options, view)
     longest = max(row_lengths(net, prompts, options.max_new_tokens))
     searched = options.beam is not None or options.decoding == "fixed_point"
     if searched and net.max_length is not None and longest > net.max_length:
@@ -53,15 +57,28 @@ def texts(
             f"{option}: rows of {longest} tokens exceed the window of {net.max_length}, which only slides "
             "where texts are drawn token by token; choose a smaller --max-new-tokens, or omit the option"
         )
+    check_capacity(net, 1, longest, "--max-new-tokens", longest)
     announce_slides(net, longest)
+    if options.stream:
+        return stream(options, net, view, processors, prompts)
     if searched:
-        found = search(options, net, view, processors, prompts, longest, tree)
+        rows = options.n if options.beam is None else options.beam
+        option = "-n" if options.beam is None else "--beam"
+        positions = 1 if options.beam is not None else longest
+        check_capacity(net, rows, longest, option, rows, positions)
+        found = iter(search(options, net, view, processors, prompts[0], longest, tree))
     else:
         found = draw(options, net, view, processors, prompts)
-    if not options.stream:
-        shown = as_json(found, options) if options.json else joined([one.text for one in found])
-        print(write_text(shown + "\n", Path(options.out)) if options.out else shown)
-    return sum(one.tokens for one in found)
+    with writing_text(Path(options.out)) if options.out else nullcontext(sys.stdout) as out:
+        total = 0
+        for index, one in enumerate(found):
+            separator = f"{SEPARATOR}\n" if index and not options.json else ""
+            shown = as_json(index, one, options) if options.json else one.text
+            print(f"{separator}{shown}", file=out, flush=not options.out)
+            total += one.tokens
+    if options.out:
+        print(options.out)
+    return total
 
 
 def read_prompts(options: argparse.Namespace, view: View) -> list[Tensor]:
@@ -86,32 +103,55 @@ def draw(
     view: View,
     processors: Sequence[LogitsProcessor],
     prompts: Sequence[Tensor],
-) -> list[Written]:
-    """Draw a text after each prompt: all in one batch, or with --stream one after the other."""
+) -> Iterator[Written]:
+    """Draw `options.n` texts after each prompt, batch by batch; a text does not depend on its batch."""
+    from arlm.inference.capacity import rows_together
     from arlm.inference.writer import row_lengths, written
     from arlm.sampling import class_labels, row_seeds
 
-    decode = view.domain.decode
-    seeds, context = (
-        row_seeds(options.seed, len(prompts)),
-        class_labels(net, options.label, len(prompts)),
-    )
+    new, count = options.max_new_tokens, len(prompts) * options.n
+    longest = row_lengths(net, prompts, new)
+    size = rows_together(net, max(longest))
+    most = (sum(longest) - sum(map(len, prompts))) * options.n
     given: dict[str, Any] = {"processors": processors, "stop": options.stop}
-    new = options.max_new_tokens
-    if not options.stream:
-        most = sum(row_lengths(net, prompts, new)) - sum(map(len, prompts))
-        with bar("sampling", "tok", most) as progress:
-            shown = given | {"context": context, "progress": progress.update}
-            return written(net, decode, prompts, seeds, new, **shown)
-    found = []
-    for row, prompt in enumerate(prompts):
+    with bar("sampling", "tok", most) as progress:
+        for first in range(0, count, size):
+            rows = range(first, min(first + size, count))
+            yield from written(
+                *(net, view.domain.decode, [prompts[row // options.n] for row in rows]),
+                *(row_seeds(options.seed, len(rows), first), new),
+                context=class_labels(net, options.label, len(rows), first),
+                progress=progress.update,
+                **given,
+            )
+
+
+def stream(
+    options: argparse.Namespace,
+    net: Autoregressor,
+    view: View,
+    processors: Sequence[LogitsProcessor],
+    prompts: Sequence[Tensor],
+) -> int:
+    """Draw texts one after the other, and print each piece at once; returns the number of tokens drawn."""
+    from arlm.inference.writer import written
+    from arlm.sampling import class_labels, row_seeds
+
+    total = 0
+    for row in range(len(prompts) * options.n):
         if row:
             print(SEPARATOR)
-        own = None if context is None else context[row : row + 1]
-        show: Any = lambda text: print(text, end="", flush=True)  # noqa: E731
-        found += written(net, decode, [prompt], [seeds[row]], new, context=own, show=show, **given)
+        (one,) = written(
+            *(net, view.domain.decode, [prompts[row // options.n]]),
+            *(row_seeds(options.seed, 1, row), options.max_new_tokens),
+            processors=processors,
+            stop=options.stop,
+            context=class_labels(net, options.label, 1, row),
+            show=lambda text: print(text, end="", flush=True),
+        )
         print()
-    return found
+        total += one.tokens
+    return total
 
 
 def search(
@@ -119,18 +159,18 @@ def search(
     net: Autoregressor,
     view: View,
     processors: Sequence[LogitsProcessor],
-    prompts: Sequence[Tensor],
+    given: Tensor,
     length: int,
     tree: BeamTree | None,
 ) -> list[Written]:
-    """Texts by beam search, or by fixed-point iteration; all have the same prompt."""
+    """`options.n` texts of `length` tokens after a prompt (P,), by beam search or by fixed-point iteration."""
     from arlm.inference.writer import Written
     from arlm.sampling import beam_search, class_labels, fixed_point, row_seeds
 
-    count, size, decode = len(prompts), len(prompts[0]), view.domain.decode
+    count, size, decode = options.n, len(given), view.domain.decode
     if options.beam is not None:
         context = class_labels(net, options.label, 1)
-        prompt = prompts[0][None] if size else None
+        prompt = given[None] if size else None
         tokens, log_prob, _ = beam_search(
             *(net, 1, length),
             beam=options.beam,
@@ -147,7 +187,7 @@ def search(
         row_seeds(options.seed, count),
         length,
         processors=processors,
-        forced=prompts[0].expand(count, -1) if size else None,
+        forced=given.expand(count, -1) if size else None,
         context=class_labels(net, options.label, count),
     )
     print(f"{rows.passes} passes for {length} positions", file=sys.stderr)
@@ -168,14 +208,7 @@ def write_search(tree: BeamTree, options: argparse.Namespace, view: View) -> Non
     print(write_tree([search], Path(options.tree), command), file=sys.stderr)
 
 
-def joined(texts: Sequence[str]) -> str:
-    """Texts with a line of `SEPARATOR` between them."""
-    return f"\n{SEPARATOR}\n".join(texts)
-
-
-def as_json(found: Sequence[Written], options: argparse.Namespace) -> str:
-    """One JSON object a line for each text: its number, the seed, the text, its drawn tokens and their nats."""
-    return "\n".join(
-        json.dumps({"index": index, "seed": options.seed, **one._asdict()}, ensure_ascii=False)
-        for index, one in enumerate(found)
-    )
+def as_json(index: int, one: Written, options: argparse.Namespace) -> str:
+    """A JSON object for a text: its number, the seed, the text, its drawn tokens and their nats."""
+    record = {"index": index, "seed": options.seed, **one._asdict()}
+    return json.dumps(record, ensure_ascii=False)

@@ -25,6 +25,7 @@ from arlm.cli.continuing import choose_checkpoint
 from arlm.cli.messages import missing_package, one_line
 from arlm.cli.names import expand, expand_configurations, known_names
 from arlm.cli.run_names import check_name, given_options, may_rename, run_name
+from arlm.cli.values import check_values
 from arlm.core import Spec
 from arlm.data.module import TokenDataModule
 from arlm.errors import UserError
@@ -153,6 +154,7 @@ class Command(LightningCLI):
             options = self._subcommand_parsers[verb]._option_string_actions
             line = one_line(str(error), verb, options, sys.argv[2:], known_names)
             raise UserError(line) from None
+        check_values(self.config[sys.argv[1]].as_dict())
 
     def instantiate_classes(self) -> None:
         super().instantiate_classes()

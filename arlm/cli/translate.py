@@ -7,7 +7,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 MAPS = 6  # number of attention maps in the picture
 TREES = 3  # number of searches in the picture
+MOST = 10**6  # lines that are translated together, and samples of a sentence
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -87,7 +88,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     options = parser.parse(arguments)
     options.command = list(arguments)
-    require(options.batch_size >= 1, "--batch-size", options.batch_size, "choose at least 1")
+    size = options.batch_size
+    require(1 <= size <= MOST, "--batch-size", size, f"choose 1 to {MOST}")
     check_decoding(options)
     return options
 
@@ -102,7 +104,7 @@ def check_decoding(options: argparse.Namespace) -> None:
                 f"--{name.replace('_', '-')}: it belongs to the search, but {drawing[0]} samples; omit one of them"
             )
     check_beam_options(options)
-    largest = 10**6 if options.sampled else options.beam
+    largest = MOST if options.sampled else options.beam
     require(1 <= options.n_best <= largest, "--n-best", options.n_best, f"choose 1 to {largest}")
 
 
@@ -113,7 +115,7 @@ def main(arguments: Sequence[str]) -> None:
         from arlm.data.pairs import lines_of
         from arlm.inference.memory import keep_freed_memory
         from arlm.inference.translator import Translator
-        from arlm.reports.files import PAGES, check_writable, write_bytes
+        from arlm.reports.files import PAGES, check_writable, write_bytes, writing_text
         from arlm.reports.view import view_of
 
     processors = chosen_processors(options) if options.sampled else None
@@ -137,8 +139,10 @@ def main(arguments: Sequence[str]) -> None:
     if not first:
         files = ", ".join("standard input" if file == "-" else file for file in options.files)
         raise UserError(f"{files}: it is empty; give one {view.line} per line")
-    with open_output(options.out) as out:
-        translations, examples = translate(translator, chain(first, sources), options, out)
+    with writing_text(Path(options.out)) if options.out else nullcontext(sys.stdout) as out:
+        translations, examples, refusal = translate(translator, chain(first, sources), options, out)
+    if refusal is not None:
+        raise refusal
     if options.attention:
         picture = view.attention_map(loaded.net, [example[1:] for example in examples])
         assert picture is not None  # check_attends has refused networks without attention
@@ -162,17 +166,18 @@ def check_attends(net: Autoregressor) -> None:
 
 def translate(
     translator: Translator, given: Iterable[Source], options: argparse.Namespace, out: IO[str]
-) -> tuple[list[str], list[tuple[str, Tensor, Translation]]]:
-    """Write translations batch by batch; if a source is refused, the translations before it are written first.
+) -> tuple[list[str], list[tuple[str, Tensor, Translation]], UserError | None]:
+    """Write translations batch by batch, up to the first source that is refused.
 
-    Returns: the best translation of each source; and the first sources, each with its tokens and its best
-        translation, for pictures.
+    Returns: the best translation of each source; the first sources, each with its tokens and its best
+        translation, for pictures; and the refusal.
     """
     best: list[str] = []
     examples: list[tuple[str, Tensor, Translation]] = []
+    refusal: UserError | None = None
     remaining = iter(given)
-    while True:
-        sources, texts, refusal = [], [], None
+    while refusal is None:
+        sources, texts = [], []
         try:
             for source in islice(remaining, options.batch_size):
                 sources.append(translator.encode(source.native, source.name))
@@ -187,11 +192,9 @@ def translate(
             if number < MAPS:
                 examples.append((text, tokens, found[0]))
         out.flush()
-        if refusal is not None:
-            raise refusal
         if len(sources) < options.batch_size:
             break
-    return best, examples
+    return best, examples, refusal
 
 
 def shown(
@@ -207,11 +210,6 @@ def shown(
     if options.n_best == 1:
         return [found[0].text]
     return [f"{number + 1}\t{one.text}\t{one.log_prob:.4f}\t{one.score:.4f}" for one in found]
-
-
-def open_output(name: str | None) -> AbstractContextManager[IO[str]]:
-    """Open the file for translations, or standard output."""
-    return nullcontext(sys.stdout) if name is None else open(name, "w", encoding="utf-8")
 
 
 def write_trees(

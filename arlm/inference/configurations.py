@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from os.path import isfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import arlm
+
+if TYPE_CHECKING:
+    import yaml
 
 # The folders of fragments, by the option that takes one.
 FRAGMENTS = {
@@ -25,6 +29,7 @@ ABOUT = re.compile(
     r"# (?P<time>[\d.]* ?\w+) on (?:one of )?2 cores; "
     r"(?P<result>not run here|[\d.]+ bits/\w+); (?P<note>.+)\."
 )
+LARGEST, MOST_NODES = 10**6, 10**5  # characters of a configuration, and its values
 
 
 class About(NamedTuple):
@@ -75,6 +80,46 @@ def resolve(name: str, kind: str = "config") -> str:
     if found is None and kind == "data":
         return data_classes().get(name, name)
     return str(found or name)
+
+
+def read_yaml(text: str, load: Callable[[str], Any] | None = None) -> Any:
+    """The content of a configuration, whose size is checked before, with all aliases expanded.
+
+    Args:
+        text: of the file.
+        load: reads it; by default `yaml.safe_load`.
+
+    Raises:
+        yaml.YAMLError: it is no YAML, or larger than a configuration can be.
+    """
+    import yaml  # late: `arlm configs` reads none
+
+    if len(text) > LARGEST:
+        raise yaml.YAMLError(f"it has {len(text)} characters, more than {LARGEST}")
+    try:
+        if "*" in text:  # aliases
+            _expanded(yaml.compose(text, Loader=yaml.SafeLoader), {})
+        return (load or yaml.safe_load)(text)
+    except (RecursionError, OverflowError):
+        raise yaml.YAMLError("it is nested too deeply") from None
+
+
+def _expanded(node: yaml.Node | None, sizes: dict[int, int]) -> int:
+    """Number of nodes below a node, with aliases expanded; refuses many, and one that contains itself."""
+    import yaml
+
+    if id(node) in sizes:
+        if not sizes[id(node)]:
+            raise yaml.YAMLError("an alias names what it is in")
+        return sizes[id(node)]
+    sizes[id(node)] = 0
+    values = node.value if isinstance(node, yaml.CollectionNode) else []
+    parts = [part for each in values for part in (each if isinstance(each, tuple) else (each,))]
+    size = 1 + sum(_expanded(part, sizes) for part in parts)
+    if size > MOST_NODES:
+        raise yaml.YAMLError(f"its aliases make more than {MOST_NODES} values")
+    sizes[id(node)] = size
+    return size
 
 
 def about(path: Path) -> About:

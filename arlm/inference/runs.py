@@ -18,7 +18,7 @@ from arlm.data.module import TokenDataModule
 from arlm.data.text_files import read_text
 from arlm.data.text_module import TextDataModule
 from arlm.errors import UserError
-from arlm.inference.configurations import data_classes, resolve, shipped
+from arlm.inference.configurations import data_classes, read_yaml, resolve, shipped
 
 # Options of TextDataModule that are kept when other data is read, unless its file chooses them.
 BATCHING = ("length", "batching", "stride", "streams", "overlap")
@@ -88,11 +88,12 @@ def _from_fragment(
         mend = f"did you mean {near[0]!r}?" if near else "`arlm configs` lists the names"
         raise UserError(f"--data: '{fragment}' is neither a data file (YAML) nor a name; {mend}")
     try:
-        content = yaml.safe_load(read_text(file, "--data"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # impossible dates, deep nesting
-        if isinstance(error, UserError):
-            raise
-        content = None
+        content = read_yaml(read_text(file, "--data"))
+    except UserError:
+        raise
+    except (yaml.YAMLError, ValueError) as error:  # a ValueError for an impossible date
+        reason = " ".join(str(error).split())
+        raise UserError(f"--data: '{fragment}' is no valid YAML ({reason}); correct it") from None
     content = content if isinstance(content, dict) else {}
     init_args = content.get("init_args") or {}
     if "class_path" not in content or not isinstance(init_args, dict):

@@ -13,8 +13,11 @@ from arlm.core import Autoregressor, device_of
 from arlm.domains import PairDomain
 from arlm.errors import UserError
 from arlm.inference.beam_tree import BeamTree
+from arlm.inference.capacity import check_capacity
 from arlm.sampling import Beams, BeamStep, beam_search, generate, row_seeds
 from arlm.sampling.processors import LogitsProcessor
+
+BEAM = 5  # width of a beam by default
 
 
 class Source(NamedTuple):
@@ -53,12 +56,22 @@ class Translator:
 
     net: Autoregressor
     domain: PairDomain
-    beam: int = 5
+    beam: int = BEAM
     n_best: int = 1
     length_penalty: float = 1.0
     processors: tuple[LogitsProcessor, ...] | None = None
     seed: int = 0
     batch_tokens: int = 2048
+
+    def __post_init__(self) -> None:
+        rows, length = self._rows, self.net.spec.length
+        option = "--beam" if self.processors is None else "--n-best"
+        check_capacity(self.net, rows, length, option, rows)
+
+    @property
+    def _rows(self) -> int:
+        """Rows of the network for each sentence."""
+        return self.beam if self.processors is None else self.n_best
 
     def encode(self, native: Any, name: str) -> Tensor:
         """A source as tokens (S,), of text without surrounding white space; errors call it `name`."""
@@ -103,7 +116,9 @@ class Translator:
         found: list[list[Translation]] = [[] for _ in sources]
         while order:
             longest = len(sources[order[-1]])
-            rows = order[-max(1, self.batch_tokens // longest) :]
+            # A wider beam than the default takes fewer sentences at once, so that memory stays as it is.
+            tokens = self.batch_tokens * BEAM // max(BEAM, self._rows)
+            rows = order[-max(1, tokens // longest) :]
             del order[-len(rows) :]
             batch = [sources[i] for i in rows]
             for i, translations in zip(rows, self._batch(batch, rows, first), strict=True):

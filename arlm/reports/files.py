@@ -1,36 +1,54 @@
-"""Write results, with a one-line error for a path that cannot be written."""
+"""Write results as whole files, with a one-line error for a path that cannot be written."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import errno
+import io
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
-from arlm.errors import UserError
+from arlm.errors import UserError, cannot_write
+from arlm.storage import replace_file, replacing
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 PAGES = (".html", ".htm")
 
 
-def write(path: Path, action: Callable[[], object]) -> Path:
-    """Create the folder of `path` and call `action`, which writes the file; returns `path`."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        action()
-    except OSError as error:
-        raise UserError(
-            f"--out: cannot write '{path}' ({error.strerror or error}); choose a file you may write"
-        ) from None
-    return path
-
-
 def write_text(text: str, path: Path) -> Path:
-    """Write UTF-8 text."""
-    return write(path, lambda: path.write_text(text, encoding="utf-8"))
+    """Write UTF-8 text, with ? for what has no code, such as bytes in a file's name; returns `path`."""
+    return write_bytes(text.encode(errors="replace"), path)
 
 
 def write_bytes(content: bytes, path: Path) -> Path:
-    """Write bytes, such as an encoded picture."""
-    return write(path, lambda: path.write_bytes(content))
+    """Write bytes, such as an encoded picture, and the folder of `path` if it is missing; returns `path`."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, content)
+    except OSError as error:
+        raise cannot_write(path, error) from None
+    return path
+
+
+@contextmanager
+def writing_text(path: Path, option: str = "--out") -> Iterator[IO[str]]:
+    """A text file that is written little by little, and takes its name when the block ends; see `replacing`.
+
+    Args:
+        path: of the file.
+        option: the option that names it, for errors.
+    """
+    try:
+        with replacing(path) as file:
+            bytes_out: Any = file
+            out = io.TextIOWrapper(bytes_out, encoding="utf-8", errors="replace", newline="\n")
+            yield out
+            out.detach()  # flushed, and closed by `replacing`
+    except OSError as error:
+        raise cannot_write(path, error, option) from None
 
 
 def check_suffix(path: Path, suffixes: Sequence[str], option: str = "--out") -> None:
@@ -51,16 +69,16 @@ def check_writable(path: Path, option: str = "--out", suffixes: Sequence[str] = 
         suffixes: of the formats that can be written; none of them allows any.
     """
     check_suffix(path, suffixes, option)
-    if not path.parent.is_dir():
-        raise UserError(
-            f"{option}: the folder '{path.parent}' of '{path.name}' does not exist; make it"
-        )
     try:
-        existed = path.exists()
-        path.open("ab").close()
-        if not existed:
-            path.unlink()
+        if not path.parent.is_dir():
+            raise UserError(
+                f"{option}: the folder '{path.parent}' of '{path.name}' does not exist; make it"
+            )
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if path.exists() and not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        if path.is_file() or not path.exists():  # a pipe that is opened and closed would end
+            tempfile.TemporaryFile(dir=path.resolve().parent).close()
     except OSError as error:
-        raise UserError(
-            f"{option}: cannot write '{path}' ({error.strerror or error}); choose a file you may write"
-        ) from None
+        raise cannot_write(path, error, option) from None

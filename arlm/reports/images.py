@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from arlm.domains import ImageDomain
-from arlm.reports.files import PICTURES, check_suffix, write
+from arlm.reports.files import PICTURES, check_suffix, write_bytes
 
 SIDE = 64  # approximate side in pixels to which small images are enlarged
 SCALE = 16  # height in pixels of a scale of colours
@@ -47,7 +48,7 @@ def framed(images: Tensor, region: Tensor) -> Tensor:
 def write_image(picture: Tensor, path: Path) -> Path:
     """Write (H, W, C) uint8, C 1 or 3, in the format of the suffix, one of `PICTURES`."""
     check_suffix(path, PICTURES)
-    return write(path, lambda: _pixels(picture).save(path))
+    return write_bytes(_encoded(_pixels(picture), path), path)
 
 
 def png(images: Tensor) -> bytes:
@@ -59,6 +60,13 @@ def encoded(picture: Tensor) -> bytes:
     """A picture (H, W, C) uint8, C 1 or 3, encoded as PNG."""
     file = io.BytesIO()
     _pixels(picture).save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
+def _encoded(image: Image.Image, path: Path, **options: Any) -> bytes:
+    """The content of an image file in the format of the suffix; encoded in memory, so that no half file is left."""
+    file = io.BytesIO()
+    image.save(file, Image.registered_extensions()[path.suffix.lower()], **options)
     return file.getvalue()
 
 
@@ -113,10 +121,8 @@ def write_animation(pictures: list[Tensor], path: Path, seconds: float = 4.0) ->
     first, *rest = (_pixels(p) for p in pictures)
     each = max(20, round(1000 * seconds / len(pictures)))
     times = [each] * len(rest) + [1500]
-    return write(
-        path,
-        lambda: first.save(path, save_all=True, append_images=rest, duration=times, loop=0),
-    )
+    frames = {"append_images": rest, "duration": times}
+    return write_bytes(_encoded(first, path, save_all=True, loop=0, **frames), path)
 
 
 def heat_map(images: Tensor, bits: Tensor) -> Tensor:

@@ -130,7 +130,7 @@ def beam_search(
     prompted = 0 if prompt is None else prompt.shape[1]
     require(beam >= 1, "beam", beam, "choose at least 1")
     require(1 <= n_best <= beam, "n-best", n_best, f"choose 1 to {beam}, the beam")
-    require(length_penalty >= 0, "length-penalty", length_penalty, "choose at least 0")
+    require(0 <= length_penalty <= 10, "length-penalty", length_penalty, "choose 0 to 10")
     check_length(net, length)
     if prompted >= length:
         raise UserError(f"prompt: {prompted} tokens leave nothing to search in a row of {length}")

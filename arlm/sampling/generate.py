@@ -151,8 +151,14 @@ def class_count(spec: Spec) -> int:
     return context.vocab_size - (context.null_id is not None)
 
 
-def class_labels(net: Autoregressor, label: int | None, rows: int) -> Tensor | None:
+def class_labels(net: Autoregressor, label: int | None, rows: int, first: int = 0) -> Tensor | None:
     """The class of each row as a context (rows, 1): `label` for all, or with None 0, 1, 2, ... in turn.
+
+    Args:
+        net: the network.
+        label: the class, or None.
+        rows: number of rows.
+        first: number of the first one.
 
     Returns None for a network without classes.
     """
@@ -160,7 +166,7 @@ def class_labels(net: Autoregressor, label: int | None, rows: int) -> Tensor | N
     if label is None:
         if not classes:
             return None
-        return (torch.arange(rows, device=device_of(net)) % classes)[:, None]
+        return (torch.arange(first, first + rows, device=device_of(net)) % classes)[:, None]
     if not classes:
         raise UserError(f"--label: {label} given, but the checkpoint has no classes; omit it")
     require(0 <= label < classes, "--label", label, f"choose 0 to {classes - 1}")

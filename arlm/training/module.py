@@ -213,7 +213,12 @@ class AutoregressiveModule(LightningModule):
                 "set trainer.max_steps or trainer.max_epochs"
             )
         self.planned = int(steps)
-        optimizer = self.optimizer_factory(parameter_groups(self.net, self.objective))
+        try:
+            optimizer = self.optimizer_factory(parameter_groups(self.net, self.objective))
+        except ValueError as error:  # a learning rate below 0
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"model.optimizer: {error}; correct its options") from None
         scheduler = self.scheduler_factory(optimizer, self.planned)
         self._optimizer_options = group_options(optimizer)
         return {

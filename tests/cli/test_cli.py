@@ -187,7 +187,7 @@ def test_score_draws_where_an_image_surprises(arlm, runs: Path, picture: Path) -
         ("sample digits_pixelcnn --complete digit.png --keep top:2", "--keep: 'top:2'"),
         ("sample digits_pixelcnn --stream", "--stream: True given, but images are not text"),
         ("sample digits_pixelcnn --stop x", "images are not text"),
-        ("sample fox --stop=", "--stop: '' is out of range; give at least one character"),
+        ("sample fox --stop=", "--stop: its value is empty"),
         ("sample fox --stream --beam 20", "--stream: it draws token by token; omit --beam"),
         ("sample fox --stop x --decoding fixed_point", "--stop: it draws token by token"),
         ("sample fox --stream --out x.txt", "--stream: it prints the texts; omit --out and --json"),

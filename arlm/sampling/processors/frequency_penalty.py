@@ -5,9 +5,9 @@ References:
     | https://platform.openai.com/docs/guides/text-generation
 """
 
-import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from arlm.errors import require
@@ -21,7 +21,7 @@ class FrequencyPenalty(LogitsProcessor):
     Order: before temperature and truncation, so that it applies to the network's own logits.
 
     Args:
-        penalty: nats per occurrence; 0 changes nothing, below 0 favours repetition.
+        penalty: nats per occurrence, -100 to 100; 0 changes nothing, below 0 favours repetition.
         prompt: whether the tokens of the prompt count too.
     """
 
@@ -29,9 +29,9 @@ class FrequencyPenalty(LogitsProcessor):
     prompt: bool = False
 
     def __post_init__(self) -> None:
-        require(
-            math.isfinite(self.penalty), "frequency_penalty", self.penalty, "choose a finite number"
-        )
+        require(abs(self.penalty) <= 100, "frequency_penalty", self.penalty, "choose -100 to 100")
 
     def __call__(self, logits: Tensor, history: History) -> Tensor:
-        return logits - self.penalty * history.counts(self.prompt).to(logits.dtype)
+        exact = torch.promote_types(logits.dtype, torch.float32)  # counts exceed float16
+        after = logits.to(exact) - self.penalty * history.counts(self.prompt).to(exact)
+        return after.clamp(max=torch.finfo(logits.dtype).max).to(logits.dtype)

@@ -5,7 +5,6 @@ References:
     | https://platform.openai.com/docs/guides/text-generation
 """
 
-import math
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -21,7 +20,7 @@ class PresencePenalty(LogitsProcessor):
     Order: before temperature and truncation, so that it applies to the network's own logits.
 
     Args:
-        penalty: nats; 0 changes nothing, below 0 favours repetition.
+        penalty: nats, -100 to 100; 0 changes nothing, below 0 favours repetition.
         prompt: whether the tokens of the prompt count too.
     """
 
@@ -29,9 +28,7 @@ class PresencePenalty(LogitsProcessor):
     prompt: bool = False
 
     def __post_init__(self) -> None:
-        require(
-            math.isfinite(self.penalty), "presence_penalty", self.penalty, "choose a finite number"
-        )
+        require(abs(self.penalty) <= 100, "presence_penalty", self.penalty, "choose -100 to 100")
 
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         return logits - self.penalty * (history.counts(self.prompt) > 0).to(logits.dtype)

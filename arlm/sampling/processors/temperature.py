@@ -8,6 +8,8 @@ from torch import Tensor
 from arlm.errors import require
 from arlm.sampling.processors import History, LogitsProcessor
 
+EXACT = 0.01  # below it, quotients of logits may exceed the numbers of a format
+
 
 @dataclass(frozen=True)
 class Temperature(LogitsProcessor):
@@ -30,4 +32,8 @@ class Temperature(LogitsProcessor):
         )
 
     def __call__(self, logits: Tensor, history: History) -> Tensor:
+        if self.value < EXACT:
+            # Shifted, so that the likeliest token is 0 and no quotient overflows; a softmax does not change.
+            shifted = (logits - logits.amax(-1, keepdim=True)).double() / self.value
+            return shifted.to(logits.dtype)
         return logits / self.value

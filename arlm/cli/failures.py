@@ -1,0 +1,43 @@
+"""What the system refuses while a verb runs (files, the standard output, memory), in one line."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+LOWER = {  # options of each verb that a lack of memory may come from
+    "sample": "-n, --max-new-tokens or --beam",
+    "score": "the size of FILE",
+    "translate": "--beam, --n-best or the length of the lines",
+    "attention": "the length of TEXT",
+    "evaluate": "--beam, or data.batch_size in --data",
+    "compare": "data.batch_size in --data",
+}
+TRAINER = "data.batch_size, data.length or the size of model.net"
+
+
+def one_line(error: BaseException, verb: str) -> str | None:
+    """One line for an error of the system; None for any other."""
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and is_out_of_memory(str(error))
+    ):
+        return f"memory: {verb} needs more than there is; lower {LOWER.get(verb, TRAINER)}"
+    if not isinstance(error, OSError):
+        return None
+    if error.filename is not None:
+        return f"file: '{error.filename}': {error.strerror}; check the path and your permissions"
+    # Files that arlm writes are named by `cannot_write`, so this is what was printed.
+    return f"output: cannot be written ({error.strerror or error}); check where it goes, and the space there"
+
+
+def is_out_of_memory(message: str) -> bool:
+    """Whether torch says that an allocation failed, on the CPU or on a GPU."""
+    return "can't allocate memory" in message or "out of memory" in message
+
+
+def discard_output() -> None:
+    """Send what was printed and cannot be written to nowhere, since Python would try it again at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
