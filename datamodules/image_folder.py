@@ -13,6 +13,7 @@ from torchvision.transforms.v2.functional import center_crop, resize
 from arlm.data.dataset import FixedRows
 from arlm.data.folders import Split, data_folder, split_of
 from arlm.data.labels import LabelledImageModule
+from arlm.data.machine import check_memory
 from arlm.domains.image import ImageDomain, check_levels, read_image
 from arlm.errors import UserError, require
 
@@ -67,7 +68,13 @@ class ImageFolder(LabelledImageModule):
         folder = next((p for p in candidates if p.is_dir()), None)
         if folder is None:
             raise UserError(f"data.path: '{self.path}' is not a folder; give a folder of images")
-        files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+        named = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+        files = sorted(p for p in named if not p.is_dir())
+        for file in files:
+            if not file.is_file():
+                raise UserError(
+                    f"data.path: '{file}' is a pipe, a device or a broken link; remove it from the folder"
+                )
         if not files:
             raise UserError(
                 f"data.path: '{self.path}' holds no images; put PNG or JPEG files there"
@@ -98,6 +105,11 @@ class ImageFolder(LabelledImageModule):
                 f"data.path: no image of '{self.path}' falls into the {split} split; "
                 "give more images or a smaller held_out"
             )
+        values = len(names_of_split) * self.size**2 * self.channels
+        # An image, and its tokens, which are int64 before they are stored.
+        check_memory(
+            10 * values, "data.size", f"{self.size} pixels for {len(names_of_split)} images"
+        )
         images = torch.stack([self._read(self.folder / name) for name in names_of_split])
         labels = None
         if self.labels:

@@ -12,6 +12,8 @@ References:
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -99,7 +101,10 @@ class MNIST(LabelledImageModule):
                     f"data.data_dir: '{path}' is missing and the download failed ({reason}); "
                     "put the file there, or set ARLM_DATA_DIR to the folder that holds it"
                 ) from None
-        verify(path, IMAGES[part], MD5.get(path.name) if self.variant == "MNIST" else None)
+        count = IMAGES[part]
+        md5 = MD5.get(path.name) if self.variant == "MNIST" else None
+        verify(path, [0x803, count, 28, 28], md5)
+        verify(path.with_name(path.name.replace("images-idx3", "labels-idx1")), [0x801, count])
         try:
             data = kind(folder, train=part == "train", download=False)
         except (OSError, RuntimeError, ValueError):
@@ -164,15 +169,23 @@ def binarized(grey: Tensor, noise: torch.Generator) -> Tensor:
     return (torch.rand(grey.shape, generator=noise) * 255 < grey).to(torch.uint8)
 
 
-def verify(path: Path, images: int, md5: str | None) -> None:
-    """Refuse an idx file whose header, size or checksum is wrong.
+def verify(path: Path, expected: Sequence[int], md5: str | None = None) -> None:
+    """Refuse an idx file of bytes whose header, size or checksum is wrong.
 
-    The header is four big-endian numbers: 0x803 (uint8, three axes), images, rows, columns.
+    Args:
+        path: of the file.
+        expected: the header, big-endian numbers: 0x800 + axes, and the size of each axis.
+        md5: of the file, if it is known.
     """
-    with path.open("rb") as file:
-        header = [int.from_bytes(file.read(4)) for _ in range(4)]
-    size = path.stat().st_size
-    intact = header == [0x803, images, 28, 28] and size == 16 + images * 28 * 28
+    try:
+        with path.open("rb") as file:
+            header = [int.from_bytes(file.read(4)) for _ in expected]
+        size = path.stat().st_size
+    except OSError as error:
+        raise UserError(
+            f"data.data_dir: cannot read '{path}' ({error.strerror}); put the file there"
+        ) from None
+    intact = header == list(expected) and size == 4 * len(expected) + math.prod(expected[1:])
     if intact and md5 is not None:
         intact = hashlib.md5(path.read_bytes()).hexdigest() == md5
     if not intact:

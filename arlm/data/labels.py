@@ -12,7 +12,7 @@ from arlm.data.dataset import Rows, generator
 from arlm.data.folders import Split
 from arlm.data.module import TokenDataModule
 from arlm.domains import ImageDomain
-from arlm.errors import require
+from arlm.errors import UserError, require
 
 
 @dataclass(frozen=True)
@@ -81,5 +81,12 @@ class LabelledImageModule(TokenDataModule):
     def labels_of(self, split: Split, classes: Tensor) -> Labels | None:
         """The context of a split's rows, from their classes (N,); None without labels."""
         context = self.spec.context
+        if context is not None:
+            wrong = (classes < 0) | (classes >= self.number_of_classes)
+            if bool(wrong.any()):
+                raise UserError(
+                    f"data.labels: a label of the {split} split is {int(classes[wrong][0])}, but the classes are "
+                    f"0 to {self.number_of_classes - 1}; correct the file of labels"
+                )
         dropout = self.label_dropout if split == "train" else 0.0
         return None if context is None else Labels(classes, context.null_id, dropout, self.seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,9 @@ from arlm.domains.base import Domain
 from arlm.errors import UserError, require
 
 RASTER = "... h w c -> ... (h w c)"
+# Those that are read by libraries of pictures alone: EPS, for example, would start Ghostscript.
+FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
+MOST_PIXELS = 2**26  # of a file: 200 MB in memory
 UNRASTER = "... (h w c) -> ... h w c"
 
 
@@ -88,17 +92,34 @@ def check_levels(levels: int) -> int:
 
 
 def read_image(path: Path, channels: int, field: str) -> Tensor:
-    """Read an 8-bit image file without transparency as uint8 (H, W, channels); errors name `field`."""
+    """Read an 8-bit image file without transparency as uint8 (H, W, channels); errors name `field`.
+
+    Of an animation, the first picture is read.
+    """
     from PIL import Image, UnidentifiedImageError  # late: no other domain needs it
 
     try:
-        with Image.open(path) as image:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise ValueError("it is a pipe or a device")  # whose reading may never end
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise ValueError(f"{image.width}x{image.height} pixels, more than {MOST_PIXELS:,}")
             image.load()
+        _check_mode(image, path, field)
+        mode = {1: "L", 3: "RGB"}[channels]
+        pixels = np.array(image if image.mode == mode else image.convert(mode))
+    except UserError:
+        raise
     except UnidentifiedImageError:
         raise UserError(f"{field}: '{path}' is not an image; give a PNG or JPEG file") from None
-    except (OSError, SyntaxError) as error:
+    except Exception as error:  # a damaged file may raise anything in the library that reads it
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{field}: cannot read '{path}' ({reason}); check the file") from None
+    return torch.from_numpy(pixels).view(*pixels.shape[:2], channels)
+
+
+def _check_mode(image: Any, path: Path, field: str) -> None:
+    """Refuse more than 8 bits, and transparency."""
     if image.mode.startswith(("I", "F")):
         raise UserError(
             f"{field}: '{path}' has more than 8 bits a channel (mode {image.mode}); "
@@ -108,6 +129,3 @@ def read_image(path: Path, channels: int, field: str) -> Tensor:
         raise UserError(
             f"{field}: '{path}' has an alpha channel (mode {image.mode}); flatten it first"
         )
-    mode = {1: "L", 3: "RGB"}[channels]
-    pixels = np.array(image if image.mode == mode else image.convert(mode))
-    return torch.from_numpy(pixels).view(*pixels.shape[:2], channels)

@@ -37,6 +37,7 @@ HOLD, REST, PITCHES = range(3)  # kinds of a voice's tokens; pitches begin at th
 NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 ORGAN, PERCUSSION = 19, 9  # an instrument of General MIDI, and the channel without pitches
 LONGEST = 100_000  # steps of a file
+LARGEST = 2**20  # bytes of a file
 
 
 class Note(NamedTuple):
@@ -180,13 +181,21 @@ def read_midi(path: Path, field: str) -> list[list[Note]]:
     """
     mido = import_mido()
     try:
-        file = mido.MidiFile(file=io.BytesIO(path.read_bytes()))
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise ValueError("a pipe or a device")
+        with path.open("rb") as opened:
+            content = opened.read(LARGEST + 1)
+        if len(content) > LARGEST:  # a message takes three bytes, and 500 in memory
+            raise UserError(f"{field}: '{path}' has more than {LARGEST:,} bytes; cut it")
+        file = mido.MidiFile(file=io.BytesIO(content))
         beat = file.ticks_per_beat
         if beat <= 0:
             raise ValueError(beat)  # ticks of a second
     except FileNotFoundError:
         raise UserError(f"{field}: '{path}' does not exist; give a MIDI file") from None
-    except (OSError, EOFError, ValueError, LookupError):
+    except UserError:
+        raise
+    except Exception:  # a damaged file may raise anything in the library that reads it
         raise UserError(f"{field}: '{path}' is no MIDI file with beats; give a .mid") from None
     found: dict[tuple[int, int], list[tuple[float, float, int]]] = {}
     for number, track in enumerate(file.tracks):

@@ -8,14 +8,10 @@ allocator reports a number of bytes that no option names.
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
-from pathlib import Path
-
 import torch
 
 from arlm.core import Autoregressor, device_of
-from arlm.errors import UserError
+from arlm.data.machine import check_memory, machine_memory
 from arlm.sampling.steps import inference_context
 from arlm.states import State
 
@@ -24,22 +20,6 @@ LOGIT_BYTES = 40  # of a logit: in float64, as probabilities and as their sums
 SMALL = 2**14  # tokens in all rows below which the state is not measured
 TOGETHER = 2**16  # tokens of texts that are drawn together
 TRIED = 64  # tokens that are read to measure a state
-LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-
-
-def machine_memory(device: torch.device) -> int:
-    """Bytes of memory that this process may take: of the GPU, or of the machine or the container."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory
-    found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    for name in LIMITS:
-        with suppress(OSError, ValueError):  # no such file, or "max"
-            found.append(int(Path(name).read_text()))
-    with suppress(ImportError):  # Windows
-        import resource
-
-        found += [n for n in resource.getrlimit(resource.RLIMIT_AS) if n != resource.RLIM_INFINITY]
-    return min(found)
 
 
 def sampling_bytes(net: Autoregressor, rows: int, length: int, positions: int = 1) -> int:
@@ -98,9 +78,4 @@ def check_capacity(
         value: of the option.
     """
     needed = sampling_bytes(net, rows, length, positions)
-    there = machine_memory(device_of(net))
-    if needed > there:
-        raise UserError(
-            f"{option}: {value} needs about {needed / 2**30:,.1f} GiB of memory, and {there / 2**30:,.1f} GiB are "
-            "there; choose a smaller one"
-        )
+    check_memory(needed, option, value, device_of(net))
