@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os.path import isfile
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import get_loader, set_loader
 from jsonargparse._loaders_dumpers import set_omegaconf_loader
 from yaml import YAMLError
 
+from arlm.data.text_files import read_text
 from arlm.inference.configurations import FRAGMENTS, data_classes, read_yaml, resolve, shipped
 
 
@@ -19,12 +22,19 @@ def expand(arguments: Sequence[str]) -> list[str]:
     for argument in arguments:
         option, equals, value = argument.partition("=")
         if kind is not None:
-            argument = resolve(argument, kind)
+            argument = _readable(resolve(argument, kind), kind)
         elif equals and option in options:
-            argument = f"{option}={resolve(value, options[option])}"
+            argument = f"{option}={_readable(resolve(value, options[option]), options[option])}"
         kind = options.get(argument) if kind is None else None
         expanded.append(argument)
     return expanded
+
+
+def _readable(name: str, kind: str) -> str:
+    """What a name means; refused if it is a file that holds no text."""
+    if isfile(name):
+        read_text(Path(name), kind)
+    return name
 
 
 def expand_configurations(mode: str) -> None:
@@ -53,7 +63,7 @@ def _expand(content: Any, keys: list[str], kind: str) -> None:
         content = content.get(key) if isinstance(content, dict) else None
     value = content.get(last) if isinstance(content, dict) else None
     if isinstance(value, str):
-        content[last] = resolve(value, kind)
+        content[last] = _readable(resolve(value, kind), kind)
     elif kind == "data" and isinstance(value, dict) and isinstance(value.get("class_path"), str):
         value["class_path"] = data_classes().get(value["class_path"], value["class_path"])
 

@@ -18,6 +18,7 @@ from arlm.reports.page import render
 from arlm.reports.shown import data_url
 
 SAMPLES = 8  # times whose samples are shown
+LARGEST = 1e30  # of a value in a chart; nan is not drawn either
 DERIVED = re.compile(r"ppl|bits_per_\w+")  # figures whose curve is that of the nll
 SPLITS = "train", "val"
 KINDS = {".png": "image/png", ".wav": "audio/wav", ".gif": "image/gif"}
@@ -90,6 +91,7 @@ def charts(rows: Sequence[dict[str, float]]) -> list[str]:
 
 def _series(rows: Sequence[dict[str, float]], x: str, y: str, index: int) -> Series | None:
     points = [(row[x], row[y]) for row in rows if x in row and y in row]
+    points = [point for point in points if all(abs(value) <= LARGEST for value in point)]
     if not points:
         return None
     xs, ys = zip(*points, strict=True)

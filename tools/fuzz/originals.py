@@ -17,6 +17,7 @@ from arlm.models.lstm_seq2seq import LSTMSeq2Seq
 from arlm.models.pixelcnn import PixelCNN
 from arlm.models.rnn import LSTMLanguageModel
 from arlm.models.transformer import TransformerLanguageModel
+from arlm.tokenizers import BPETokenizer
 from datamodules.dates import Dates
 from datamodules.digits import Digits
 from datamodules.text_file import TextFile
@@ -36,7 +37,7 @@ def write_originals(folder: Path) -> None:
     """Write the networks `rnn`, `gpt`, `image`, `label` and `pair` (.ckpt) and the files that verbs read."""
     (folder / "fox.txt").write_text(FOX * 400)
     torch.manual_seed(0)
-    text = TextFile(str(folder / "fox.txt"), tokenizer="byte", length=16, batch_size=4)
+    text = TextFile("fox.txt", tokenizer="byte", length=16, batch_size=4)
     digits, labelled, dates = Digits(), Digits(labels=True), Dates(pairs=60)
     networks = {
         "rnn": (LSTMLanguageModel(text.spec, width=8), text),
@@ -63,4 +64,18 @@ def write_originals(folder: Path) -> None:
     (folder / "music.mid").write_bytes(
         write_midi([[Note(0, 2, 60), Note(4, 1, 62)], [Note(1, 3, 48)]])
     )
-    (folder / "labels.idx").write_bytes(struct.pack(">II", 0x801, 16) + bytes(range(10)) + bytes(6))
+    trained = BPETokenizer.train([FOX * 4], 280)
+    (folder / "tokenizer.json").write_text(trained.json_text)
+    (folder / "left.txt").write_text("".join(f"{i} May 2001\n" for i in range(1, 31)))
+    (folder / "right.txt").write_text("".join(f"2001-05-{i}\n" for i in range(1, 31)))
+    (folder / "pictures").mkdir(exist_ok=True)
+    for index in range(12):
+        Image.fromarray(pixels + index).save(folder / "pictures" / f"{index}.png")
+    raw = folder / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True, exist_ok=True)
+    images = struct.pack(">IIII", 0x803, 16, 28, 28) + bytes(16 * 28 * 28)
+    labels = struct.pack(">II", 0x801, 16) + bytes(range(10)) + bytes(6)
+    for part in ("train", "t10k"):
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(images)
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(labels)
+    (folder / "labels.idx").write_bytes(labels)
