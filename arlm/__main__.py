@@ -70,7 +70,7 @@ def main() -> int:
 
 
 def run(verb: str) -> int:
-    """Run one verb with the arguments of the command line."""
+    """Run one verb with the arguments of the command line; returns its exit code."""
     from arlm.cli.imports import quick_imports
     from arlm.cli.messages import nearest
     from arlm.errors import UserError

@@ -21,6 +21,7 @@ import os
 import random
 import threading
 import time
+import zlib
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -36,6 +37,7 @@ from tokenizers import Tokenizer
 from arlm.core import Spec
 from arlm.data.continuous import ContinuousText
 from arlm.data.corpus import Corpus, Piece, prepare
+from arlm.data.corpus.token_file import CHUNK, TokenFile, checksums
 from arlm.data.dataset import Rows
 from arlm.data.order import BatchOrder, ResumableLoader
 from arlm.data.windows import TextDataset, TextWindows
@@ -182,7 +184,10 @@ def batches_of(
     del lengths
     before, started = resident()["RssAnon"], time.process_time()
     with_peak = PeakMemory()
-    domain, corpus = TextDomain(ByteTokenizer()), Corpus(file, documents, "uint8")
+    crcs = checksums(-(-size // CHUNK))
+    crcs[:], crcs[-1] = zlib.crc32(bytes(CHUNK)), zlib.crc32(bytes(size % CHUNK or CHUNK))
+    domain = TextDomain(ByteTokenizer())
+    corpus = Corpus(TokenFile(file, "uint8", size, crcs, domain.vocab_size), documents)
     dataset: TextDataset
     if batching == "windows":
         dataset = TextWindows(corpus, domain, 256, separate_documents=separate)
