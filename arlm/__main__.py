@@ -24,6 +24,7 @@ COMMANDS = {
     "compare": "compare networks on the same tokens: a table and an HTML page",
     "runs": "list runs, with their data and figures",
     "show": "network, data, training and versions of a checkpoint",
+    "convert": "write a sharded checkpoint, of --trainer.strategy fsdp2, as one file",
     "configs": "list the configurations that ship with arlm, or print one",
 }
 ELSEWHERE = {"train": "fit", "generate": "sample"}  # names of these verbs in other tools

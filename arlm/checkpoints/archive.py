@@ -15,6 +15,7 @@ import torch
 from arlm.checkpoints.describe import FORMAT, entry_checksum
 from arlm.checkpoints.members import Damaged, Member, content_of, members
 from arlm.checkpoints.pickled import LARGEST, check_tensors, scan
+from arlm.checkpoints.sharded import META, is_sharded
 from arlm.checkpoints.specs import OLDER
 from arlm.errors import UserError
 
@@ -36,15 +37,16 @@ def user_errors(path: str | Path) -> Iterator[None]:
 
 
 def read_archive(path: Path) -> dict[str, Any]:
-    """The contents of a file, its tensors memory-mapped.
+    """The contents of a file, its tensors memory-mapped; of a sharded checkpoint, what is no shard.
 
     Everything but the tensors is verified here: the archive's directory, the CRC-32 of the pickle and of the
     small members, what the pickle would call, and the sizes of tensors. The bytes of the network's weights have
     SHA-256 checksums (`load`), and those of the optimizer's state are tested where it is used (`verify_archive`):
     a CRC-32 of the whole file would cost `load` another 0.4 s/GB for bytes that it does not read.
     """
+    file_path = path / META if is_sharded(path) else path
     try:
-        with path.open("rb") as file:
+        with file_path.open("rb") as file:
             size = file.seek(0, 2)
             found = members(file)
             for member in found:
@@ -54,7 +56,7 @@ def read_archive(path: Path) -> dict[str, Any]:
                         scan(content, len(found))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd archives, which are refused in one line
-            contents = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            contents = torch.load(file_path, map_location="cpu", weights_only=True, mmap=True)
         check_tensors(contents, size)
     except OSError as error:
         raise UserError(

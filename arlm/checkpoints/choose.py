@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from arlm.checkpoints.archive import read_archive
+from arlm.checkpoints.sharded import is_checkpoint
 from arlm.errors import UserError
 
 RUNS = Path("runs")  # where `fit` writes, and where the name of a run is looked up
@@ -121,12 +122,12 @@ def choose(path: str | Path) -> Choice:
     path = Path(path)
     if not os.path.exists(path) and os.path.isdir(RUNS / path):
         path = RUNS / path
-    if os.path.isfile(path):
+    if is_checkpoint(path):
         return Choice(path, 1, [], [])
     if not os.path.isdir(path):  # a pipe or a device could be read without end
         raise UserError(f"checkpoint: '{path}' does not exist; give a .ckpt file or a run's folder")
     for name in ("best.ckpt", "last.ckpt"):
-        found = [p for p in path.rglob(name) if p.is_file()]
+        found = [p for p in path.rglob(name) if is_checkpoint(p)]
         if found:
             return _best(sorted(found, key=lambda p: p.stat().st_mtime, reverse=True))
     raise UserError(f"checkpoint: the folder '{path}' holds no best.ckpt; train first")

@@ -19,6 +19,7 @@ from arlm.checkpoints.choose import find
 from arlm.checkpoints.classes import build
 from arlm.checkpoints.describe import PREFIX, checksums
 from arlm.checkpoints.members import Damaged, verify
+from arlm.checkpoints.sharded import META, SHARDS, WEIGHTS, Shards, assembled, is_sharded
 from arlm.checkpoints.sizes import at_most
 from arlm.checkpoints.specs import OLDER, check_spec, spec_from
 from arlm.core import Autoregressor
@@ -55,6 +56,8 @@ def load(path: str | Path, trusted: Sequence[str] = ()) -> Loaded:
 
 def _load(path: str | Path, trusted: Sequence[str]) -> Loaded:
     contents = read(path)
+    if SHARDS in contents:
+        contents = assembled(find(path), contents)
     entry = contents["arlm"]
     if "domain" not in entry or "data" not in entry:
         raise UserError(
@@ -96,14 +99,24 @@ def _load(path: str | Path, trusted: Sequence[str]) -> Loaded:
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint as tensors and plain values only, and verify its description."""
+    """Read a checkpoint as tensors and plain values only, and verify its description.
+
+    Of a sharded checkpoint, weights have a shape and no content; see `assembled`.
+    """
     with user_errors(path):
-        return read_archive(find(path))
+        found = find(path)
+        contents = read_archive(found)
+        if is_sharded(found):
+            contents["state_dict"] = Shards(found, contents).empty(WEIGHTS)
+        return contents
 
 
 def verify_archive(path: str | Path) -> None:
     """Raise a UserError if any byte of a checkpoint is damaged, including the optimizer's state."""
     path = find(path)
+    path = (
+        path / META if is_sharded(path) else path
+    )  # shards have checksums, verified when they are read
     try:
         verify(path)
     except (OSError, Damaged) as error:

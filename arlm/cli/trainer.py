@@ -37,6 +37,7 @@ from arlm.training.module import AutoregressiveModule
 from arlm.training.progress import Bar, LineProgress
 from arlm.training.report import RunReport
 from arlm.training.run_folder import first_process
+from arlm.training.sharding import check_sharding
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "accelerator": "auto",
@@ -165,6 +166,7 @@ class Command(LightningCLI):
     def instantiate_trainer(self, **arguments: Any) -> Trainer:
         try:
             trainer = super().instantiate_trainer(**arguments)
+            check_sharding(trainer, self.model.objective, self.datamodule)
             if self.config_init[self.subcommand].tensorboard and not trainer.fast_dev_run:  # type: ignore[attr-defined]
                 folder = getattr(trainer.logger, "log_dir", None) or "runs"
                 board = TensorBoardLogger(folder, name="", version="tensorboard")
@@ -266,6 +268,8 @@ def _silence() -> None:
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(wanted)
     logging.getLogger("lightning_fabric.utilities.seed").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
+    # Figures are summed over the processes before they are logged.
+    warnings.filterwarnings("ignore", message=r"It is recommended to use .*sync_dist=True")
     # An objective that counts has neither an optimizer nor a loss.
     warnings.filterwarnings("ignore", message=r".*this fit will run with no optimizer")
     warnings.filterwarnings("ignore", message=r"`training_step` returned `None`")

@@ -11,6 +11,7 @@ from torch import Tensor
 from arlm.checkpoints import Summary, choose, printable, read, summarise
 from arlm.checkpoints.archive import user_errors
 from arlm.checkpoints.describe import PREFIX
+from arlm.checkpoints.sharded import is_checkpoint
 from arlm.errors import UserError
 
 
@@ -28,7 +29,7 @@ def list_runs(folder: Path) -> list[dict[str, Any]]:
     if not folder.is_dir():
         raise UserError(f"folder: '{folder}' does not exist; train first, or name a folder of runs")
     versions: dict[Path, list[Path]] = {}
-    for path in sorted(filter(Path.is_file, folder.rglob("*.ckpt")), key=_saved):
+    for path in sorted(filter(is_checkpoint, folder.rglob("*.ckpt")), key=_saved):
         versions.setdefault(path.parent, []).append(path)
     ordered = sorted(versions.items(), key=lambda version: _saved(version[1][-1]))
     rows = [_row(*version) for version in ordered]

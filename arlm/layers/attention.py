@@ -166,10 +166,13 @@ class CausalSelfAttention(nn.Module):
 
     def kv_cache(self, batch: int, length: int) -> KVCache:
         """An empty key-value cache for `length` positions."""
-        width = self.out.weight.shape[0]
-        zeros = self.out.weight.new_zeros
-        shape = (batch, self.kv_heads, length, width // self.heads)
-        return zeros(shape), zeros(shape)
+        weight = self.out.weight
+        shape = (batch, self.kv_heads, length, weight.shape[0] // self.heads)
+        # Not weight.new_zeros: the weight may be sharded over processes (FSDP2), and the cache is not.
+        keys, values = (
+            torch.zeros(shape, dtype=weight.dtype, device=weight.device) for _ in range(2)
+        )
+        return keys, values
 
     def step(
         self, x: Tensor, cache: KVCache, slots: Slots, bias: Tensor, rotary: Tensor | None

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from arlm.training.objectives import Terms
@@ -131,8 +132,11 @@ class AccumulatedLoss:
                 self.totals.values = saved["sums"].to(self.device)
             for name, parameter in parameters:
                 if name in saved["gradients"]:
-                    share = saved["gradients"][name] / trainer.world_size
-                    parameter.grad = share.to(parameter.device)
+                    share = (saved["gradients"][name] / trainer.world_size).to(parameter.device)
+                    if isinstance(parameter, DTensor) and not isinstance(share, DTensor):
+                        place = parameter.device_mesh, parameter.placements
+                        share = distribute_tensor(share, *place)
+                    parameter.grad = share
 
 
 def gradients_over_processes(
@@ -149,7 +153,11 @@ def gradients_over_processes(
         return total
     counts = trainer.strategy.reduce(found.to(trained[0][1].device), reduce_op="sum").tolist()
     for (name, value), count in zip(trained, counts, strict=True):
-        if count:
+        if isinstance(
+            value.grad, DTensor
+        ):  # averaged over the processes already, and divided among them
+            total[name] = value.grad.detach() * trainer.world_size
+        elif count:
             gradient = torch.zeros_like(value) if value.grad is None else value.grad.clone()
             total[name] = trainer.strategy.reduce(gradient, reduce_op="sum").detach()
     return total

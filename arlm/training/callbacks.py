@@ -20,12 +20,15 @@ from pytorch_lightning.cli import SaveConfigCallback
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
+from arlm.checkpoints.archive import read_archive
+from arlm.checkpoints.sharded import assembled, is_sharded
 from arlm.errors import UserError, require
 from arlm.reports.shown import Shown
 from arlm.reports.view import view_of
 from arlm.storage import replace_file, replacing
 from arlm.training.environment import environment
 from arlm.training.finite import check_finite, tensors_of
+from arlm.training.fully_sharded import FullySharded
 
 
 class WriteSamples(Callback):
@@ -50,11 +53,13 @@ class WriteSamples(Callback):
         if trainer.sanity_checking or not self.n:
             return
         folder = trainer.log_dir  # a broadcast, so every process has to call it
-        if trainer.is_global_zero:
+        # Sharded weights are gathered from all processes, which draw the same rows.
+        if trainer.is_global_zero or isinstance(trainer.strategy, FullySharded):
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
             given = {"seed": self.seed, "sampler": module.sampler, "beam": 1}
             drawn = view_of(data.domain).draw(module.net, data, "val", self.n, **given)
-            self._write(trainer, drawn.show(), folder, sys.stderr)
+            if trainer.is_global_zero:
+                self._write(trainer, drawn.show(), folder, sys.stderr)
 
     def on_predict_batch_end(self, *args: Any, **kwargs: Any) -> None:
         self._predicted.append(args[2] if len(args) > 2 else kwargs["outputs"])
@@ -185,7 +190,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint under a temporary name, then renames it: a killed run leaves no partial file.
 
     Weights or optimizer states that are not finite are refused, and the file of that name stays as it was.
+    It reads sharded checkpoints too, so a run that was started under fsdp2 may continue without it.
     """
+
+    def load_checkpoint(self, path: _PATH, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        if is_sharded(path):
+            return assembled(path, read_archive(Path(path)))
+        return super().load_checkpoint(path, *args, **kwargs)
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None

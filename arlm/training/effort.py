@@ -7,6 +7,8 @@ from copy import copy
 
 from torch import Tensor
 
+from arlm.core import Spec
+
 
 class Effort:
     """Scored tokens of this process and seconds of training, those before a resume included.
@@ -44,15 +46,19 @@ class Effort:
 
 
 class Rate:
-    """Tokens of this process per second of training, since the last call of `restart`."""
+    """Speed of training, measured since the last call of `restart` or `figures`."""
 
     def __init__(self, effort: Effort) -> None:
         self.restart(effort)
 
     def restart(self, effort: Effort) -> None:
-        """Begin to measure: at the start, after each validation, and after each value that was logged."""
+        """Begin to measure: at the start, and after each validation."""
         self._tokens, self._seconds = effort.tokens, effort.seconds
 
-    def since(self, effort: Effort) -> float:
-        """Tokens a second up to now."""
-        return (effort.tokens - self._tokens) / max(effort.seconds - self._seconds, 1e-9)
+    def figures(self, effort: Effort, processes: int, spec: Spec) -> dict[str, float]:
+        """Tokens a second over all processes, and images a second for images; begin to measure again."""
+        seconds = max(effort.seconds - self._seconds, 1e-9)
+        speed = (effort.tokens - self._tokens) * processes / seconds
+        self.restart(effort)
+        images = {"images_per_second": speed / spec.length} if len(spec.shape) > 1 else {}
+        return {"tokens_per_second": speed} | images

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from arlm.errors import UserError
 
@@ -15,14 +16,18 @@ class Diverged(UserError):
     """Weights or a loss are not finite: nothing is saved, and the last good checkpoint stays."""
 
 
-def check_finite(values: Iterable[Any], step: int) -> None:
+def check_finite(values: Iterable[Any], step: int, strategy: Any = None) -> None:
     """Raise `Diverged` at nan or inf.
 
     Args:
         values: tensors; what is no tensor of floating-point numbers is passed over.
         step: optimizer steps up to now, for the message.
+        strategy: that adds up over all processes, which then raise together; None asks this process alone.
     """
-    if not all(map(is_finite, values)):
+    broken = torch.tensor(float(not all(map(is_finite, values))))
+    if strategy is not None:
+        broken = strategy.reduce(broken.to(strategy.root_device), reduce_op="sum")
+    if broken:
         raise Diverged(
             f"model.optimizer: training diverged: nan or inf at step {step}; "
             "lower its lr, or gradients with trainer.gradient_clip_val"
@@ -31,7 +36,10 @@ def check_finite(values: Iterable[Any], step: int) -> None:
 
 def is_finite(value: Any) -> bool:
     """Whether a tensor has neither nan nor inf; True for anything else."""
-    if not isinstance(value, Tensor) or not value.is_floating_point() or not value.numel():
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        return True
+    value = value.to_local() if isinstance(value, DTensor) else value
+    if not value.numel():  # a process may hold no part of a small tensor
         return True
     # Minimum and maximum are nan if any element is. `isfinite` would allocate as many bytes as there are elements.
     return all(bool(torch.isfinite(extreme)) for extreme in value.detach().aminmax())

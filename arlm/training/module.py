@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +25,7 @@ from arlm.training.accumulation import AccumulatedLoss, Totals, strategy_sum
 from arlm.training.clipping import clip_gradients
 from arlm.training.effort import Effort, Rate
 from arlm.training.finite import check_finite
+from arlm.training.fully_sharded import FullySharded
 from arlm.training.history import run_record
 from arlm.training.interrupts import interrupts
 from arlm.training.objectives import Likelihood, Objective, Terms
@@ -40,6 +40,7 @@ from arlm.training.resume import (
 )
 from arlm.training.schedules import WarmupCosine, planned_steps
 from arlm.training.set_back import StepStart, step_start
+from arlm.training.sharding import EqualTurns, shard_module
 
 
 class AutoregressiveModule(LightningModule):
@@ -101,6 +102,9 @@ class AutoregressiveModule(LightningModule):
             require(epochs == 1, "trainer.max_epochs", epochs, "choose 1: counting reads data once")
             require(processes == 1, "trainer.devices", processes, "choose 1: one process counts")
 
+    def configure_model(self) -> None:
+        shard_module(self)
+
     def on_fit_start(self) -> None:
         if self.device.type == "cpu":
             keep_freed_memory()
@@ -146,17 +150,23 @@ class AutoregressiveModule(LightningModule):
         self._accumulated = AccumulatedLoss(self.objective.sums, self.device)
 
     def on_validation_start(self) -> None:
-        check_finite(self.net.parameters(), self.global_step)
+        check_finite(self.net.parameters(), self.global_step, self.trainer.strategy)
 
     def on_validation_epoch_start(self) -> None:
         self.objective.start_evaluation()
         self._totals = Totals(self.objective.sums, self.device)
+        self._turns = EqualTurns(self.trainer, self._terms)
 
     def validation_step(self, batch: Any, _: int) -> None:
         self._totals.add(self._terms(batch))
+        self._turns.count(batch)
+
+    def _over_processes(self) -> dict[str, float]:
+        self._turns.finish()
+        return self._totals.over_processes(self.trainer.strategy)
 
     def on_validation_epoch_end(self) -> None:
-        self._log_figures("val", self._totals.over_processes(self.trainer.strategy))
+        self._log_figures("val", self._over_processes())
         if not self.trainer.sanity_checking:
             self.validated = self.global_step
             self.log("tokens_seen", self._tokens_of_all())
@@ -169,7 +179,7 @@ class AutoregressiveModule(LightningModule):
     test_step = validation_step
 
     def on_test_epoch_end(self) -> None:
-        self._log_figures("test", self._totals.over_processes(self.trainer.strategy))
+        self._log_figures("test", self._over_processes())
 
     def _log_step(self, sums: dict[str, float]) -> None:
         """Log the figures of a training step, with its speed.
@@ -178,10 +188,7 @@ class AutoregressiveModule(LightningModule):
         """
         row = self._log_figures("train", sums, logger=False)
         row["epoch"] = self.trainer.current_epoch
-        row["tokens_per_second"] = self._rate.since(self.effort) * self.trainer.world_size
-        if len(self.net.spec.shape) > 1:
-            row["images_per_second"] = row["tokens_per_second"] / self.net.spec.length
-        self._rate.restart(self.effort)
+        row |= self._rate.figures(self.effort, self.trainer.world_size, self.net.spec)
         for logger in self.trainer.loggers:
             logger.log_metrics(row, step=self.global_step)
             logger.save()
@@ -206,13 +213,7 @@ class AutoregressiveModule(LightningModule):
                 f"model.objective: {type(self.net).__name__} has no parameters to optimise; choose "
                 "arlm.training.objectives.Counting for a network that counts"
             )
-        steps = planned_steps(self.trainer)
-        if not math.isfinite(steps):
-            raise UserError(
-                "trainer.max_steps: the schedule needs the length of the run; "
-                "set trainer.max_steps or trainer.max_epochs"
-            )
-        self.planned = int(steps)
+        self.planned = planned_steps(self.trainer)
         try:
             optimizer = self.optimizer_factory(parameter_groups(self.net, self.objective))
         except ValueError as error:  # a learning rate below 0
@@ -238,8 +239,11 @@ class AutoregressiveModule(LightningModule):
     def on_save_checkpoint(self, contents: dict[str, Any]) -> None:
         data = getattr(self.trainer, "datamodule", None)
         run = run_record(self.trainer, self)
+        # Shards have checksums in their own entry.
+        sharded = isinstance(self.trainer.strategy, FullySharded)
+        weights = {} if sharded else contents["state_dict"]
         contents["arlm"] = checkpoints.record(
-            self.net, contents["state_dict"], data, self.run_config, run, self.domain
+            self.net, weights, data, self.run_config, run, self.domain
         )
         contents["objective_files"] = self.objective.files()
         contents["effort"] = {

@@ -11,6 +11,7 @@ from typing import Any
 from pytorch_lightning import Callback, Trainer
 
 from arlm.checkpoints import Summary, choose, summarise
+from arlm.checkpoints.sharded import is_checkpoint
 from arlm.checkpoints.trust import OWN
 from arlm.errors import UserError
 from arlm.inference.summary import shown_figure
@@ -48,6 +49,7 @@ def beginning(trainer: Trainer, module: Any, folder: str | None) -> dict[str, st
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     dry = trainer.fast_dev_run  # type: ignore[attr-defined]
     net, spec = module.net, module.net.spec
+    kind = net.construction.class_path.rpartition(".")[2]  # sharding changes the class
     count = sum(p.numel() for p in net.parameters())
     trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
     frozen = f", {trained:,} of them trained" if trained != count else ""
@@ -60,7 +62,7 @@ def beginning(trainer: Trainer, module: Any, folder: str | None) -> dict[str, st
     resumed = f", from step {trainer.global_step}" if trainer.global_step else ""
     return {
         "run": "nothing is written" if dry or not folder else folder,
-        "network": f"{type(net).__name__}, {count:,} parameters{frozen}",
+        "network": f"{kind}, {count:,} parameters{frozen}",
         "data": f"{name}: {len(data.dataset('train')):,} training rows of {row} tokens, "
         f"vocabulary {spec.vocab_size:,}",
         "objective": f"{type(module.objective).__name__}, the best checkpoint by "
@@ -75,7 +77,7 @@ def end(trainer: Trainer, module: Any, folder: Path, seconds: float) -> dict[str
     lines = {"run": f"{folder}, {trainer.global_step:,} steps in {duration(seconds)}"}
     lines["page"] = str(write_run_page(folder))
     best = Path(getattr(trainer.checkpoint_callback, "best_model_path", "") or "none")
-    if best.is_file():
+    if is_checkpoint(best):
         summary = summarise(best)
         lines["best"] = f"{shown_figure(summary)} at step {summary.run.get('step')}"
         run = shortest_name(summary)
@@ -90,7 +92,8 @@ def end(trainer: Trainer, module: Any, folder: Path, seconds: float) -> dict[str
 def outside(trainer: Trainer, module: Any) -> list[str]:
     """Modules or packages to trust, by name: where network, data and domain are from, arlm's own left out."""
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
-    found = [type(part).__module__.partition(".")[0] for part in (module.net, data, data.domain)]
+    parts = (module.net, data, data.domain)
+    found = [part.construction.class_path.partition(".")[0] for part in parts]
     return [name for name in dict.fromkeys(found) if name not in (*OWN, "__main__")]
 
 

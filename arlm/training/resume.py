@@ -79,10 +79,22 @@ def check_plan(contents: dict[str, Any], trainer: Any) -> None:
     same = digests(data.provenance) == digests(theirs["provenance"]) != {}
     free = FREE | PATHS if same else FREE
     given, trained = ours["init_args"], theirs["init_args"]
+    plan, option = json.loads(entry["run"]).get("plan", {}), "trainer.devices"
+    processes, before = trainer.world_size, plan.get(option, trainer.world_size)
+    sizes = given.get("batch_size"), trained.get("batch_size")
+    # Rows of equal length are divided by their order, so the same rows make a step of any number of processes.
+    divisible = all(isinstance(size, int) for size in sizes) and "batch_tokens" not in given
+    if processes != before and divisible and sizes[0] * processes == sizes[1] * before:
+        free, plan = free | {"batch_size"}, plan | {option: processes}
+        if trainer.is_global_zero:
+            print(
+                f"note: the run continues on {processes} processes instead of {before}, with the same rows in "
+                "each step; dropout differs from that of an uninterrupted run",
+                file=sys.stderr,
+            )
     for name in sorted((set(given) | set(trained)) - free):
         if given.get(name) != trained.get(name):
             refuse(f"data.{name}", given.get(name), trained.get(name))
-    plan = json.loads(entry["run"]).get("plan", {})
     for option, value in processes_and_accumulation(trainer).items():
         if plan.get(option, value) != value:
             refuse(option, value, plan[option])

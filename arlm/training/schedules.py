@@ -8,7 +8,7 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from arlm.errors import require
+from arlm.errors import UserError, require
 
 
 class WarmupCosine(LambdaLR):
@@ -64,14 +64,23 @@ class HoldThenDecay(LambdaLR):
         super().__init__(optimizer, lambda step: factor ** max(0, step // length + 1 - hold))
 
 
-def planned_steps(trainer: Any) -> float:
+def planned_steps(trainer: Any) -> int:
     """Number of optimizer steps in the whole run.
 
     Lightning's own estimate is not used for runs counted in epochs: it reads from the loader before a
     checkpoint has restored the loader's position, and the epoch would start again from its first batch.
+
+    Raises:
+        UserError: it is unlimited.
     """
     if trainer.max_epochs == -1 or trainer.datamodule is None:
-        return trainer.estimated_stepping_batches
+        estimated = trainer.estimated_stepping_batches
+        if math.isfinite(estimated):
+            return int(estimated)
+        raise UserError(
+            "trainer.max_steps: the schedule needs the length of the run; "
+            "set trainer.max_steps or trainer.max_epochs"
+        )
     batches, limit = len(trainer.datamodule.train_dataloader()), trainer.limit_train_batches
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     steps = math.ceil(batches / trainer.accumulate_grad_batches) * trainer.max_epochs

@@ -16,7 +16,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import EMAWeightAveraging
 from torch import distributed
+from torch.distributed.tensor import DTensor
 
 from arlm.data.corpus import preparation
 from arlm.data.dataset import Rows
@@ -26,6 +28,7 @@ from arlm.data.parallel_module import ParallelDataModule
 from arlm.models.lstm_seq2seq import LSTMSeq2Seq
 from arlm.models.rnn import LSTMLanguageModel
 from arlm.models.transformer import TransformerLanguageModel
+from arlm.training.callbacks import AtomicCheckpointIO
 from arlm.training.module import AutoregressiveModule
 from datamodules.text_file import TextFile
 
@@ -127,6 +130,7 @@ def train(
     stop: int | None = None,
     resume: str | None = None,
     path: str = "",
+    average: bool = False,
     **flags: Any,
 ) -> dict[str, Any]:
     """The result of 20 steps, or up to a batch.
@@ -136,6 +140,7 @@ def train(
         dropout: of the network.
         stop: number of a batch after which a checkpoint is written to `path`, and the run ends.
         resume: a checkpoint.
+        average: whether weights are averaged.
         flags: of the Trainer.
     """
     pl.seed_everything(0, verbose=False)
@@ -145,11 +150,13 @@ def train(
     module.norms = []
     losses = Losses()
     stops = [] if stop is None else [Stopped(stop, path)]
+    averages = [EMAWeightAveraging()] if average else []
     trainer = pl.Trainer(
         accelerator="cpu",
         precision="64-true",
         max_steps=20,
-        callbacks=[losses, *stops],
+        callbacks=[losses, *stops, *averages],
+        plugins=[AtomicCheckpointIO()],
         log_every_n_steps=1,
         use_distributed_sampler=False,
         logger=False,
@@ -166,7 +173,11 @@ def train(
     figures = [float(trainer.callback_metrics.get(f"val/{name}", 0)) for name in ("nll", "ppl")]
     found = {"losses": losses.values, "norms": module.norms, "validation": figures}
     tokens = trainer.strategy.reduce(torch.tensor(float(module.effort.tokens)), reduce_op="sum")
-    return found | {"tokens": float(tokens), "weights": module.net.state_dict()}
+    weights = {
+        name: value.full_tensor() if isinstance(value, DTensor) else value
+        for name, value in module.net.state_dict().items()
+    }
+    return found | {"tokens": float(tokens), "weights": weights}
 
 
 def main(path: Path, result: Path) -> None:

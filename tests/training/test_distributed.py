@@ -6,15 +6,18 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 from conftest import ROOT
 from distributed import train
-from torch import Tensor
+from torch import Tensor, distributed
 
+from arlm.errors import UserError
 from arlm.training import accumulation
 from arlm.training.accumulation import AccumulatedLoss, rescale_gradients
 from arlm.training.objectives import Terms
@@ -48,6 +51,7 @@ STOPPED: dict[str, dict[str, Any]] = {
     },
 }
 TWO = {"strategy": "ddp", "devices": 2}  # over gloo
+SHARDED = {"strategy": "fsdp2", "devices": 2}
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +66,32 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Result:
         jobs[f"{name} whole"] = whole
         jobs[f"{name} stopped"] = first | {"path": path}
         jobs[f"{name} resumed"] = whole | {"resume": path}
+    for kind in ("windows", "continuous", "pairs"):
+        path, given = str(folder / f"{kind} sharded.ckpt"), {"kind": kind} | EQUAL[kind][1]
+        jobs[f"{kind} sharded"] = given | SHARDED
+        jobs[f"{kind} sharded stopped"] = given | SHARDED | {"stop": 7, "path": path}
+        jobs[f"{kind} sharded resumed"] = given | SHARDED | {"resume": path}
+        # Without dropout, to be continued by one process, or under the other strategy.
+        plain = given | {"stop": 7, "path": str(folder / f"{kind} plain.ckpt")}
+        jobs[f"{kind} plain stopped"] = plain | TWO
+    accumulated = jobs["windows sharded"] | {"accumulate_grad_batches": 2}
+    accumulated["given"] = {"batch_size": 2}
+    path = str(folder / "accumulated sharded.ckpt")
+    jobs["accumulated sharded"] = accumulated
+    jobs["accumulated sharded stopped"] = accumulated | {"stop": 11, "path": path}
+    jobs["accumulated sharded resumed"] = accumulated | {"resume": path}
+    path = str(folder / "windows plain.ckpt")
+    jobs["windows plain to sharded"] = jobs["windows sharded"] | {"resume": path}
     return run_on_two(folder, jobs) | {"folder": folder}
+
+
+@pytest.fixture
+def alone() -> Iterator[None]:
+    """Leave the process as it was after a run with a process group of its own."""
+    with patch.dict(os.environ, {"MASTER_PORT": "0"}):
+        yield
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def run_on_two(folder: Path, jobs: dict[str, Any]) -> Result:
@@ -98,7 +127,11 @@ def test_two_processes_are_one_with_twice_the_batch(name: str, two: Result) -> N
 
 @pytest.mark.parametrize("name", STOPPED)
 def test_a_resumed_run_on_two_processes_is_an_uninterrupted_one(name: str, two: Result) -> None:
-    whole, stopped, resumed = (two[f"{name} {part}"] for part in ("whole", "stopped", "resumed"))
+    assert_continued(*(two[f"{name} {part}"] for part in ("whole", "stopped", "resumed")))
+
+
+def assert_continued(whole: Result, stopped: Result, resumed: Result) -> None:
+    """That a stopped run and its resumption are the whole run."""
     assert len(whole["norms"]) == 20
     assert 0 < len(stopped["norms"]) < 20
     assert stopped["norms"] + resumed["norms"] == pytest.approx(whole["norms"], rel=PRECISION)
@@ -108,6 +141,43 @@ def test_a_resumed_run_on_two_processes_is_an_uninterrupted_one(name: str, two: 
         resumed["weights"].values(), whole["weights"].values(), strict=True
     ):
         assert torch.allclose(weight, expected, PRECISION, PRECISION)
+
+
+@pytest.mark.parametrize("name", ["windows", "continuous", "pairs", "accumulated"])
+def test_sharded_weights_are_those_of_one_process(name: str, two: Result) -> None:
+    assert_same(train(**({"kind": name} | EQUAL[name][0])), two[f"{name} sharded"])
+
+
+@pytest.mark.parametrize("name", ["windows", "continuous", "pairs", "accumulated"])
+def test_a_resumed_sharded_run_is_an_uninterrupted_one(name: str, two: Result) -> None:
+    assert_continued(*(two[f"{name} sharded{part}"] for part in ("", " stopped", " resumed")))
+
+
+def test_a_run_continues_with_sharded_weights(two: Result) -> None:
+    parts = ("windows sharded", "windows plain stopped", "windows plain to sharded")
+    assert_continued(*(two[part] for part in parts))
+
+
+@pytest.mark.parametrize("kind", ["windows", "continuous"])
+@pytest.mark.parametrize("start", ["plain", "sharded"])
+@pytest.mark.parametrize("strategy", ["auto", "fsdp2"])
+def test_one_process_continues_a_run_of_two(
+    kind: str, start: str, strategy: str, two: Result, alone: None
+) -> None:
+    more = {"kind": kind, "strategy": strategy, "devices": 1} | EQUAL[kind][0]
+    resumed = train(**more, resume=str(two["folder"] / f"{kind} {start}.ckpt"))
+    assert_continued(two[f"{kind} sharded"], two[f"{kind} {start} stopped"], resumed)
+
+
+def test_a_run_does_not_continue_with_other_rows(two: Result) -> None:
+    for kind, given in (("windows", {"batch_size": 4}), ("pairs", {"batch_tokens": 120})):
+        with pytest.raises(UserError, match="given, but the checkpoint was trained with"):
+            train(kind, given, resume=str(two["folder"] / f"{kind} plain.ckpt"))
+
+
+def test_averaged_weights_cannot_be_sharded(alone: None) -> None:
+    with pytest.raises(UserError, match="averaged weights are not possible under fsdp2"):
+        train("windows", {"batch_size": 8}, average=True, strategy="fsdp2", devices=1)
 
 
 def test_processes_draw_dropout_of_their_own(two: Result) -> None:
