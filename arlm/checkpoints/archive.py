@@ -64,7 +64,7 @@ def read_archive(path: Path) -> dict[str, Any]:
         ) from None
     except Damaged as error:
         raise UserError(
-            f"checkpoint: '{path}' is damaged, truncated or no checkpoint ({error}); {DAMAGED}"
+            f"checkpoint: '{path}' is truncated or no checkpoint ({error}); {DAMAGED}"
         ) from None
     except Exception:  # a damaged archive can raise anything
         raise UserError(f"checkpoint: '{path}' is truncated or no checkpoint; {DAMAGED}") from None
