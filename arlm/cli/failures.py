@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 
 LOWER = {  # options of each verb that a lack of memory may come from
@@ -15,6 +16,8 @@ LOWER = {  # options of each verb that a lack of memory may come from
 }
 TRAINER = "data.batch_size, data.length or the size of model.net"
 
+KILLED = re.compile(r"DataLoader worker \(pid\S* (\d+)")  # in what torch raises
+
 
 def one_line(error: BaseException, verb: str) -> str | None:
     """One line for an error of the system; None for any other."""
@@ -22,6 +25,11 @@ def one_line(error: BaseException, verb: str) -> str | None:
         isinstance(error, RuntimeError) and is_out_of_memory(str(error))
     ):
         return f"memory: {verb} needs more than there is; lower {LOWER.get(verb, TRAINER)}"
+    if isinstance(error, RuntimeError) and (found := KILLED.search(str(error))):
+        return (
+            f"data.num_workers: a worker (pid {found[1]}) was killed, perhaps for lack of memory; choose fewer, and "
+            "go on with --resume"
+        )
     if not isinstance(error, OSError):
         return None
     if error.filename is not None:
