@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,26 +71,57 @@ class RunWriter(ExperimentWriter):
 
     def _check_log_dir_exists(self) -> None:
         """Keep the file that exists, which Lightning would remove."""
-        with suppress(OSError), open(self.metrics_file_path, newline="") as file:
-            self.metrics_keys = next(csv.reader(file), [])
+        self.metrics_keys = _columns(Path(self.metrics_file_path))
+
+    def save(self) -> None:
+        """Append the rows; a file whose columns become more is replaced as a whole."""
+        if not self.metrics:
+            return
+        self._record_new_keys()
+        path = Path(self.metrics_file_path)
+        try:
+            if _columns(path) != self.metrics_keys:
+                self._replace([*_rows(path), *self.metrics])
+            else:
+                with path.open("a", newline="") as file:
+                    csv.DictWriter(file, self.metrics_keys).writerows(self.metrics)
+        except OSError as error:
+            raise UserError(
+                f"run: cannot write '{path}' ({error.strerror}); make room there, and go on with --resume"
+            ) from None
+        self.metrics = []
 
     def continue_from(self, step: int, validates: bool) -> None:
         """Keep the rows of the first `step` steps, which Lightning counts from 0."""
         path = Path(self.metrics_file_path)
-        if not path.exists():
-            return
-        with path.open(newline="", errors="replace") as file:
-            reader = csv.DictReader(file)
-            names = list(reader.fieldnames or ())
-            rows = [row for row in reader if _kept(row, step, validates)]
-        text = io.StringIO()
-        writer = csv.DictWriter(text, names)
+        if path.exists():
+            self._replace([row for row in _rows(path) if _kept(row, step, validates)])
+
+    def _replace(self, rows: list[dict[str, Any]]) -> None:
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self.metrics_keys)
         writer.writeheader()
         writer.writerows(rows)
-        replace_file(path, text.getvalue().encode())
+        replace_file(self.metrics_file_path, text.getvalue().encode())
 
 
-def _kept(row: dict[str, str], step: int, validates: bool) -> bool:
+def _columns(path: Path) -> list[str]:
+    """The columns of a file; none if it does not exist."""
+    if not path.exists():
+        return []
+    with path.open(newline="", errors="replace") as file:
+        return next(csv.reader(file), [])
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file; none if it does not exist."""
+    if not path.exists():
+        return []
+    with path.open(newline="", errors="replace") as file:
+        return list(csv.DictReader(file))
+
+
+def _kept(row: dict[Any, Any], step: int, validates: bool) -> bool:
     """Whether a row is of an earlier step; a row that a kill has cut off is not."""
     if None in row or None in row.values() or not (row.get("step") or "").isdigit():
         return False

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 from conftest import ROOT, Result, run_arlm
 
 from arlm.checkpoints import summarise
+from arlm.errors import UserError
 from arlm.storage import FolderLock
 
 TINY = ["--model.net.width", 4, "--model.net.depth", 1, "--trainer.accelerator", "cpu"]
@@ -110,6 +112,39 @@ def test_two_runs_of_one_name_get_two_versions(tmp_path: Path) -> None:
     for logger in loggers:
         logger._get_next_version = lambda: 0  # type: ignore[method-assign]
     assert [logger.version for logger in loggers] == [0, 1, 2]
+
+
+def test_figures_are_there_whole_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from arlm.training.run_folder import RunLogger
+
+    logger = RunLogger(tmp_path, "run")
+    path = tmp_path / "run/version_0/metrics.csv"
+    for step in range(3):
+        logger.log_metrics({"train/nll": 1.5}, step)
+        logger.save()
+    assert path.read_text().splitlines() == ["step,train/nll", "0,1.5", "1,1.5", "2,1.5"]
+    with monkeypatch.context() as patched:  # a column more, and a crash before the file is renamed
+        patched.setattr(Path, "replace", Mock(side_effect=KeyboardInterrupt))
+        logger.log_metrics({"val/nll": 2.5}, 2)
+        with pytest.raises(KeyboardInterrupt):
+            logger.save()
+    assert path.read_text().splitlines() == ["step,train/nll", "0,1.5", "1,1.5", "2,1.5"]
+    logger.save()
+    assert path.read_text().splitlines()[-2:] == ["2,1.5,", "2,,2.5"]
+    with path.open("a") as file:
+        file.write("3,1.")  # of a process that was killed
+    logger.finalize("success")
+    again = RunLogger(tmp_path, "run", version=0)
+    again.continue_from(3, validates=True)
+    assert path.read_text().splitlines() == ["step,train/nll,val/nll", "0,1.5,", "1,1.5,", "2,1.5,"]
+    again.continue_from(2, validates=False)
+    assert path.read_text().splitlines() == ["step,train/nll,val/nll", "0,1.5,", "1,1.5,"]
+    again.finalize("success")
+    full = RunLogger(tmp_path, "full")
+    full.log_metrics({"train/nll": 1.5}, 0)
+    Path(full.experiment.metrics_file_path).symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"run: cannot write '.*metrics.csv' \(No space left"):
+        full.save()
 
 
 def test_a_run_that_diverges_between_validations_keeps_its_checkpoints(first: Result) -> None:
