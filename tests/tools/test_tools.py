@@ -17,6 +17,7 @@ from arlm.models.pixelcnn import PixelCNN
 from arlm.tokenizers import BPETokenizer
 from arlm.training.module import AutoregressiveModule
 from datamodules.digits import Digits
+from tools.bench.scale import Rates, needs
 
 
 def run(*arguments: object, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -79,6 +80,14 @@ def test_curves_of_no_run_are_refused(tmp_path: Path) -> None:
             *(["commits", ROOT, "--only", "LSTM 2 x 188 16", "--rounds", 1], "new / old"),
             marks=pytest.mark.slow,
         ),
+        pytest.param(
+            [
+                *("memory", "--vocabulary", 900, "--length", 32, "--width", 16, "--depth", 1),
+                *("--heads", 1, "--steps", 1),
+            ],
+            "blocks, activations again",
+            marks=pytest.mark.slow,
+        ),
         (["training", "--only", "Row", "--batch", 2, "--repeats", 1, "--threads", 1], "bf16"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
@@ -101,6 +110,18 @@ def test_fixed_points_are_counted(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "64 tokens in" in done.stdout
     assert "100 % of rows the same" in done.stdout
+
+
+def test_needs_of_a_run_follow_from_rates() -> None:
+    rates = Rates(flops=1e11, encoded=4e6, bytes_per_token=4.0, loaded=1e7, written=1e9)
+    small, large = needs(1e9, 1e7, rates), needs(1e12, 1e9, rates)
+    assert small["training, core-days"] == f"{6e16 / 1e11 / 86400:,.0f}" == "7"
+    assert large["training, core-days"] == f"{6e21 / 1e11 / 86400:,.0f}" == "694,444"
+    assert small["encoding, core-days"] == "0.01"  # 1,000 seconds
+    assert (small["text"], large["text"]) == ("4 GB", "4 TB")
+    assert (small["checkpoint"], large["checkpoint"]) == ("120 MB", "12 GB")
+    order = "order of rows, memory of a process"
+    assert (small[order], large[order]) == ("7.81 MB", "0 B")  # computed, above 2^22 rows
 
 
 @pytest.mark.slow
@@ -142,6 +163,10 @@ RECIPES = ["gpt: nanoGPT's recipe", "lstm 1 x 392, carried"]
             marks=pytest.mark.slow,
         ),
         pytest.param(["corpus", "loading"], "a batch", marks=pytest.mark.slow),
+        pytest.param(
+            *(["corpus", "sizes", "--megabytes", 1, 20, "--folder", "FOLDER"], "20 MB: first"),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=lambda value: value[0] + value[1] if isinstance(value, list) else None,
 )
