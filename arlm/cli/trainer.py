@@ -172,6 +172,8 @@ class Command(LightningCLI):
                 board = TensorBoardLogger(folder, name="", version="tensorboard")
                 trainer.loggers = [*trainer.loggers, board]
             return trainer
+        except UserError:
+            raise
         except ModuleNotFoundError:
             raise UserError(
                 "--tensorboard: it is not installed; `pip install tensorboard`"

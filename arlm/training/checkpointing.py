@@ -11,6 +11,7 @@ When an exception ends a step, the loops are set back to the moment before it, a
 
 from __future__ import annotations
 
+import shutil
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
 from torch import Tensor
 
+from arlm.checkpoints.sharded import META, is_checkpoint, is_sharded
 from arlm.errors import UserError
 from arlm.storage import replacing
 from arlm.training.finite import Diverged
@@ -121,7 +123,7 @@ class RunCheckpoint(ModelCheckpoint):
         moved = self._stage == FITTING and state_dict.get("dirpath") != self.dirpath
         if moved and self.dirpath and self.monitor == state_dict.get("monitor"):
             own = Path(self.dirpath) / best.name
-            if copied(best, own) or own.is_file():
+            if copied(best, own) or is_checkpoint(own):
                 score, name = state_dict["best_model_score"], str(own)
                 state_dict = state_dict | {
                     "dirpath": self.dirpath,
@@ -183,11 +185,14 @@ def swap_averages_back(trainer: Trainer, module: Any) -> None:
 
 
 def copied(source: Path, target: Path) -> bool:
-    """Copy a file, as a whole; returns False if there is none."""
+    """Copy a checkpoint, as a whole; returns False if there is none."""
+    if is_sharded(source):
+        without = shutil.ignore_patterns(META)
+        shutil.copytree(source, target, ignore=without, dirs_exist_ok=True)
+        return copied(source / META, target / META)  # the last file makes it a checkpoint
     if not source.is_file():
         return False
     target.parent.mkdir(parents=True, exist_ok=True)
     with source.open("rb") as read, replacing(target) as written:
-        while block := read.read(2**24):
-            written.write(block)
+        shutil.copyfileobj(read, written, 2**24)
     return True

@@ -13,6 +13,7 @@ from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities import rank_zero_only
 
 from arlm.checkpoints.choose import RUNS
+from arlm.checkpoints.sharded import is_sharded
 from arlm.errors import UserError
 from arlm.storage import FolderLock, remove_abandoned, replace_file
 
@@ -170,7 +171,7 @@ def last_of(path: str | Path) -> Path:
     path = Path(path)
     if not path.exists() and (RUNS / path).is_dir():
         path = RUNS / path
-    if not path.is_dir():
+    if not path.is_dir() or is_sharded(path):
         return path  # whoever reads it says what is wrong with it
     for last in (path / LAST, path / LAST.name):
         if last.exists():

@@ -94,6 +94,24 @@ def test_verbs_read_it(written: tuple[Path, dict[str, Any]], tmp_path: Path) -> 
     assert "one file already" in refused.error()
 
 
+FIT = "fit --trainer.accelerator cpu --trainer.strategy fsdp2 --trainer.devices 2 --config"
+STREAMS = "--data.batching continuous --data.separate_documents true"
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("digits_pixelcnn --trainer long", "trainer.callbacks: averaged weights are not possible"),
+        (f"docs_lstm {STREAMS}", "data.separate_documents: streams of documents need"),
+    ],
+)
+def test_what_cannot_be_sharded_is_refused_before_processes_start(
+    more: str, message: str, tmp_path: Path
+) -> None:
+    refused = run_arlm(*FIT.split(), *more.split(), folder=tmp_path)
+    assert refused.error().startswith(f"arlm: error: {message}")
+
+
 @pytest.mark.parametrize("name", [METADATA, "__0_0.distcp"])
 def test_a_flipped_bit_is_seen(name: str, copy: Path) -> None:
     file = shards(copy) / name

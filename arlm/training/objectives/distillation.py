@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from arlm import checkpoints
+from arlm.checkpoints.sharded import META, is_sharded
 from arlm.core import Autoregressor, Batch, Spec, log_softmax
 from arlm.errors import UserError, require
 from arlm.evaluation.likelihood import figures
@@ -57,7 +58,7 @@ class Distillation(Objective):
             raise UserError(f"model.objective.teacher: {error}") from None
         # In a tuple, the teacher is no submodule: it has no part in train(), parameters() and state_dict().
         self._frozen = (net,)
-        with path.open("rb") as file:
+        with (path / META if is_sharded(path) else path).open("rb") as file:
             self.checksum = hashlib.file_digest(file, "sha256").hexdigest()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any) -> Any:
