@@ -134,7 +134,7 @@ def test_a_full_standard_output_is_said_in_one_line(command: str, folder: Path) 
 def test_a_reader_that_leaves_ends_the_drawing(folder: Path) -> None:
     """100,000 texts would take minutes; `head` leaves after the first."""
     command = "sample rnn.ckpt -n 100000 --max-new-tokens 64 | head -1; echo ${PIPESTATUS[0]}"
-    done = start(command, folder, timeout=60)
+    done = start(command, folder, timeout=250)
     assert done.stdout.splitlines()[-1] == "141"
     assert "Traceback" not in done.stderr
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import struct
+from contextlib import chdir
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +35,17 @@ CONFIG = (
 
 
 def write_originals(folder: Path) -> None:
-    """Write the networks `rnn`, `gpt`, `image`, `label` and `pair` (.ckpt) and the files that verbs read."""
-    (folder / "fox.txt").write_text(FOX * 400)
+    """Write the networks `rnn`, `gpt`, `image`, `label` and `pair` (.ckpt) and the files that verbs read.
+
+    The networks name their text relative to the folder, which is the working folder of what reads them.
+    """
+    with chdir(folder):
+        _write_networks()
+    _write_files(folder)
+
+
+def _write_networks() -> None:
+    Path("fox.txt").write_text(FOX * 400)
     torch.manual_seed(0)
     text = TextFile("fox.txt", tokenizer="byte", length=16, batch_size=4)
     digits, labelled, dates = Digits(), Digits(labels=True), Dates(pairs=60)
@@ -47,7 +57,10 @@ def write_originals(folder: Path) -> None:
         "pair": (LSTMSeq2Seq(dates.spec, width=8, embedding=8), dates),
     }
     for name, (net, data) in networks.items():
-        checkpoints.save(folder / f"{name}.ckpt", net, data)
+        checkpoints.save(f"{name}.ckpt", net, data)
+
+
+def _write_files(folder: Path) -> None:
     (folder / "note.txt").write_text(FOX)
     (folder / "note.txt.gz").write_bytes(gzip.compress(FOX.encode()))
     (folder / "dates.txt").write_text("3 May 2001\n")
