@@ -43,6 +43,8 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
     file, temporary = _create(path)
     try:
         with file:
+            if path.exists():  # who may read the old file, and no other, may read the new one
+                temporary.chmod(path.stat().st_mode & 0o7777)
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -119,6 +119,9 @@ def test_permissions_are_those_of_other_new_files(tmp_path: Path) -> None:
     replace_file(tmp_path / "file", b"new")
     (tmp_path / "plain").write_bytes(b"new")
     assert (tmp_path / "file").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    (tmp_path / "file").chmod(0o600)
+    replace_file(tmp_path / "file", b"newer")
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_folder_is_locked_until_its_lock_is_released(tmp_path: Path) -> None:
