@@ -32,11 +32,19 @@ def save(path: str | Path, net: Autoregressor, data: Any) -> Path:
     check_spec(net.spec, data.domain)
     weights = {PREFIX + name: weight.cpu() for name, weight in net.state_dict().items()}
     contents = {"state_dict": weights, "arlm": record(net, weights, data)}
+    return write(path, contents)
+
+
+def write(path: Path, contents: dict[str, Any], field: str = "path") -> Path:
+    """Write the contents of a checkpoint; errors name `field`. Returns the path."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
             torch.save(contents, file)
-    except (OSError, RuntimeError) as error:
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # torch raises the second if its file cannot be written
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"path: '{path}' cannot be written ({reason}); choose another") from None
+        raise UserError(f"{field}: '{path}' cannot be written ({reason}); choose another") from None
     return path

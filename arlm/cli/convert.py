@@ -22,12 +22,10 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse(arguments)
 
     with quick_imports():
-        import torch
-
         from arlm import checkpoints
         from arlm.checkpoints.archive import user_errors
+        from arlm.checkpoints.save import write
         from arlm.checkpoints.sharded import assembled, is_sharded
-        from arlm.storage import replacing
 
     path, out = checkpoints.find(options.run), Path(options.out)
     if not is_sharded(path):
@@ -36,11 +34,4 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(f"--out: '{out}' is a folder; give a file, such as model.ckpt")
     with user_errors(path):
         contents = assembled(path, checkpoints.read(path))
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(out) as file:
-            torch.save(contents, file)
-    except (OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"--out: '{out}' cannot be written ({reason}); choose another") from None
-    print(out)
+    print(write(out, contents, "--out"))

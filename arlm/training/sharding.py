@@ -45,8 +45,8 @@ def shard(net: nn.Module, mesh: Any) -> None:
         return
     blocks = getattr(net, "blocks", None)
     # Pixel networks read the weights of their blocks themselves, to fold masks into them.
-    apart = [b for b in blocks if hasattr(b, "step")] if isinstance(blocks, nn.ModuleList) else []
-    for module in (*apart, net):
+    single = [b for b in blocks if hasattr(b, "step")] if isinstance(blocks, nn.ModuleList) else []
+    for module in (*single, net):
         fully_shard(module, mesh=mesh, reshard_after_forward=True)
         for name in METHODS:
             if hasattr(module, name):

@@ -65,8 +65,8 @@ def prepare(
     if not pieces:
         raise UserError("data: a split has no text; give more, or hold out another part")
     files = [piece.path for piece in pieces]
-    places = [(piece.begin, piece.end) for piece in pieces]
-    key = json.dumps([FORMAT, BLOCK, tokenizer.fingerprint, separator, places])
+    spans = [(piece.begin, piece.end) for piece in pieces]
+    key = json.dumps([FORMAT, BLOCK, tokenizer.fingerprint, separator, spans])
     blocks: list[Block] = []
 
     def content() -> str:
