@@ -24,7 +24,7 @@ def check_finite(values: Iterable[Any], step: int, strategy: Any = None) -> None
         step: optimizer steps up to now, for the message.
         strategy: that adds up over all processes, which then raise together; None asks this process alone.
     """
-    broken = torch.tensor(float(not all(map(is_finite, values))))
+    broken = torch.tensor(float(not all_finite(values)))
     if strategy is not None:
         broken = strategy.reduce(broken.to(strategy.root_device), reduce_op="sum")
     if broken:
@@ -34,15 +34,17 @@ def check_finite(values: Iterable[Any], step: int, strategy: Any = None) -> None
         )
 
 
-def is_finite(value: Any) -> bool:
-    """Whether a tensor has neither nan nor inf; True for anything else."""
-    if not isinstance(value, Tensor) or not value.is_floating_point():
+def all_finite(values: Iterable[Any]) -> bool:
+    """Whether no tensor has nan or inf, in the part of it that this process holds; other values are passed over."""
+    found = [v.to_local() if isinstance(v, DTensor) else v for v in values if isinstance(v, Tensor)]
+    found = [v.detach() for v in found if v.is_floating_point() and v.numel()]
+    if not found:
         return True
-    value = value.to_local() if isinstance(value, DTensor) else value
-    if not value.numel():  # a process may hold no part of a small tensor
-        return True
-    # Minimum and maximum are nan if any element is. `isfinite` would allocate as many bytes as there are elements.
-    return all(bool(torch.isfinite(extreme)) for extreme in value.detach().aminmax())
+    # The largest absolute value is nan if any element is. One call for all tensors takes a tenth of the time of one
+    # for each, and `isfinite` would allocate as many bytes as there are elements.
+    largest = torch._foreach_norm(found, float("inf"))
+    on = largest[0].device
+    return bool(torch.stack([each.to(on, torch.float32) for each in largest]).isfinite().all())
 
 
 def tensors_of(checkpoint: dict[str, Any]) -> Iterable[Any]:
