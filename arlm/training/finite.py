@@ -40,11 +40,12 @@ def all_finite(values: Iterable[Any]) -> bool:
     found = [v.detach() for v in found if v.is_floating_point() and v.numel()]
     if not found:
         return True
-    # The largest absolute value is nan if any element is. One call for all tensors takes a tenth of the time of one
-    # for each, and `isfinite` would allocate as many bytes as there are elements.
-    largest = torch._foreach_norm(found, float("inf"))
-    on = largest[0].device
-    return bool(torch.stack([each.to(on, torch.float32) for each in largest]).isfinite().all())
+    # A sum is not finite if any element is not; it takes a tenth of the time of `isfinite`, and no memory. Sums of
+    # finite numbers that exceed 3e38 are refused with them.
+    sums = [v.sum(dtype=torch.promote_types(v.dtype, torch.float32)) for v in found]
+    return bool(
+        torch.stack([each.to(sums[0].device, torch.float32) for each in sums]).isfinite().all()
+    )
 
 
 def tensors_of(checkpoint: dict[str, Any]) -> Iterable[Any]:
