@@ -40,7 +40,7 @@ def all_finite(values: Iterable[Any]) -> bool:
     found = [v.detach() for v in found if v.is_floating_point() and v.numel()]
     if not found:
         return True
-    # A sum is not finite if any element is not; it takes a tenth of the time of `isfinite`, and no memory. Sums of
+    # A sum is not finite if any element is not; it takes a fraction of the time of `isfinite`, and no memory. Sums of
     # finite numbers that exceed 3e38 are refused with them.
     sums = [v.sum(dtype=torch.promote_types(v.dtype, torch.float32)) for v in found]
     return bool(
