@@ -42,11 +42,11 @@ Use checkpoints and configurations:
 
 
 def main() -> int:
-    """Run one verb; returns the exit code: 2 for bad input, 130, 141 and 143 when interrupted."""
+    """Run one verb; returns the exit code: 2 for bad input, 129, 130, 141 or 143 when interrupted."""
     # Late, because `entry` changes where modules are found.
     import signal
 
-    from arlm.cli.failures import discard_output, one_line
+    from arlm.cli.failures import discard_output, in_one_line
     from arlm.errors import UserError
 
     verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
@@ -58,9 +58,9 @@ def main() -> int:
         return fail(str(error))
     except BrokenPipeError:  # the reader of the output, such as `head`, has closed it
         discard_output()
-        return 128 + signal.SIGPIPE
+        return 128 + 13  # SIGPIPE, which Windows has not
     except (OSError, MemoryError, RuntimeError) as error:
-        line = one_line(error, verb)
+        line = in_one_line(error, verb)
         if line is None:
             raise
         discard_output()

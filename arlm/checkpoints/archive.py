@@ -16,11 +16,10 @@ from arlm.checkpoints.describe import FORMAT, entry_checksum
 from arlm.checkpoints.members import Damaged, Member, content_of, members
 from arlm.checkpoints.pickled import LARGEST, check_tensors, scan
 from arlm.checkpoints.sharded import META, is_sharded
-from arlm.checkpoints.specs import OLDER
+from arlm.checkpoints.specs import DAMAGED, OLDER
 from arlm.errors import UserError
 
 TENSOR = re.compile(r"^[^/]+/data/\d+$")  # the name of a tensor's member
-DAMAGED = "use another file, such as last.ckpt of the same run"
 
 
 @contextmanager

@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from arlm.checkpoints.archive import DAMAGED, read_archive, user_errors
+from arlm.checkpoints.archive import read_archive, user_errors
 from arlm.checkpoints.choose import find
 from arlm.checkpoints.classes import build
 from arlm.checkpoints.describe import PREFIX, checksums
 from arlm.checkpoints.members import Damaged, verify
-from arlm.checkpoints.sharded import META, SHARDS, WEIGHTS, Shards, assembled, is_sharded
+from arlm.checkpoints.sharded import META, SHARDS, WEIGHTS, Shards, is_sharded, with_weights
 from arlm.checkpoints.sizes import at_most
-from arlm.checkpoints.specs import OLDER, check_spec, spec_from
+from arlm.checkpoints.specs import DAMAGED, OLDER, check_spec, spec_from
 from arlm.core import Autoregressor
 from arlm.domains import Domain
 from arlm.errors import UserError
@@ -57,7 +57,7 @@ def load(path: str | Path, trusted: Sequence[str] = ()) -> Loaded:
 def _load(path: str | Path, trusted: Sequence[str]) -> Loaded:
     contents = read(path)
     if SHARDS in contents:
-        contents = assembled(find(path), contents)
+        contents = with_weights(find(path), contents)
     entry = contents["arlm"]
     if "domain" not in entry or "data" not in entry:
         raise UserError(

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from arlm.checkpoints.describe import checksums, entry_checksum
+from arlm.checkpoints.specs import DAMAGED
 from arlm.errors import UserError
 
 META = "meta.pt"
@@ -63,7 +64,7 @@ class Shards:
             isinstance(text, str) for item in digests.items() for text in item
         )
         if not isinstance(name, str) or not NAME.fullmatch(name) or not texts:
-            raise UserError(f"checkpoint: '{path}' names no shards; {OTHER}")
+            raise UserError(f"checkpoint: '{path}' names no shards; {DAMAGED}")
         self.path, self.folder = Path(path), Path(path) / name
         self.digests: dict[str, str] = dict(digests or {})
         self._metadata: Any = None
@@ -77,7 +78,7 @@ class Shards:
         file = self.folder / name
         plain = "/" not in name and file.is_file() and not file.is_symlink()
         if not plain or digest(file) != self.digests.get(name):
-            raise UserError(f"checkpoint: the shard {name} in '{self.path}' is damaged; {OTHER}")
+            raise UserError(f"checkpoint: the shard {name} in '{self.path}' is damaged; {DAMAGED}")
 
     @property
     def metadata(self) -> Any:
@@ -92,11 +93,13 @@ class Shards:
             items = found.state_dict_metadata.values()
             plain = isinstance(found, Metadata) and names <= set(self.digests)
             if not plain or not all(isinstance(item, TensorStorageMetadata) for item in items):
-                raise UserError(f"checkpoint: the shards in '{self.path}' are no tensors; {OTHER}")
+                raise UserError(
+                    f"checkpoint: the shards in '{self.path}' are no tensors; {DAMAGED}"
+                )
             needed = sum(item.size.numel() * item.properties.dtype.itemsize for item in items)
             files = [self.folder / name for name in self.digests]
             if needed > sum(file.stat().st_size for file in files if file.is_file()):
-                raise UserError(f"checkpoint: '{self.path}' asks for more than it holds; {OTHER}")
+                raise UserError(f"checkpoint: '{self.path}' asks for more than it holds; {DAMAGED}")
             self._metadata = found
         return self._metadata
 
@@ -136,9 +139,6 @@ class Shards:
         return whole
 
 
-OTHER = "use another one, such as last.ckpt of the same run"
-
-
 class PlainUnpickler(pickle.Unpickler):
     """Reads `.metadata`: sizes, types and places of tensors, and nothing else."""
 
@@ -173,16 +173,24 @@ def assembled(path: str | Path, contents: Mapping[str, Any]) -> dict[str, Any]:
         path: the folder of a sharded checkpoint.
         contents: of its meta.pt.
     """
+    found = with_weights(path, contents)
+    shards = Shards(path, contents)
+    if OPTIMIZERS in found:  # not with `save_weights_only`
+        state = shards.tensors(OPTIMIZERS)
+        found[OPTIMIZERS] = [
+            numbered(optimizer, index, state) for index, optimizer in enumerate(found[OPTIMIZERS])
+        ]
+    if found.get("accumulated"):
+        found["accumulated"] = found["accumulated"] | {"gradients": shards.tensors(GRADIENTS)}
+    return found
+
+
+def with_weights(path: str | Path, contents: Mapping[str, Any]) -> dict[str, Any]:
+    """The contents of meta.pt with the weights, and with their checksums; arguments as for `assembled`."""
     shards = Shards(path, contents)
     shards.verify()
     found = {name: value for name, value in contents.items() if name != SHARDS}
     found["state_dict"] = shards.tensors(WEIGHTS)
-    state = shards.tensors(OPTIMIZERS)
-    found["optimizer_states"] = [
-        numbered(optimizer, index, state) for index, optimizer in enumerate(found[OPTIMIZERS])
-    ]
-    if found.get("accumulated"):
-        found["accumulated"] = found["accumulated"] | {"gradients": shards.tensors(GRADIENTS)}
     entry = found["arlm"] | {"weights": json.dumps(checksums(found["state_dict"]))}
     found["arlm"] = entry | {"checksum": entry_checksum(entry)}
     return found

@@ -22,7 +22,7 @@ from arlm.errors import UserError
 TIMES = (
     10  # tied parameters are made before they are replaced, and there are tables beside the weights
 )
-# Operations without tensors, whose result has at most the product of its integers, each and 1, as many numbers.
+# Operations without tensors; their result has at most as many numbers as the product of (each integer argument + 1).
 MAKING = ("empty", "zeros", "ones", "full", "rand", "randn", "randperm", "arange", "linspace")
 COPYING = ("tensor", "as_tensor", "from_numpy")  # as large as what they are given
 JOINING = (

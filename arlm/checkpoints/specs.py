@@ -11,6 +11,7 @@ from arlm.domains import Domain
 from arlm.errors import UserError
 
 OLDER = "use the version of arlm that wrote it"
+DAMAGED = "use another file, such as last.ckpt of the same run"
 
 
 def plain_spec(spec: Spec) -> dict[str, Any]:

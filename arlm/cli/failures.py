@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -19,11 +20,10 @@ TRAINER = "data.batch_size, data.length or the size of model.net"
 KILLED = re.compile(r"DataLoader worker \(pid\S* (\d+)")  # in what torch raises
 
 
-def one_line(error: BaseException, verb: str) -> str | None:
+def in_one_line(error: BaseException, verb: str) -> str | None:
     """One line for an error of the system; None for any other."""
-    if isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and is_out_of_memory(str(error))
-    ):
+    no_memory = isinstance(error, OSError) and error.errno == errno.ENOMEM  # of a fork
+    if isinstance(error, MemoryError) or no_memory or is_out_of_memory(error):
         return f"memory: {verb} needs more than there is; lower {LOWER.get(verb, TRAINER)}"
     if isinstance(error, RuntimeError) and (found := KILLED.search(str(error))):
         return (
@@ -34,17 +34,22 @@ def one_line(error: BaseException, verb: str) -> str | None:
         return None
     if error.filename is not None:
         return f"file: '{error.filename}': {error.strerror}; check the path and your permissions"
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG):
+        return f"system: {error.strerror or error}; check the machine and the network"
     # Files that arlm writes are named by `cannot_write`, so this is what was printed.
     return f"output: cannot be written ({error.strerror or error}); check where it goes, and the space there"
 
 
-def is_out_of_memory(message: str) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether torch says that an allocation failed, on the CPU or on a GPU."""
+    message = str(error) if isinstance(error, RuntimeError) else ""
     return "can't allocate memory" in message or "out of memory" in message
 
 
 def discard_output() -> None:
     """Send what was printed and cannot be written to nowhere, since Python would try it again at its end."""
+    if sys.stdout is None:  # closed by the caller
+        return
     try:
         sys.stdout.flush()
     except OSError:

@@ -247,10 +247,6 @@ def _run() -> None:
         if not _raised_in_lightning(error):
             raise
         raise UserError(f"trainer: {error}") from None
-    except OSError as error:
-        raise UserError(
-            f"file: '{error.filename}': {error.strerror}; check the path and your permissions"
-        ) from None
 
 
 def _raised_in_lightning(error: Exception) -> bool:

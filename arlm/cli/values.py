@@ -73,7 +73,10 @@ def _check_nulls(path: str, arguments: Mapping[str, Any], name: str) -> None:
     from jsonargparse._parameter_resolvers import get_signature_parameters
 
     module, _, kind = path.rpartition(".")
-    found = getattr(importlib.import_module(module), kind)
+    try:
+        found = getattr(importlib.import_module(module), kind)
+    except (ImportError, AttributeError):  # a class within a class, which the parser has found
+        return
     parameters = {p.name: p for p in get_signature_parameters(found, None)}
     for key in nulls:
         known = parameters.get(key)

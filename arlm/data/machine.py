@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,7 +18,9 @@ def machine_memory(device: torch.device | None = None) -> int:
     """Bytes of memory that this process may take: of a GPU, or of the machine, the container and the process."""
     if device is not None and device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
-    found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    found = [sys.maxsize]
+    with suppress(AttributeError, ValueError, OSError):  # Windows
+        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     for name in CONTAINER:
         with suppress(OSError, ValueError):  # no such file, or "max"
             found.append(int(Path(name).read_text()))

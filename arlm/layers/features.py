@@ -26,7 +26,8 @@ class FeatureAutoregressor(Autoregressor):
 
     A batch of more than `max_logits` logits is scored in blocks of about so many, which are computed again in
     the backward pass: peak memory no longer grows with tokens times V, and gradients are the same. A smaller
-    batch is scored by `forward`, in one block.
+    batch is scored by `forward`, in one block. So `logits` and `linear_map` have to say the same: whoever writes
+    `logits` anew (to scale them, for example) writes `linear_map`, too, or sets `max_logits` to no limit.
 
     Args:
         spec: of the data.
@@ -75,7 +76,7 @@ class FeatureAutoregressor(Autoregressor):
 
         Args:
             features, tokens: aligned; in blocks if there are too many for one.
-            smoothing: of labels, in the gradient only; for blocks only.
+            smoothing: of labels, in the gradient only; ignored unless `scores_in_blocks`.
         """
         if not self.scores_in_blocks(tokens):
             return token_log_prob(self.logits(features), tokens)

@@ -40,5 +40,7 @@ class FolderLock:
     def release(self) -> None:
         """Let others lock the folder."""
         if self._handle is not None:
+            # Unlocked too, since processes that were forked meanwhile have the handle open.
+            fcntl.flock(self._handle, fcntl.LOCK_UN)
             os.close(self._handle)
             self._handle = None

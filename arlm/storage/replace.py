@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,16 +27,21 @@ MARK = ".tmp-"
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[IO[bytes]]:
+def replacing(path: str | Path, folder: bool = False) -> Iterator[IO[bytes]]:
     """Open a binary file that takes the place of `path` when the block ends; an exception leaves `path` as it was.
 
     A link stays a link: the file that it names is replaced. A device or a pipe is written directly.
+
+    Args:
+        path: of the file.
+        folder: whether it may take the place of a folder, too. There is a moment between two renames without
+            either.
 
     Raises:
         OSError: it cannot be written.
     """
     path = Path(os.path.realpath(path))
-    if path.exists() and not path.is_file():
+    if path.exists() and not path.is_file() and not (folder and path.is_dir()):
         with path.open("wb") as device:
             yield device
         return
@@ -43,17 +49,31 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
     file, temporary = _create(path)
     try:
         with file:
-            if path.exists():  # who may read the old file, and no other, may read the new one
+            if path.is_file():  # who may read the old file, and no other, may read the new one
                 temporary.chmod(path.stat().st_mode & 0o7777)
             yield file
             file.flush()
             os.fsync(file.fileno())
-            # Renamed while it is locked: once the lock is released, another process may take the file as abandoned.
-            temporary.replace(path)
+            if fcntl is not None:
+                # While it is locked: once the lock is released, another process may take the file as abandoned.
+                _rename(temporary, path)
+        if fcntl is None:  # Windows renames no open file
+            _rename(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def _rename(temporary: Path, path: Path) -> None:
+    """Rename a file to a name that a file or a folder has."""
+    if not path.is_dir():
+        temporary.replace(path)
+        return
+    away = temporary.with_name(f"{temporary.name}-folder")
+    path.rename(away)
+    temporary.rename(path)
+    shutil.rmtree(away, ignore_errors=True)
 
 
 def replace_file(path: str | Path, content: bytes) -> None:

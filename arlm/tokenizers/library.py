@@ -12,7 +12,7 @@ from torch import Tensor
 
 from arlm.errors import UserError
 from arlm.tokenizers.base import Tokenizer
-from arlm.tokenizers.untrusted import is_panic, one_line
+from arlm.tokenizers.untrusted import is_panic, refusals
 
 
 class LibraryTokenizer(Tokenizer):
@@ -25,7 +25,7 @@ class LibraryTokenizer(Tokenizer):
     def __init__(self, library: Library | str) -> None:
         if isinstance(library, str):
             text = library
-            with one_line():
+            with refusals():
                 library = Library.from_str(text)
         # They would cut a text, or add to it.
         library.no_truncation()

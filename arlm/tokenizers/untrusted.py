@@ -56,8 +56,10 @@ import sys
 try:
     import resource
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[2]),) * 2)
-except ImportError:
+    most, limit = resource.getrlimit(resource.RLIMIT_AS)[1], int(sys.argv[2])
+    limit = limit if most == resource.RLIM_INFINITY else min(limit, most)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+except (ImportError, ValueError, OSError):  # Windows, and macOS, which limits no address space
     pass
 sys.path.append(sys.argv[1])
 from tokenizers import Tokenizer
@@ -77,7 +79,7 @@ _tried: set[bytes] = set()  # SHA-256 of what passed in this process
 
 def parsed(json_text: str) -> dict[str, Any]:
     """A tokenizer's JSON as Python values, after all checks; raises a UserError."""
-    with one_line():
+    with refusals():
         parts = json.loads(json_text, object_pairs_hook=_object)
         content = json_text.encode()
         own = _check(parts)
@@ -89,7 +91,7 @@ def parsed(json_text: str) -> dict[str, Any]:
 
 
 @contextmanager
-def one_line() -> Iterator[None]:
+def refusals() -> Iterator[None]:
     """Turn what a tokenizer's JSON raises, in Python or in the library, into a UserError."""
     try:
         yield

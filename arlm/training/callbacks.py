@@ -22,13 +22,14 @@ from torch import Tensor
 
 from arlm.checkpoints.archive import read_archive
 from arlm.checkpoints.sharded import assembled, is_sharded
-from arlm.errors import UserError, require
+from arlm.errors import require
 from arlm.reports.shown import Shown
 from arlm.reports.view import view_of
 from arlm.storage import replace_file, replacing
 from arlm.training.environment import environment
 from arlm.training.finite import check_finite, tensors_of
 from arlm.training.fully_sharded import FullySharded
+from arlm.training.run_folder import not_written
 
 
 class WriteSamples(Callback):
@@ -181,9 +182,7 @@ class SaveRun(SaveConfigCallback):
             starts.append(environment(provenance))
             replace_file(runs, (json.dumps(starts, indent=2) + "\n").encode())
         except OSError as error:
-            raise UserError(
-                f"run: cannot write into '{folder}' ({error.strerror}); make room there, or choose another folder"
-            ) from None
+            raise not_written("run", folder, error) from None
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -205,13 +204,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         target = Path(path)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(target) as file:
+            with replacing(target, folder=True) as file:  # a run may have been under fsdp2
                 torch.save(checkpoint, file)
         except (
             OSError,
             RuntimeError,
         ) as error:  # torch raises the second if its file cannot be written
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-            raise UserError(
-                f"checkpoint: cannot write '{target}' ({reason}); make room there, and go on with --resume"
-            ) from None
+            raise not_written("checkpoint", target, error) from None

@@ -24,10 +24,10 @@ from torch import Tensor
 from arlm.checkpoints.sharded import META, is_checkpoint, is_sharded
 from arlm.errors import UserError
 from arlm.storage import replacing
-from arlm.training.finite import Diverged
+from arlm.training.finite import Diverged, check_finite
 from arlm.training.history import command_to_resume
 from arlm.training.interrupts import Interrupted, interrupts
-from arlm.training.run_folder import RunLogger
+from arlm.training.run_folder import RunLogger, first_process
 from arlm.training.set_back import (
     epoch_is_complete,
     restart_validation,
@@ -79,8 +79,8 @@ class RunCheckpoint(ModelCheckpoint):
         self._waits = False
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any, **__: Any) -> None:
-        # Not after the last step: the loop would not come back to its validation. Several processes would have to
-        # agree first; they do so in the next step.
+        # After the last step a resumed run would end without this validation, so it goes on. Several processes have
+        # to agree first, and do so in the next step.
         resumable = trainer.world_size == 1 and trainer.global_step != pl_module.planned
         fitting = trainer.state.fn == FITTING and not trainer.sanity_checking
         if interrupts.received is not None and fitting and resumable:
@@ -108,7 +108,12 @@ class RunCheckpoint(ModelCheckpoint):
         interrupts.deferred = False  # everything is saved
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
-        interrupts.deferred = False
+        try:
+            self._save_after(trainer, pl_module, exception)
+        finally:
+            interrupts.deferred = False
+
+    def _save_after(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         fitting = trainer.state.fn == FITTING and trainer.global_step > 0
         # Several processes can only save together, and the others do not know of the exception.
         if not fitting or trainer.world_size > 1 or not self._should_save_on_exception(trainer):
@@ -123,7 +128,9 @@ class RunCheckpoint(ModelCheckpoint):
         moved = self._stage == FITTING and state_dict.get("dirpath") != self.dirpath
         if moved and self.dirpath and self.monitor == state_dict.get("monitor"):
             own = Path(self.dirpath) / best.name
-            if copied(best, own) or is_checkpoint(own):
+            if is_checkpoint(best) or is_checkpoint(own):
+                if first_process():
+                    copied(best, own)
                 score, name = state_dict["best_model_score"], str(own)
                 state_dict = state_dict | {
                     "dirpath": self.dirpath,
@@ -156,8 +163,19 @@ class RunCheckpoint(ModelCheckpoint):
         saved = self._last_global_step_saved == trainer.global_step
         if not (saved and self.last_model_path == path):
             self.last_model_path = path
+            if (
+                trainer.is_global_zero and Path(path).is_symlink()
+            ):  # `save_last: link`, to best.ckpt
+                Path(path).unlink()
             self._save_checkpoint(trainer, path)
         return path
+
+    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        if trainer.world_size > 1:  # all processes have to stop; the one that writes tests again
+            check_finite(
+                trainer.lightning_module.parameters(), trainer.global_step, trainer.strategy
+            )
+        super()._save_checkpoint(trainer, filepath)
 
     def _stop_if_interrupted(self, trainer: Trainer, module: Any) -> None:
         number = module.agreed_signal if trainer.world_size > 1 else interrupts.received

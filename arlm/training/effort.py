@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from copy import copy
 
 from torch import Tensor
 
@@ -17,7 +16,7 @@ class Effort:
         tokens, before: tokens and seconds up to the checkpoint that is resumed.
     """
 
-    def __init__(self, tokens: int = 0, before: float = 0.0) -> None:
+    def __init__(self, tokens: Tensor | int = 0, before: float = 0.0) -> None:
         self._tokens: Tensor | int = tokens
         self._before = before
         self._started: float | None = None
@@ -27,8 +26,8 @@ class Effort:
         self._started = time.monotonic()
 
     def copy(self) -> Effort:
-        """What was counted up to now."""
-        return copy(self)
+        """What was counted up to now, with a clock that stands still."""
+        return Effort(self._tokens, self.seconds)
 
     def count(self, scored: Tensor) -> None:
         """Add the number of scored tokens, on its device, without synchronising."""

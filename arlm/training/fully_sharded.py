@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from arlm.checkpoints.sharded import (
 from arlm.errors import UserError
 from arlm.storage import replacing, sync_folder
 from arlm.training.finite import check_finite, tensors_of
+from arlm.training.run_folder import not_written
 
 
 class FullySharded(ModelParallelStrategy):
@@ -58,46 +59,68 @@ class FullySharded(ModelParallelStrategy):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None
     ) -> None:
-        """Write a checkpoint as a folder; every process has to call it."""
-        from torch.distributed.checkpoint import DefaultSavePlanner, FileSystemWriter, save
+        """Write a checkpoint as a folder; every process has to call it.
 
+        A file of its name, of a run that was not sharded before, is replaced when the folder is complete.
+        """
         check_finite(tensors_of(checkpoint), checkpoint.get("global_step", 0), self)
+        name = self.broadcast(f"shards-{secrets.token_hex(4)}")
+        path = Path(self.broadcast(str(filepath)))
+        work = path.with_name(f"{path.name}-{name}") if self.broadcast(path.is_file()) else path
+        folder = work / name
+        self._first("checkpoint", path, lambda: folder.mkdir(parents=True))
+        known = self._write_shards(divided(checkpoint), folder, path)
+
+        def complete() -> None:
+            missing = [name for name in known if not (folder / name).is_file()]
+            if missing:
+                raise OSError(0, "it is not the same folder on all nodes, which need a shared one")
+            sync_folder(folder)
+            with replacing(work / META) as file:
+                torch.save(checkpoint | {SHARDS: {"folder": name, "sha256": known}}, file)
+            for old in work.iterdir():
+                if NAME.fullmatch(old.name) and old.name != name:
+                    shutil.rmtree(old, ignore_errors=True)
+            if work != path:
+                path.unlink()
+                work.rename(path)
+
+        self._first("checkpoint", path, complete)
+
+    def _write_shards(self, tensors: dict[str, Tensor], folder: Path, path: Path) -> dict[str, str]:
+        """Write the parts of all processes into a folder; returns SHA-256 of its files."""
+        from torch.distributed.checkpoint import DefaultSavePlanner, FileSystemWriter, save
+        from torch.distributed.checkpoint.api import CheckpointException
 
         class Writer(FileSystemWriter):
             def storage_meta(self) -> None:
                 """Nothing: torch would write the path of this machine."""
 
-        name = self.broadcast(f"shards-{secrets.token_hex(4)}")
-        path = Path(self.broadcast(str(filepath)))
-        folder = path / name
-        if self.is_global_zero:
-            if path.is_file():
-                path.unlink()
-            folder.mkdir(parents=True)
-        self.barrier()
-        tensors = divided(checkpoint)
         planner = DefaultSavePlanner(flatten_state_dict=False)
-        save(tensors, storage_writer=Writer(folder), planner=planner)
+        try:
+            save(tensors, storage_writer=Writer(folder), planner=planner)
+        except CheckpointException as error:  # in all processes, whichever failed
+            failures = [failure for failure, _ in error.failures.values()]
+            raise not_written("checkpoint", path, failures[0]) from None
         written = sorted(folder.glob(f"__{self.global_rank}_*"))
         digests: list[Any] = [None] * self.world_size
         distributed.all_gather_object(digests, {file.name: digest(file) for file in written})
+        known = {METADATA: digest(folder / METADATA)} if self.is_global_zero else {}
+        for part in digests:
+            known |= part
+        return known
+
+    def _first(self, field: str, path: Path, action: Callable[[], object]) -> None:
+        """Let process 0 do something; if that fails, all processes raise the same error."""
+        problem: Any = None
         if self.is_global_zero:
-            known = {METADATA: digest(folder / METADATA)}
-            for part in digests:
-                known |= part
-            missing = [name for name in known if not (folder / name).is_file()]
-            if missing:
-                raise UserError(
-                    f"trainer.logger: '{path}' is not the same folder on all nodes; let runs be written to a "
-                    "file system that the nodes share"
-                )
-            sync_folder(folder)
-            with replacing(path / META) as file:
-                torch.save(checkpoint | {SHARDS: {"folder": name, "sha256": known}}, file)
-            for old in path.iterdir():
-                if NAME.fullmatch(old.name) and old.name != name:
-                    shutil.rmtree(old, ignore_errors=True)
-        self.barrier()
+            try:
+                action()
+            except (OSError, RuntimeError) as error:
+                problem = str(not_written(field, path, error))
+        problem = self.broadcast(problem)
+        if problem:
+            raise UserError(problem)
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: Any = None) -> dict[str, Any]:
         """Everything but the tensors of a folder, which are read when the network has been checked."""
@@ -107,8 +130,15 @@ class FullySharded(ModelParallelStrategy):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         contents = read_archive(path)
         self._source = Shards(path, contents)
-        self._source.verify(self.global_rank, self.world_size)
-        self.barrier()
+        problems: list[Any] = [None] * self.world_size
+        try:
+            self._source.verify(self.global_rank, self.world_size)
+            problem = ""
+        except UserError as error:
+            problem = str(error)
+        distributed.all_gather_object(problems, problem)
+        if found := next(filter(None, problems), None):
+            raise UserError(found)
         contents["state_dict"] = self._source.empty(WEIGHTS)
         if contents.get("accumulated"):
             known = self._source.empty(GRADIENTS)

@@ -36,21 +36,28 @@ class Interrupts:
     def __init__(self) -> None:
         self.received: int | None = None
         self.deferred = False
+        self._handling = False
 
     @contextmanager
     def handled(self) -> Iterator[None]:
         """Handle the signals that the process does not ignore, as it does some under `nohup`."""
         before = {number: signal.getsignal(number) for number in self._numbers()}
-        self.received, self.deferred = None, False
+        self.received, self.deferred, self._handling = None, False, True
         self._set(self._handle)
         try:
             yield
         finally:
+            self._handling = False
             for number, handler in before.items():
                 signal.signal(number, handler)
 
     def defer(self) -> None:
-        """From now on a signal is remembered only. Lightning's own handlers, installed meanwhile, are replaced."""
+        """From now on a signal is remembered only. Lightning's own handlers, installed meanwhile, are replaced.
+
+        Without `handled` around it, as in programs that use Lightning's Trainer themselves, nothing changes.
+        """
+        if not self._handling:
+            return
         self.check()
         self.deferred = True
         self._set(self._handle)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from arlm.checkpoints.sharded import is_sharded
 from arlm.errors import UserError
 from arlm.storage import FolderLock, remove_abandoned, replace_file
 
+WAIT = 10  # seconds
 LAST = Path("checkpoints") / "last.ckpt"
 
 
@@ -87,9 +91,7 @@ class RunWriter(ExperimentWriter):
                 with path.open("a", newline="") as file:
                     csv.DictWriter(file, self.metrics_keys).writerows(self.metrics)
         except OSError as error:
-            raise UserError(
-                f"run: cannot write '{path}' ({error.strerror}); make room there, and go on with --resume"
-            ) from None
+            raise not_written("run", path, error) from None
         self.metrics = []
 
     def continue_from(self, step: int, validates: bool) -> None:
@@ -154,12 +156,22 @@ def locked(folder: Path) -> FolderLock:
     Raises:
         UserError: another process writes it.
     """
-    try:
-        return FolderLock(folder)
-    except BlockingIOError:
-        raise UserError(
-            f"run: another process trains in '{folder}'; wait for it, or choose another --run-name"
-        ) from None
+    for waited in range(WAIT + 1):
+        with suppress(BlockingIOError):
+            return FolderLock(folder)
+        if waited < WAIT:
+            time.sleep(1)  # workers of a run that was killed live for some seconds longer
+    raise UserError(
+        f"run: another process trains in '{folder}'; wait for it, or choose another --run-name"
+    )
+
+
+def not_written(field: str, path: Path, error: BaseException) -> UserError:
+    """The error for a file of a run that could not be written."""
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    mend = "make room there" if full else "see that it can be written"
+    reason = getattr(error, "strerror", None) or str(error).splitlines()[0][:200]
+    return UserError(f"{field}: cannot write '{path}' ({reason}); {mend}, and go on with --resume")
 
 
 def last_of(path: str | Path) -> Path:
@@ -188,7 +200,9 @@ def to_resume(folder: Path, option: str = "--resume") -> Path:
     versions = {}
     for path in folder.glob("version_*"):
         number = path.name.removeprefix("version_")
-        if number.isdigit():
+        # `test` and `validate` make versions, too, but neither of these files.
+        trained = (path / "run.json").exists() or (path / LAST).exists()
+        if number.isdigit() and trained:
             versions[int(number)] = path
     if not versions:
         raise UserError(

@@ -29,7 +29,7 @@ METHODS = (
 )
 
 
-# Of outputs that are views: nothing here changes an output in place.
+# torch warns that an output is a view and must not be changed in place; nothing here does.
 warnings.filterwarnings("ignore", message=r".*returned a view tensor")
 
 

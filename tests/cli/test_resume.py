@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -54,7 +57,9 @@ def test_what_cannot_be_resumed_is_an_error(first: Result) -> None:
     nothing = fit("--resume", name="b").error()
     assert "--resume: there is no run in 'runs/b'; start it without --resume" in nothing
     assert not Path("runs/b").exists()
+    Path("runs/a/version_2").mkdir()  # of `arlm test`, say
     Path("runs/a/version_1").mkdir()
+    Path("runs/a/version_1/run.json").write_text("[]")
     unfinished = fit("--resume").error()
     assert (
         "'runs/a/version_1' has no checkpoints/last.ckpt: it ended before its first" in unfinished
@@ -96,7 +101,20 @@ def test_ckpt_path_is_the_last_checkpoint_of_a_run_and_starts_another_version(
         shutil.rmtree(folder)  # so that version_0 is the newest again
 
 
-def test_a_run_that_another_process_writes_is_refused(first: Result) -> None:
+def test_versions_of_other_verbs_are_passed_over(first: Result) -> None:
+    last = ["--ckpt_path", CHECKPOINTS / "last.ckpt"]
+    assert run_arlm("validate", *FIT[1:], *last, "--run-name", "a").code == 0
+    assert Path("runs/a/version_1").is_dir()
+    done = fit("--resume")
+    assert done.out == "runs/a/version_0\n", done.err
+
+
+def test_a_run_that_another_process_writes_is_refused(
+    first: Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from arlm.training import run_folder
+
+    monkeypatch.setattr(run_folder, "WAIT", 0)
     lock = FolderLock(Path("runs/a/version_0"))
     refused = fit("--resume").error()
     assert "another process trains in 'runs/a/version_0'; wait for it" in refused
@@ -142,7 +160,8 @@ def test_figures_are_there_whole_or_not(tmp_path: Path, monkeypatch: pytest.Monk
     again.finalize("success")
     full = RunLogger(tmp_path, "full")
     full.log_metrics({"train/nll": 1.5}, 0)
-    Path(full.experiment.metrics_file_path).symlink_to("/dev/full")
+    no_space = Mock(side_effect=OSError(errno.ENOSPC, "No space left on device"))
+    monkeypatch.setattr("arlm.training.run_folder.replace_file", no_space)
     with pytest.raises(UserError, match=r"run: cannot write '.*metrics.csv' \(No space left"):
         full.save()
 
@@ -162,3 +181,28 @@ def test_a_finished_run_continues_with_its_next_epoch(first: Result) -> None:
     assert "runs/a/version_0, 12 steps in" in done.err
     lr = "lr 0.5 given, but the optimizer continues with 0.005 of the checkpoint"
     assert f"note: model.optimizer: {lr}" in done.err
+
+
+def test_a_link_to_the_best_checkpoint_is_not_written_through(first: Result) -> None:
+    link = ["--checkpoint.save_last", "link", "--trainer.check_val_every_n_epoch", 1]
+    stop = ["--trainer.callbacks+=moments.At", "--trainer.callbacks.hook=on_train_batch_end"]
+    moment = [*stop, "--trainer.callbacks.step=4", "--trainer.callbacks.sent=SIGTERM"]
+    assert fit(*link, *moment, name="linked").code == 143
+    folder = Path("runs/linked/version_0/checkpoints")
+    assert summarise(folder / "best.ckpt").run["step"] == 3
+    assert summarise(folder / "last.ckpt").run["step"] == 4
+    assert not (folder / "last.ckpt").is_symlink()
+
+
+@pytest.mark.slow
+def test_a_run_continues_under_fsdp2_and_back_in_its_own_folder(first: Result) -> None:
+    for epochs, strategy in ((3, "fsdp2"), (4, "auto"), (5, "fsdp2")):
+        options = ["--trainer.max_epochs", epochs, "--run-name", "a", "--resume"]
+        command = [sys.executable, "-m", "arlm", *FIT, *options, "--trainer.strategy", strategy]
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stderr
+        last = CHECKPOINTS / "last.ckpt"
+        assert summarise(last).run["step"] == 3 * epochs
+        assert last.is_dir() == (strategy == "fsdp2")
+        names = {path.name for path in CHECKPOINTS.iterdir()}
+        assert names == {"best.ckpt", "last.ckpt"}

@@ -131,3 +131,14 @@ def test_a_folder_is_locked_until_its_lock_is_released(tmp_path: Path) -> None:
     first.release()
     storage.FolderLock(tmp_path).release()
     assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_is_replaced_only_where_that_is_said(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/part").write_bytes(b"old")
+    with pytest.raises(IsADirectoryError):
+        replace_file(tmp_path / "folder", b"new")
+    with replacing(tmp_path / "folder", folder=True) as file:
+        file.write(b"new")
+    assert (tmp_path / "folder").read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["folder"]

@@ -37,7 +37,7 @@ from tokenizers import Tokenizer
 from arlm.core import Spec
 from arlm.data.continuous import ContinuousText
 from arlm.data.corpus import Corpus, Piece, prepare
-from arlm.data.corpus.token_file import CHUNK, TokenFile, checksums
+from arlm.data.corpus.token_file import CHUNK, TokenFile
 from arlm.data.dataset import Rows
 from arlm.data.order import BatchOrder, ResumableLoader
 from arlm.data.windows import TextDataset, TextWindows
@@ -184,7 +184,7 @@ def batches_of(
     del lengths
     before, started = resident()["RssAnon"], time.process_time()
     with_peak = PeakMemory()
-    crcs = checksums(-(-size // CHUNK))
+    crcs = np.zeros(-(-size // CHUNK), "<u4")
     crcs[:], crcs[-1] = zlib.crc32(bytes(CHUNK)), zlib.crc32(bytes(size % CHUNK or CHUNK))
     domain = TextDomain(ByteTokenizer())
     corpus = Corpus(TokenFile(file, "uint8", size, crcs, domain.vocab_size), documents)

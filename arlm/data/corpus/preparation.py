@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import chain
 from multiprocessing import get_context
@@ -84,10 +85,9 @@ def prepare(
             with FileLock(folder / f"{root.name}.lock"):
                 if not (root / "corpus.json").exists():
                     root = folder / content() if not blocks else root
-                    _prepare(blocks, pieces, tokenizer, root, separator, workers)
+                    with leaving_space(_unfinished(root)):
+                        _prepare(blocks, pieces, tokenizer, root, separator, workers)
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            shutil.rmtree(_unfinished(root), ignore_errors=True)
         raise UserError(
             f"data: cannot prepare tokens in '{folder}' ({error.strerror}); "
             "make room there, or set XDG_CACHE_HOME to another folder"
@@ -98,6 +98,17 @@ def prepare(
             "again: the preparation continues where it stopped"
         ) from None
     return _open(root, tokenizer)
+
+
+@contextmanager
+def leaving_space(work: Path) -> Iterator[None]:
+    """Remove a folder of work if the disk is full, so that others can go on."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            shutil.rmtree(work, ignore_errors=True)
+        raise
 
 
 def _unfinished(root: Path) -> Path:
@@ -126,7 +137,7 @@ def _prepare(
         raise UserError(f"data: '{pieces[0].path}' is empty; give text")
     _join(parts, work, tokenizer)
     remove_abandoned(work)
-    shutil.rmtree(root, ignore_errors=True)  # one without its index is of no use
+    shutil.rmtree(root, ignore_errors=True)  # a folder without corpus.json is incomplete
     work.rename(root)
     sync_folder(root.parent)
     seconds = time.monotonic() - started

@@ -3,7 +3,7 @@
     tokens.bin    [256 KiB] [256 KiB] [256 KiB] ...      read, not mapped: a file that is cut under a
     tokens.crc32     crc       crc       crc             run is an error, and no signal that kills it
 
-The size, times and number of the file are compared at every read. A file that was written since is verified anew.
+The size, times and inode of the file are compared at every read. A file that was written since is verified anew.
 """
 
 from __future__ import annotations
@@ -18,11 +18,6 @@ import numpy as np
 from arlm.errors import UserError
 
 CHUNK = 2**18  # bytes that have one CRC-32
-
-
-def checksums(parts: int) -> np.ndarray:
-    """Room for the CRC-32 of a number of chunks."""
-    return np.zeros(parts, "<u4")
 
 
 class TokenFile:
