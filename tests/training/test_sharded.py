@@ -29,10 +29,11 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, di
     cache = str(path.with_name("cache"))
     with patch.dict(os.environ, {"MASTER_PORT": "0", "XDG_CACHE_HOME": cache}):
         given = {"path": str(path), "strategy": "fsdp2", "devices": 1}
+        path.write_bytes(b"a file, of a run that was not sharded")
         train("windows", {"batch_size": 8}, stop=2, **given)
         with (
             patch.object(fully_sharded, "replacing", side_effect=OSError("disk full")),
-            pytest.raises(OSError, match="disk full"),
+            pytest.raises(UserError, match=r"checkpoint: cannot write '.*best.ckpt' \(disk full\)"),
         ):
             train("windows", {"batch_size": 8}, stop=3, **given)
         checkpoints.load(path)  # that of before
