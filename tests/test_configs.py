@@ -288,4 +288,9 @@ def test_an_optimizer_takes_nothing_over_from_the_default(
 
 
 def test_trainer_defaults_do_not_lean_on_extras() -> None:
-    assert TRAINER_DEFAULTS["logger"]["class_path"].endswith("CSVLogger")
+    from pytorch_lightning.loggers import CSVLogger
+
+    from arlm.training.run_folder import RunLogger
+
+    assert TRAINER_DEFAULTS["logger"]["class_path"] == f"{RunLogger.__module__}.RunLogger"
+    assert issubclass(RunLogger, CSVLogger)

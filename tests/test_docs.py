@@ -122,14 +122,17 @@ def test_launch_lines_name_what_exists() -> None:
     named = set()
     for path in scripts:
         own = str(path.relative_to(ROOT))
+        package = path.with_name("__main__.py").exists()
         pattern = r"^ *(?:\w+=\S+ )?python (?:-m (tools[\w.]+)|((?:tools|examples)/\S+\.py))"
         for module, script in re.findall(pattern, path.read_text(), flags=re.M):
-            target = script or f"{module.replace('.', os.sep)}.py"
+            inner = f"/{path.stem}" if package else ""  # of a package, in either of its two files
+            target = script or f"{module.replace('.', os.sep)}{inner}.py"
             assert target == own, f"{own} tells how to launch {target}"
             named.add(own)
     # Imported by the others.
     parts = {"__init__.py", "step.py", "timing.py", "blocks.py", "server.py"}
-    missing = {str(p.relative_to(ROOT)) for p in scripts if p.name not in parts} - named
+    alone = [p for p in scripts if p.name not in parts and not p.with_name("__main__.py").exists()]
+    missing = {str(p.relative_to(ROOT)) for p in alone} - named
     assert not missing, f"no launch line in {missing}"
     runs = list(shipped().values())
     assert len(runs) > 40

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
 import re
 import warnings
@@ -37,12 +38,12 @@ WEIGHTS, OPTIMIZERS, GRADIENTS = "state_dict", "optimizer_states", "gradients"
 
 def is_sharded(path: str | Path) -> bool:
     """Whether a path is the folder of a sharded checkpoint."""
-    return (Path(path) / META).is_file()
+    return os.path.isfile(Path(path) / META)  # False for names that no file can have
 
 
 def is_checkpoint(path: Path) -> bool:
     """Whether a path is a checkpoint: a file, or the folder of a sharded one."""
-    return path.is_file() or is_sharded(path)
+    return os.path.isfile(path) or is_sharded(path)
 
 
 class Shards:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import io
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,7 +77,8 @@ def check_writable(path: Path, option: str = "--out", suffixes: Sequence[str] = 
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if path.exists() and not os.access(path, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        if path.is_file() or not path.exists():  # a pipe that is opened and closed would end
-            tempfile.TemporaryFile(dir=path.resolve().parent).close()
+        plain = path.is_file() or not path.exists()  # no pipe and no device
+        if plain and not os.access(path.resolve().parent, os.W_OK):  # where it is written aside
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise cannot_write(path, error, option) from None

@@ -88,6 +88,7 @@ class AutoregressiveModule(LightningModule):
         self.agreed_signal: int | None = None  # the signal at which all processes stop
         self._accumulated = AccumulatedLoss(self.objective.sums, self.device)
         self._rate = Rate(self.effort)
+        self._optimizer_options: list[dict[str, Any]] = []  # as configured
         self._resumed: dict[str, Any] = {}  # a checkpoint's entries that training continues from
         self._part: dict[str, Any] = {}  # what the checkpoint holds of this process alone
 

@@ -314,7 +314,7 @@ def test_bad_checkpoints_are_refused(trained: Path, tmp_path: Path) -> None:
     for path, message in [
         (tmp_path / "missing.ckpt", "does not exist; give"),
         (tmp_path, "holds no best.ckpt"),
-        (truncated, "truncated or no checkpoint; use another"),
+        (truncated, r"truncated or no checkpoint \(.+\); use another"),
         (empty, "truncated or no checkpoint"),
         (text, "truncated or no checkpoint"),
         (foreign, "not written by arlm; train"),
