@@ -12,7 +12,7 @@ from arlm.__main__ import fail
 from arlm.cli.parser import Parser
 from arlm.data.text_files import read_text
 from arlm.errors import UserError, require
-from arlm.reports.files import writing_text
+from arlm.reports.files import write_text
 from arlm.tokenizers import BPETokenizer
 
 
@@ -36,8 +36,7 @@ def main(arguments: list[str]) -> None:
     if not any(texts):
         raise UserError(f"files: {options.files} are empty; give a text to train on")
     tokenizer = BPETokenizer.train(texts, size)
-    with writing_text(Path(options.out)) as file:
-        file.write(tokenizer.json_text)
+    write_text(tokenizer.json_text, Path(options.out), "--out")
     if tokenizer.vocab_size < size:
         print(f"note: the text gave only {tokenizer.vocab_size} tokens", file=sys.stderr)
     ratio = sum(len(t.encode()) for t in texts) / sum(len(tokenizer.encode(t)) for t in texts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,18 +18,26 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 PAGES = (".html", ".htm")
 
 
-def write_text(text: str, path: Path) -> Path:
-    """Write UTF-8 text, with ? for what has no code, such as bytes in a file's name; returns `path`."""
-    return write_bytes(text.encode(errors="replace"), path)
+def write_text(text: str, path: Path, field: str = "file") -> Path:
+    """Write UTF-8 text, with ? for what has no code, such as bytes in a file's name; see `write_bytes`."""
+    return write_bytes(text.encode(errors="replace"), path, field)
 
 
-def write_bytes(content: bytes, path: Path) -> Path:
-    """Write bytes, such as an encoded picture, and the folder of `path` if it is missing; returns `path`."""
+def write_bytes(content: bytes, path: Path, field: str = "file") -> Path:
+    """Write bytes, such as an encoded picture, and the folder of `path` if it is missing.
+
+    Args:
+        content: of the file.
+        path: of the file.
+        field: the option that names it, for errors.
+
+    Returns: the path.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, content)
     except OSError as error:
-        raise cannot_write(path, error) from None
+        raise cannot_write(path, error, field) from None
     return path
 
 
@@ -77,8 +86,7 @@ def check_writable(path: Path, option: str = "--out", suffixes: Sequence[str] = 
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if path.exists() and not os.access(path, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        plain = path.is_file() or not path.exists()  # no pipe and no device
-        if plain and not os.access(path.resolve().parent, os.W_OK):  # where it is written aside
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        if path.is_file() or not path.exists():  # a pipe that is opened and closed would end
+            tempfile.TemporaryFile(dir=path.resolve().parent).close()
     except OSError as error:
         raise cannot_write(path, error, option) from None

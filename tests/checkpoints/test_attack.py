@@ -93,6 +93,8 @@ def watch(event: str, arguments: tuple[Any, ...]) -> None:
         return
     if "comparison.html" in str(arguments[0]) or (event == "os.mkdir" and arguments[0] == "."):
         return  # `compare` first tries whether it may write the page that it is asked for
+    if event == "open" and isinstance(arguments[0], str) and os.path.isdir(arguments[0]):
+        return  # `check_writable` tries a file without a name in the folder of --out
     if event == "subprocess.Popen" and TRIAL in arguments[1]:
         return  # a tokenizer's JSON is read by a process of its own first
     if event == "open" and isinstance(arguments[0], int):

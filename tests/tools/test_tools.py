@@ -180,6 +180,7 @@ def test_benches_of_text_run(
     assert message in done.stdout
 
 
+@pytest.mark.slow
 def test_the_bench_of_language_models_runs_beside_a_peer(tmp_path: Path) -> None:
     (tmp_path / "model.py").write_text(
         "from torch import nn\n"
@@ -239,6 +240,7 @@ TRANSFORMER = (
 )
 
 
+@pytest.mark.slow
 def test_the_bench_of_translation_trains_beside_a_peer(tmp_path: Path) -> None:
     (tmp_path / "legacy").mkdir()
     (tmp_path / "multi30k").mkdir()
