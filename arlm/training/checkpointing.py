@@ -62,11 +62,12 @@ class RunCheckpoint(ModelCheckpoint):
         super().on_train_start(trainer, pl_module)
         interrupts.defer()
         validates = trainer.fit_loop.epoch_loop.val_loop.restarted_mid_evaluation
+        within = bool(pl_module.resumed.get("accumulated"))  # some batches of the step are read
         if epoch_is_complete(trainer):
             start_next_epoch(trainer)
         for logger in trainer.loggers:
             if isinstance(logger, RunLogger):
-                logger.continue_from(trainer.global_step, validates)
+                logger.continue_from(trainer.global_step, validates, within)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int

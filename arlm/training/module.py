@@ -89,7 +89,7 @@ class AutoregressiveModule(LightningModule):
         self._accumulated = AccumulatedLoss(self.objective.sums, self.device)
         self._rate = Rate(self.effort)
         self._optimizer_options: list[dict[str, Any]] = []  # as configured
-        self._resumed: dict[str, Any] = {}  # a checkpoint's entries that training continues from
+        self.resumed: dict[str, Any] = {}  # a checkpoint's entries that training continues from
         self._part: dict[str, Any] = {}  # what the checkpoint holds of this process alone
 
     def setup(self, stage: str) -> None:
@@ -273,22 +273,22 @@ class AutoregressiveModule(LightningModule):
         # One process continues the count, since counts are added up over processes.
         tokens = effort.get("tokens", 0) if trainer.is_global_zero else 0
         self.effort = Effort(tokens, effort.get("seconds", 0.0))
-        self._resumed = {name: contents.get(name) for name in ("accumulated", "arlm")}
+        self.resumed = {name: contents.get(name) for name in ("accumulated", "arlm")}
 
     def on_train_start(self) -> None:
         self._accumulated = AccumulatedLoss(self.objective.sums, self.device)
-        saved = self._resumed.get("accumulated") or {}
+        saved = self.resumed.get("accumulated") or {}
         self._accumulated.restore(saved, self.named_parameters(), self.trainer)
         self.objective.restore(self._part.get("chunk_state") or [])
         rank = self.trainer.global_rank
         if rank and self._part.get("random_state") is None:
             # All processes start from one seed, for equal weights; dropout differs between them.
             torch.manual_seed(torch.initial_seed() + rank)
-        if self._resumed and self.trainer.is_global_zero:
-            note_longer(self._resumed["arlm"], self.planned)
+        if self.resumed and self.trainer.is_global_zero:
+            note_longer(self.resumed["arlm"], self.planned)
             for optimizer in self.trainer.optimizers:
                 note_optimizer(self._optimizer_options, optimizer)
-        self._resumed = {}
+        self.resumed = {}
         self.effort.start()
         self._rate.restart(self.effort)
 

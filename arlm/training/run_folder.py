@@ -60,10 +60,16 @@ class RunLogger(CSVLogger):
         """Itself: callbacks that average weights copy the module with its trainer, but one folder has one lock."""
         return self
 
-    def continue_from(self, step: int, validates: bool) -> None:
-        """Drop the rows of later steps, and those of this step's validation if it will be done again."""
+    def continue_from(self, step: int, validates: bool, within: bool = False) -> None:
+        """Drop the rows of later steps, and those of this step's validation if it will be done again.
+
+        Args:
+            step: complete optimizer steps.
+            validates: whether the run continues with a validation.
+            within: whether it continues within a step, some of whose batches have been read.
+        """
         if first_process():
-            self.experiment.continue_from(step, validates)
+            self.experiment.continue_from(step, validates, within)
 
     def finalize(self, status: str) -> None:
         super().finalize(status)
@@ -94,11 +100,11 @@ class RunWriter(ExperimentWriter):
             raise not_written("run", path, error) from None
         self.metrics = []
 
-    def continue_from(self, step: int, validates: bool) -> None:
-        """Keep the rows of the first `step` steps, which Lightning counts from 0."""
+    def continue_from(self, step: int, validates: bool, within: bool) -> None:
+        """Keep the rows up to a step; see `RunLogger.continue_from`."""
         path = Path(self.metrics_file_path)
         if path.exists():
-            self._replace([row for row in _rows(path) if _kept(row, step, validates)])
+            self._replace([row for row in _rows(path) if _kept(row, step, validates, within)])
 
     def _replace(self, rows: list[dict[str, Any]]) -> None:
         text = io.StringIO(newline="")
@@ -124,13 +130,19 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         return list(csv.DictReader(file))
 
 
-def _kept(row: dict[Any, Any], step: int, validates: bool) -> bool:
-    """Whether a row is of an earlier step; a row that a kill has cut off is not."""
+def _kept(row: dict[Any, Any], step: int, validates: bool, within: bool) -> bool:
+    """Whether a row is of an earlier step; a row that a kill has cut off is not.
+
+    Lightning counts steps from 0, so the last complete one is `step - 1`. A validation within a step has the
+    number of that step.
+    """
     if None in row or None in row.values() or not (row.get("step") or "").isdigit():
         return False
-    last = int(row["step"]) == step - 1
-    validation = any(value for name, value in row.items() if name.startswith("val/"))
-    return int(row["step"]) < step and not (last and validates and validation)
+    number = int(row["step"])
+    if any(value for name, value in row.items() if name.startswith("val/")):
+        last = step if within else step - 1
+        return number < last if validates else number <= last
+    return number < step
 
 
 def first_process() -> bool:

@@ -149,6 +149,19 @@ def test_after_a_signal_with_averages_and_accumulation(arlm: Run) -> None:
     stop_at_all(moments, [*FAMILIES["windows"], *COMMON, *ACCUMULATED], arlm)
 
 
+def test_a_validation_within_a_step_keeps_its_row(arlm: Run) -> None:
+    # Every second validation comes after the first of two batches of a step.
+    options = [*FAMILIES["pairs"], *COMMON, "--trainer.accumulate_grad_batches", 2]
+    arlm("fit", *options, "--run-name", "whole")
+    expected = outcome("whole")
+    # Killed, as it were, after the checkpoint of that validation.
+    with pytest.raises(RuntimeError, match="planted"):
+        arlm("fit", *options, *at("on_train_batch_end", 3, ""), "--run-name", "cut")
+    contents = torch.load("runs/cut/version_0/checkpoints/last.ckpt", weights_only=True)
+    assert contents["accumulated"]
+    assert_resumes_to(expected, arlm, options, "cut")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("more", [[], ACCUMULATED], ids=["plain", "averaged"])
 @pytest.mark.parametrize("family", FAMILIES)
