@@ -92,6 +92,9 @@ class RunCheckpoint(ModelCheckpoint):
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         super().on_validation_end(trainer, pl_module)
         fitting = trainer.state.fn == FITTING and not trainer.sanity_checking
+        by_steps = self._every_n_epochs < 1  # or by time: Lightning saves nothing at a validation
+        if fitting and by_steps and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
         if fitting and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             self._stop_if_interrupted(trainer, pl_module)
 
@@ -147,7 +150,10 @@ class RunCheckpoint(ModelCheckpoint):
         self, trainer: Trainer, monitor_candidates: dict[str, Tensor]
     ) -> None:
         self._defer_save_until_validation |= self._waits
-        if not self._waits:
+        # Lightning would save the weights of this step for the figure of an earlier one.
+        validated = getattr(trainer.lightning_module, "validated", trainer.global_step)
+        stale = str(self.monitor).startswith("val/") and validated != trainer.global_step
+        if not self._waits and not stale:
             super()._save_topk_checkpoint(trainer, monitor_candidates)
 
     def _save_last_checkpoint(

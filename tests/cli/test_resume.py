@@ -167,12 +167,15 @@ def test_figures_are_there_whole_or_not(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_run_that_diverges_between_validations_keeps_its_checkpoints(first: Result) -> None:
-    before = {path.name: path.read_bytes() for path in CHECKPOINTS.iterdir()}
-    explode = ["--trainer.callbacks+=moments.Explode", "--trainer.callbacks.step=7"]
-    often = ["--checkpoint.every_n_train_steps", 2, "--trainer.log_every_n_steps", 1000]
-    message = fit("--resume", *explode, *often, epochs=5).error()
-    assert "model.optimizer: training diverged: nan or inf at step" in message
-    assert {path.name: path.read_bytes() for path in CHECKPOINTS.iterdir()} == before
+    explode = ["--trainer.callbacks+=moments.Explode", "--trainer.callbacks.step=10"]
+    often = ["--checkpoint.every_n_train_steps", 1, "--trainer.log_every_n_steps", 1000]
+    validate = ["--trainer.check_val_every_n_epoch", 1]  # after 9 steps
+    message = fit("--resume", *explode, *often, *validate, epochs=5).error()
+    assert "model.optimizer: training diverged: nan or inf at step 11" in message
+    for path, step in (("last.ckpt", 10), ("best.ckpt", 9)):
+        contents = torch.load(CHECKPOINTS / path, weights_only=True)
+        assert contents["global_step"] == step
+        assert all(bool(weight.isfinite().all()) for weight in contents["state_dict"].values())
 
 
 def test_a_finished_run_continues_with_its_next_epoch(first: Result) -> None:
