@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 def run_block(block: nn.Module, checkpointed: bool, *arguments: Any) -> Any:
-    """block(*arguments); if `checkpointed`, only its inputs are kept for the backward pass.
+    """Call a block; if `checkpointed`, only its inputs are kept for the backward pass.
 
     The random state is restored for the second pass, so dropout is the same in both.
     """
