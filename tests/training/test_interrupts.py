@@ -206,13 +206,27 @@ def test_the_best_checkpoint_is_that_of_its_validation(every: int, arlm: Run) ->
     done = arlm("fit", *options, "--run-name", "whole")
     assert done.code == 0, done.err
     expected = outcome("whole")
-    with pytest.raises(RuntimeError, match="planted"):  # after the checkpoint of step 6, 10 or 12
-        arlm("fit", *options, *at("on_train_batch_end", 13, ""), "--run-name", "cut")
-    best = summarise(Path("runs/cut/version_0/checkpoints/best.ckpt")).run
-    assert best["validated"] == best["step"] in (5, 10, 12)
-    assert_resumes_to(expected, arlm, options, "cut")
+    for index, (hook, step) in enumerate(
+        # In a validation of a step that is saved; and later, when a figure is of an earlier step.
+        [("on_validation_start", 10), ("on_train_batch_end", 13)]
+    ):
+        with pytest.raises(RuntimeError, match="planted"):
+            arlm("fit", *options, *at(hook, step, ""), "--run-name", f"cut{index}")
+        best = summarise(Path(f"runs/cut{index}/version_0/checkpoints/best.ckpt")).run
+        assert best["validated"] == best["step"] in (5, 10, 12)
+        assert_resumes_to(expected, arlm, options, f"cut{index}")
     best = summarise(Path("runs/whole/version_0/checkpoints/best.ckpt")).run
     assert best["validated"] == best["step"]
+
+
+def test_each_of_the_best_checkpoints_is_that_of_its_validation(arlm: Run) -> None:
+    several = ["--checkpoint.save_top_k", 3, "--checkpoint.filename", "best-{step}"]
+    options = [*FAMILIES["windows"], *COMMON, *several, "--checkpoint.every_n_train_steps", 3]
+    assert arlm("fit", *options, "--run-name", "run").code == 0
+    found = sorted(Path("runs/run/version_0/checkpoints").glob("best-*.ckpt"))
+    assert len(found) > 1
+    for run in (summarise(path).run for path in found):
+        assert run["validated"] == run["step"]
 
 
 def test_a_signal_before_the_first_step_stops_at_once(arlm: Run) -> None:
