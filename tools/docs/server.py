@@ -74,7 +74,7 @@ def _answer(link: socket.socket) -> None:
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
-    sys.stdout = open(1, "w", closefd=False)  # the one of before was made for another kind of file
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115  (the one of before was made for another kind of file)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
