@@ -52,6 +52,7 @@ class RunCheckpoint(ModelCheckpoint):
     """
 
     _waits = False  # for the validation that follows this batch
+    _last_saved = -1  # batches that were read when last.ckpt was saved
     _stage = ""
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
@@ -161,14 +162,14 @@ class RunCheckpoint(ModelCheckpoint):
     ) -> None:
         if not self._waits:
             super()._save_last_checkpoint(trainer, monitor_candidates)
+            self._last_saved = batches_of(trainer)
 
     def _save_last(self, trainer: Trainer) -> str:
-        """Save last.ckpt, whatever `save_last` says, unless it is of this step; returns its path."""
+        """Save last.ckpt, whatever `save_last` says, unless it is of this moment; returns its path."""
         path = self.format_checkpoint_name(
             self._monitor_candidates(trainer), self.CHECKPOINT_NAME_LAST
         )
-        saved = self._last_global_step_saved == trainer.global_step
-        if not (saved and self.last_model_path == path):
+        if not (self._last_saved == batches_of(trainer) and self.last_model_path == path):
             self.last_model_path = path
             if (
                 trainer.is_global_zero and Path(path).is_symlink()
@@ -200,6 +201,11 @@ class RunCheckpoint(ModelCheckpoint):
         if trainer.is_global_zero:
             print(line, file=sys.stderr, flush=True)
         raise stopped
+
+
+def batches_of(trainer: Trainer) -> int:
+    """Batches of the run that were read up to now."""
+    return trainer.fit_loop.epoch_loop.batch_progress.total.ready
 
 
 def swap_averages_back(trainer: Trainer, module: Any) -> None:
