@@ -227,10 +227,10 @@ def test_each_of_the_best_checkpoints_is_that_of_its_validation(arlm: Run) -> No
     found = sorted(Path("runs/run/version_0/checkpoints").glob("best-*.ckpt"))
     assert [path.name for path in found] == ["best-step=5.ckpt"]  # and none of step 6
     assert summarise(found[0]).run["validated"] == 5
-    stop = at("on_validation_end", 5, "SIGTERM")
+    stop = at("on_validation_end", 10, "SIGTERM")
     assert arlm("fit", *options, *stop, "--run-name", "other").code == 143
-    last = Path("runs/other/version_0/checkpoints/last.ckpt")  # and not that of step 3
-    assert summarise(last).run["step"] == 5
+    last = Path("runs/other/version_0/checkpoints/last.ckpt")  # and not that of step 9
+    assert summarise(last).run["step"] == 10
 
 
 def test_a_signal_before_the_first_step_stops_at_once(arlm: Run) -> None:
