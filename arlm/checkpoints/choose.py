@@ -102,6 +102,12 @@ def printable(text: str, longest: int = 200) -> str:
     return "".join(c for c in text if c.isprintable())[:longest]
 
 
+def named(path: str | Path) -> Path:
+    """The path itself; if there is none, and a run of that name in `runs/`, the run's folder."""
+    path = Path(path)
+    return RUNS / path if not os.path.exists(path) and os.path.isdir(RUNS / path) else path
+
+
 def find(path: str | Path) -> Path:
     """Path of a checkpoint: the file itself, or what a run's folder or name means; see `choose`."""
     return choose(path).path
@@ -119,9 +125,7 @@ def choose(path: str | Path) -> Choice:
     Raises:
         UserError: there is none.
     """
-    path = Path(path)
-    if not os.path.exists(path) and os.path.isdir(RUNS / path):
-        path = RUNS / path
+    path = named(path)
     if is_checkpoint(path):
         return Choice(path, 1, [], [])
     if not os.path.isdir(path):  # a pipe or a device could be read without end

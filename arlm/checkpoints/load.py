@@ -114,9 +114,8 @@ def read(path: str | Path) -> dict[str, Any]:
 def verify_archive(path: str | Path) -> None:
     """Raise a UserError if any byte of a checkpoint is damaged, including the optimizer's state."""
     path = find(path)
-    path = (
-        path / META if is_sharded(path) else path
-    )  # shards have checksums, verified when they are read
+    # Shards have checksums, which are verified when they are read.
+    path = path / META if is_sharded(path) else path
     try:
         verify(path)
     except (OSError, Damaged) as error:

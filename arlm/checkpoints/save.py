@@ -41,10 +41,7 @@ def write(path: Path, contents: dict[str, Any], field: str = "path") -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
             torch.save(contents, file)
-    except (
-        OSError,
-        RuntimeError,
-    ) as error:  # torch raises the second if its file cannot be written
+    except (OSError, RuntimeError) as error:  # torch raises the second
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{field}: '{path}' cannot be written ({reason}); choose another") from None
     return path

@@ -19,17 +19,12 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from arlm.checkpoints.specs import OLDER
 from arlm.errors import UserError
 
-TIMES = (
-    10  # tied parameters are made before they are replaced, and there are tables beside the weights
-)
+# Tied parameters are made before they are replaced, and there are tables beside the weights.
+TIMES = 10
 # Operations without tensors; their result has at most as many numbers as the product of (each integer argument + 1).
 MAKING = ("empty", "zeros", "ones", "full", "rand", "randn", "randperm", "arange", "linspace")
 COPYING = ("tensor", "as_tensor", "from_numpy")  # as large as what they are given
-JOINING = (
-    "cat",
-    "concat",
-    "stack",
-)  # operations whose result is as large as their arguments together
+JOINING = ("cat", "concat", "stack")  # as large as their arguments together
 MORE = 10**6  # numbers that a small network may take beside its weights
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from jsonargparse import Namespace, set_parsing_settings
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -160,7 +161,7 @@ class Command(LightningCLI):
     def instantiate_classes(self) -> None:
         super().instantiate_classes()
         for callback in self.trainer.checkpoint_callbacks:
-            if isinstance(callback, RunCheckpoint) and callback.monitor == OBJECTIVE:
+            if isinstance(callback, ModelCheckpoint) and callback.monitor == OBJECTIVE:
                 callback.monitor = f"val/{self.model.objective.monitor}"
 
     def instantiate_trainer(self, **arguments: Any) -> Trainer:

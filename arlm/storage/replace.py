@@ -97,14 +97,14 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def remove_abandoned(folder: Path, name: str = "*") -> None:
-    """Remove the temporary files of processes that were killed while they wrote `name` in a folder."""
+def remove_abandoned(folder: Path, name: str | None = None) -> None:
+    """Remove the temporary files of processes that were killed while they wrote `name`, or anything, in a folder."""
     if fcntl is None:
         return
-    prefix = "" if name == "*" else name
     with suppress(OSError):  # a folder that cannot be listed may still be written
         for entry in os.scandir(folder):
-            if MARK in entry.name and entry.name.startswith(f"{prefix}{MARK}" if prefix else ""):
+            written, mark, _ = entry.name.rpartition(MARK)
+            if mark and name in (None, written):
                 _remove_if_abandoned(Path(entry.path))
 
 

@@ -153,9 +153,7 @@ def gradients_over_processes(
         return total
     counts = trainer.strategy.reduce(found.to(trained[0][1].device), reduce_op="sum").tolist()
     for (name, value), count in zip(trained, counts, strict=True):
-        if isinstance(
-            value.grad, DTensor
-        ):  # averaged over the processes already, and divided among them
+        if isinstance(value.grad, DTensor):  # averaged already, and divided among the processes
             total[name] = value.grad.detach() * trainer.world_size
         elif count:
             gradient = torch.zeros_like(value) if value.grad is None else value.grad.clone()

@@ -206,8 +206,5 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             target.parent.mkdir(parents=True, exist_ok=True)
             with replacing(target, folder=True) as file:  # a run may have been under fsdp2
                 torch.save(checkpoint, file)
-        except (
-            OSError,
-            RuntimeError,
-        ) as error:  # torch raises the second if its file cannot be written
+        except (OSError, RuntimeError) as error:  # torch raises the second
             raise not_written("checkpoint", target, error) from None

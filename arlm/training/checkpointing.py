@@ -19,6 +19,7 @@ from typing import Any
 
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
+from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
 from arlm.checkpoints.sharded import META, is_checkpoint, is_sharded
@@ -35,8 +36,6 @@ from arlm.training.set_back import (
     start_next_epoch,
     validation_follows,
 )
-
-FITTING = "fit"
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -84,15 +83,14 @@ class RunCheckpoint(ModelCheckpoint):
         # After the last step a resumed run would end without this validation, so it goes on. Several processes have
         # to agree first, and do so in the next step.
         resumable = trainer.world_size == 1 and trainer.global_step != pl_module.planned
-        fitting = trainer.state.fn == FITTING and not trainer.sanity_checking
-        if interrupts.received is not None and fitting and resumable:
+        if interrupts.received is not None and is_fitting(trainer) and resumable:
             swap_averages_back(trainer, pl_module)
             restart_validation(trainer)
             self._stop(trainer, interrupts.received)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         super().on_validation_end(trainer, pl_module)
-        fitting = trainer.state.fn == FITTING and not trainer.sanity_checking
+        fitting = is_fitting(trainer)
         by_steps = self._every_n_epochs < 1  # or by time: Lightning saves nothing at a validation
         if fitting and by_steps and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
@@ -119,7 +117,7 @@ class RunCheckpoint(ModelCheckpoint):
             interrupts.deferred = False
 
     def _save_after(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
-        fitting = trainer.state.fn == FITTING and trainer.global_step > 0
+        fitting = is_fitting(trainer) and trainer.global_step > 0
         # Several processes can only save together, and the others do not know of the exception.
         if not fitting or trainer.world_size > 1 or not self._should_save_on_exception(trainer):
             return
@@ -130,7 +128,7 @@ class RunCheckpoint(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         best = Path(state_dict["best_model_path"] or "none")
-        moved = self._stage == FITTING and state_dict.get("dirpath") != self.dirpath
+        moved = self._stage == TrainerFn.FITTING and state_dict.get("dirpath") != self.dirpath
         if moved and self.dirpath and self.monitor == state_dict.get("monitor"):
             own = Path(self.dirpath) / best.name
             if is_checkpoint(best) or is_checkpoint(own):
@@ -201,6 +199,11 @@ class RunCheckpoint(ModelCheckpoint):
         if trainer.is_global_zero:
             print(line, file=sys.stderr, flush=True)
         raise stopped
+
+
+def is_fitting(trainer: Trainer) -> bool:
+    """Whether `fit` runs, and no validation by itself or before the first step."""
+    return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
 
 
 def batches_of(trainer: Trainer) -> int:

@@ -26,7 +26,7 @@ class Effort:
         self._started = time.monotonic()
 
     def copy(self) -> Effort:
-        """What was counted up to now, with a clock that stands still."""
+        """What was counted up to now; its seconds do not grow."""
         return Effort(self._tokens, self.seconds)
 
     def count(self, scored: Tensor) -> None:

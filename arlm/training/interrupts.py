@@ -58,14 +58,10 @@ class Interrupts:
         """
         if not self._handling:
             return
-        self.check()
+        if self.received is not None:  # and an exception was lost on its way up
+            raise Interrupted(self.received)
         self.deferred = True
         self._set(self._handle)
-
-    def check(self) -> None:
-        """Raise `Interrupted` if a signal was received."""
-        if self.received is not None:
-            raise Interrupted(self.received)
 
     def _set(self, handler: object) -> None:
         for number in self._numbers():

@@ -15,7 +15,7 @@ from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities import rank_zero_only
 
-from arlm.checkpoints.choose import RUNS
+from arlm.checkpoints.choose import named
 from arlm.checkpoints.sharded import is_sharded
 from arlm.errors import UserError
 from arlm.storage import FolderLock, remove_abandoned, replace_file
@@ -192,9 +192,7 @@ def last_of(path: str | Path) -> Path:
     Raises:
         UserError: there is none.
     """
-    path = Path(path)
-    if not path.exists() and (RUNS / path).is_dir():
-        path = RUNS / path
+    path = named(path)
     if not path.is_dir() or is_sharded(path):
         return path  # whoever reads it says what is wrong with it
     for last in (path / LAST, path / LAST.name):

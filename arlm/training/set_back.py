@@ -53,24 +53,20 @@ def set_back(trainer: Trainer, module: Any) -> bool:
     start: StepStart | None = module.step_start
     loader: Any = trainer.fit_loop._combined_loader
     loaders = loader.flattened if loader is not None else []
-    if (
-        start is None
-        or trainer.validating
-        or not all(isinstance(x, ResumableLoader) for x in loaders)
-    ):
+    resumable = all(isinstance(each, ResumableLoader) for each in loaders)
+    if start is None or trainer.validating or not resumable:
         return False
     loop = trainer.fit_loop.epoch_loop
-    current, total = (
-        start.batches if start.epoch == trainer.current_epoch else (0, start.batches[1])
-    )
+    current, total = start.batches
+    if start.epoch != trainer.current_epoch:  # the first batch of the next one
+        current = 0
     progress: Any = loop.batch_progress
     for counts, number in ((progress.current, current), (progress.total, total)):
         counts.ready = counts.started = counts.processed = counts.completed = number
     progress.is_last_batch = False
     if validation_follows(trainer):
-        loop._batches_that_stepped -= (
-            1  # the resumed loop counts this step when it skips the validation
-        )
+        # The resumed loop counts this step again when it skips the validation.
+        loop._batches_that_stepped -= 1
     for each in loaders:
         each.yielded = current
     module.objective.restore(start.chunk_state)

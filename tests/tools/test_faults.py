@@ -1,4 +1,4 @@
-"""The attack finds the faults that are planted, and none in what stands."""
+"""The attack finds the faults that are planted, and none in the code as it is."""
 
 from __future__ import annotations
 

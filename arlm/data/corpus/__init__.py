@@ -8,8 +8,9 @@
                                                            v
                                               Corpus: read(starts, length), verified as it is read
 
-A preparation that was killed resumes with the missing blocks; after a full disk it leaves none. A prepared corpus is named by a hash of the text,
-of where documents start, and of the tokenizer. The text is hashed again only if a file has changed (`origin`).
+A preparation that was killed resumes with the missing blocks; after a full disk it leaves none. A prepared corpus is
+named by a hash of the text, of where documents start, and of the tokenizer. The text is hashed again only if a file
+has changed (`origin`).
 """
 
 from arlm.data.corpus.blocks import Piece, texts

@@ -32,9 +32,7 @@ def remembered(files: Sequence[Path], key: str, folder: Path, compute: Callable[
     value = compute()
     newest = max(version[-1] for version in before) / 1e9
     if os.name == "posix" and before == _versions(files) and newest < started - OLD:
-        with suppress(
-            OSError
-        ):  # a folder that cannot be written: the files are read again next time
+        with suppress(OSError):  # of a folder that cannot be written: then files are read again
             folder.mkdir(parents=True, exist_ok=True)
             replace_file(note, f"{value} {_checksum(text, value)}".encode())
     return value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Literal, get_args
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from arlm import checkpoints
-from arlm.checkpoints.sharded import META, is_sharded
+from arlm.checkpoints.sharded import META, digest, is_sharded
 from arlm.core import Autoregressor, Batch, Spec, log_softmax
 from arlm.errors import UserError, require
 from arlm.evaluation.likelihood import figures
@@ -58,8 +57,7 @@ class Distillation(Objective):
             raise UserError(f"model.objective.teacher: {error}") from None
         # In a tuple, the teacher is no submodule: it has no part in train(), parameters() and state_dict().
         self._frozen = (net,)
-        with (path / META if is_sharded(path) else path).open("rb") as file:
-            self.checksum = hashlib.file_digest(file, "sha256").hexdigest()
+        self.checksum = digest(path / META if is_sharded(path) else path)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any) -> Any:
         """Move the teacher with the objective."""
