@@ -77,7 +77,8 @@ class Runner:
         address = write_clients(clients)
         self.environment = os.environ | {
             "OMP_NUM_THREADS": "1",
-            "PATH": f"{clients}{os.pathsep}{os.environ['PATH']}",
+            # The scripts of this environment (torchrun), which need not be activated.
+            "PATH": os.pathsep.join([str(clients), str(Path(sys.executable).parent), os.environ["PATH"]]),
             "PYTHONPATH": str(ROOT),
             "XDG_CACHE_HOME": str(folder / "cache"),
             "MPLBACKEND": "agg",
@@ -109,10 +110,8 @@ class Runner:
             for name in (*IN_CLONE, "tests", "pyproject.toml"):
                 copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
                 copy(ROOT / name, folder / name)
-            # Without the clients, and with the environment of this process, which need not be activated.
-            _, _, path = environment["PATH"].partition(os.pathsep)
-            own = f"{Path(sys.executable).parent}{os.pathsep}{path}"
-            environment = environment | {"PATH": own, "PYTHONPATH": str(folder)}
+            _, _, without_clients = environment["PATH"].partition(os.pathsep)
+            environment = environment | {"PATH": without_clients, "PYTHONPATH": str(folder)}
         ran = setup = 0
         for block in blocks(page):
             if block.language == "file":
