@@ -184,4 +184,5 @@ class ResumableLoader(DataLoader):
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Continue the epoch after those batches; after a finished epoch, start the next one."""
-        self.order.skip = state["yielded"] % max(1, len(self.order))
+        # A resumed run may begin with a validation, and save before it reads a batch.
+        self.yielded = self.order.skip = state["yielded"] % max(1, len(self.order))

@@ -253,7 +253,7 @@ class AutoregressiveModule(LightningModule):
             "steps": self.trainer.global_step,
         }
         contents["accumulated"] = self._accumulated.saved(self.named_parameters(), self.trainer)
-        part = own_part(self.objective.chunk_state(), self.device)
+        part = own_part(self.objective.chunk_state(), self.device, self._part)
         contents.update(gathered(part, self.trainer.world_size))
 
     def _tokens_of_all(self) -> float:

@@ -14,20 +14,27 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
+GENERATORS = ("random_state", "device_random_state")
 OTHERS = "other_processes"  # the parts of processes 1, 2, ...; that of process 0 is in the checkpoint itself
 
 
-def own_part(chunk_state: Sequence[Tensor], device: torch.device) -> dict[str, Any]:
+def own_part(
+    chunk_state: Sequence[Tensor], device: torch.device, resumed: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """The part of this process.
 
     Args:
         chunk_state: what training carries from batch to batch; see `Objective.chunk_state`.
         device: of the network.
+        resumed: the part of a checkpoint whose random generators are restored at the next batch, if any.
     """
     part: dict[str, Any] = {"random_state": torch.get_rng_state()}
     if device.type == "cuda":
         part["device_random_state"] = torch.cuda.get_rng_state(device)
-    return part | {"chunk_state": [leaf.cpu() for leaf in chunk_state]}
+    waiting = {
+        name: state for name in GENERATORS if (state := (resumed or {}).get(name)) is not None
+    }
+    return part | waiting | {"chunk_state": [leaf.cpu() for leaf in chunk_state]}
 
 
 def gathered(part: dict[str, Any], world_size: int) -> dict[str, Any]:
@@ -49,7 +56,7 @@ def part_of(contents: Mapping[str, Any], rank: int, world_size: int) -> dict[str
     With another number of processes than before, the streams of text are divided anew, in their order, and a
     process that there was not before has no random state.
     """
-    names = ("random_state", "device_random_state", "chunk_state")
+    names = (*GENERATORS, "chunk_state")
     parts: list[Any] = [{name: contents.get(name) for name in names}, *contents.get(OTHERS, [])]
     own = dict(parts[rank]) if rank < len(parts) else {}
     if world_size != len(parts):

@@ -95,18 +95,23 @@ def restart_validation(trainer: Trainer) -> None:
 def epoch_is_complete(trainer: Trainer) -> bool:
     """Whether a resumed run has all batches of its epoch, and the validation after them, behind it.
 
-    So ends a run whose last validation belongs to no interval (`ValidateLastStep`).
+    So ends a run whose last validation belongs to no interval (`ValidateLastStep`), and one that a signal stopped at
+    the end of an epoch.
     """
     fit, loop = trainer.fit_loop, trainer.fit_loop.epoch_loop
-    resumed = loop.restarting and fit.restarted_mid_epoch
+    resumed = loop.restarting and (fit.restarted_mid_epoch or fit.restarted_on_epoch_end)
     return resumed and loop._num_ready_batches_reached() and not validation_follows(trainer)
 
 
 def start_next_epoch(trainer: Trainer) -> None:
     """End a complete epoch; Lightning would train one more batch in it, to come to a validation."""
     fit: Any = trainer.fit_loop
-    fit.epoch_progress.increment_processed()
-    fit.epoch_progress.increment_completed()
+    if fit.restarted_mid_epoch:
+        fit.epoch_progress.increment_processed()
+    for counts in (fit.epoch_progress.total, fit.epoch_progress.current):
+        counts.completed = (
+            counts.processed
+        )  # of those of this run, Lightning may have set one already
     fit.reset_restart_stage()
     for loop in (fit, fit.epoch_loop, fit.epoch_loop.val_loop):
         loop._restarting = False

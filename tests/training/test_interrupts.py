@@ -162,6 +162,14 @@ def test_a_validation_within_a_step_keeps_its_row(arlm: Run) -> None:
     assert_resumes_to(expected, arlm, options, "cut")
 
 
+@pytest.mark.parametrize("limit", [("--trainer.max_epochs", 3), ("--trainer.max_steps", 18)])
+def test_after_a_signal_at_the_end_of_an_epoch(limit: tuple[str, int], arlm: Run) -> None:
+    by_steps = ["--trainer.max_epochs", -1, "--trainer.check_val_every_n_epoch", "null"]
+    options = [*FAMILIES["pairs"], *COMMON, *by_steps, "--trainer.accumulate_grad_batches", 2]
+    moments = [("on_train_epoch_end", 7), ("on_train_epoch_end", 14)]
+    stop_at_all(moments, [*options, *limit], arlm)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("more", [[], ACCUMULATED], ids=["plain", "averaged"])
 @pytest.mark.parametrize("family", FAMILIES)
@@ -281,3 +289,17 @@ def test_two_processes_stop_together(rank: int, arlm: Run) -> None:
     assert run("--run-name", "cut", *moment).returncode == 143
     assert run("--run-name", "cut", "--resume").returncode == 0
     assert outcome("cut") == outcome("whole")
+
+
+@pytest.mark.parametrize("family", ["pairs", "streams"])
+def test_two_signals_in_one_validation(family: str, arlm: Run) -> None:
+    # The resumed run begins with the validation, and is stopped before it trains a batch.
+    options = [*FAMILIES[family], *COMMON]
+    arlm("fit", *options, "--run-name", "whole")
+    expected = outcome("whole")
+    stop = at("on_validation_batch_end", 10)
+    for resumed in ([], ["--resume"]):
+        cut = arlm("fit", *options, *stop, "--run-name", "cut", *resumed)
+        assert cut.code == 143, cut.err
+        assert "stopped by SIGTERM at step 10" in cut.err
+    assert_resumes_to(expected, arlm, options, "cut")

@@ -78,7 +78,9 @@ class Runner:
         self.environment = os.environ | {
             "OMP_NUM_THREADS": "1",
             # The scripts of this environment (torchrun), which need not be activated.
-            "PATH": os.pathsep.join([str(clients), str(Path(sys.executable).parent), os.environ["PATH"]]),
+            "PATH": os.pathsep.join(
+                [str(clients), str(Path(sys.executable).parent), os.environ["PATH"]]
+            ),
             "PYTHONPATH": str(ROOT),
             "XDG_CACHE_HOME": str(folder / "cache"),
             "MPLBACKEND": "agg",

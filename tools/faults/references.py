@@ -147,7 +147,7 @@ def finish(
         return
     found = differences(whole.runs, folder / "runs", strict)
     if found:
-        table.harm(fault, whole.name, "lost", found[0])
+        table.harm(fault, whole.name, "lost", "; ".join(dict.fromkeys((found[0], found[-1]))))
     rest = [path.name for path in folder.glob(f"runs/**/{TEMPORARY}")]
     if rest:
         table.harm(fault, whole.name, "wrong", f"temporary files stay: {rest[0]}")
