@@ -15,7 +15,7 @@ from arlm.data.machine import check_memory, machine_memory
 from arlm.sampling.steps import inference_context
 from arlm.states import State
 
-ROW_BYTES = 80  # of a token: in rows, noise, log-probabilities and their copies
+ROW_BYTES = 80  # of a token: in rows, log-probabilities and their copies
 LOGIT_BYTES = 40  # of a logit: in float64, as probabilities and as their sums
 SMALL = 2**14  # tokens in all rows below which the state is not measured
 TOGETHER = 2**16  # tokens of texts that are drawn together

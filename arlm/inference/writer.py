@@ -85,10 +85,10 @@ def written(
         progress: called with the number of tokens drawn since the last call.
     """
     lengths = row_lengths(net, prompts, new_tokens)
-    free, noise = prepare(net, seeds, max(lengths), forced_rows(prompts))
+    free, of_rows = prepare(net, seeds, max(lengths), forced_rows(prompts))
     limits = torch.tensor(lengths, device=free.device)
     block = BLOCK if show is None else 1
-    steps = begin_steps(net, free, noise, processors, context, limits, block)
+    steps = begin_steps(net, free, of_rows, processors, context, limits, block)
     texts, done = [""] * len(prompts), 0
     for piece in stream(steps, decode, stop):
         texts[piece.row] += piece.text

@@ -10,7 +10,7 @@ from arlm.sampling.generate import (
     generate,
     prepare,
 )
-from arlm.sampling.noise import draw, row_seeds, uniform_noise
+from arlm.sampling.noise import Gumbel, Noise, Uniform, draw, row_seeds, seed_tensor, uniform_noise
 from arlm.sampling.sliding import SlidingSteps, begin_steps, kept
 from arlm.sampling.steps import Block, SamplerState, Steps, begin
 
@@ -20,10 +20,13 @@ __all__ = [
     "Block",
     "FixedPoint",
     "Generated",
+    "Gumbel",
+    "Noise",
     "Sampler",
     "SamplerState",
     "SlidingSteps",
     "Steps",
+    "Uniform",
     "beam_search",
     "begin",
     "begin_steps",
@@ -35,5 +38,6 @@ __all__ = [
     "kept",
     "prepare",
     "row_seeds",
+    "seed_tensor",
     "uniform_noise",
 ]

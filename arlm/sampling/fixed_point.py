@@ -21,7 +21,7 @@ from torch import Tensor
 
 from arlm.core import Autoregressor, token_log_prob
 from arlm.sampling.generate import check_length, prepare
-from arlm.sampling.noise import draw
+from arlm.sampling.noise import Noise, Uniform
 from arlm.sampling.processors import History, LogitsProcessor, MemoryProcessor, apply, choose
 from arlm.sampling.steps import inference_context, without_padding
 
@@ -42,6 +42,7 @@ def fixed_point(
     processors: Sequence[LogitsProcessor] = (),
     forced: Tensor | None = None,
     context: Tensor | None = None,
+    noise: Noise = Uniform(),  # noqa: B008  (frozen)
     progress: Callable[[int], object] | None = None,
 ) -> FixedPoint:
     """Draw the same rows as `generate`, by whole passes of `net.forward`.
@@ -50,7 +51,7 @@ def fixed_point(
     every row since the last call. Rows that have settled leave the batch.
     """
     with inference_context(net):
-        forced, noise = prepare(net, seeds, length, forced)
+        forced, of_rows = prepare(net, seeds, length, forced)
         check_length(net, forced.shape[1])
         given = forced >= 0
         prompt_lengths = given.long().cumprod(1).sum(1)
@@ -63,9 +64,9 @@ def fixed_point(
             logits = net(guess, context if context is None else context[active])
             passes += 1
             log_prob[active] = token_log_prob(logits, guess).double()
-            processed = _processed(net, logits, guess, prompt_lengths[active], processors)
-            drawn = draw(processed.flatten(0, 1), noise[active].flatten())
-            drawn = torch.where(given[active], forced[active], drawn.view(guess.shape))
+            rows = (guess, prompt_lengths[active], of_rows[active])
+            drawn = _drawn(net, logits, *rows, processors, noise)
+            drawn = torch.where(given[active], forced[active], drawn)
             drawn, over = _ended(drawn, net.spec.eos_id, net.spec.pad_id)
             log_prob[active] = log_prob[active].masked_fill(over, 0.0)
             tokens[active] = drawn
@@ -79,30 +80,34 @@ def fixed_point(
     return FixedPoint(tokens.clone(), log_prob.clone(), passes)
 
 
-def _processed(
+def _drawn(
     net: Autoregressor,
     logits: Tensor,
     tokens: Tensor,
     prompt_lengths: Tensor,
+    seeds: Tensor,
     processors: Sequence[LogitsProcessor],
+    noise: Noise,
 ) -> Tensor:
-    """Apply the processors at every position, each with the history before it."""
+    """Draw every position (B, T), each with the history before it."""
     logits = without_padding(logits, net.spec)
-    if not processors:
-        return logits
     rows, device = len(tokens), tokens.device
+    numbers = noise.numbers(seeds, torch.arange(tokens.shape[1], device=device).expand_as(tokens))
+    if not processors and not noise.reads_history:
+        return noise.draw(logits.flatten(0, 1), numbers.flatten(), None).view(tokens.shape)
     memories = [
         p.init(rows, device) if isinstance(p, MemoryProcessor) else None for p in processors
     ]
     columns = []
     for t, column in enumerate(logits.unbind(1)):
-        history = History(tokens, torch.full((rows,), t, device=device), prompt_lengths, net.spec)
+        lengths = torch.full((rows,), t, device=device)
+        history = History(tokens, lengths, prompt_lengths, net.spec, seeds)
         for index, processor in enumerate(processors):
             column = apply(processor, column, history, memories[index])
             if isinstance(processor, MemoryProcessor):
                 after = processor.observe(tokens[:, t], column, memories[index])
                 memories[index] = choose(t >= prompt_lengths, after, memories[index])
-        columns.append(column)
+        columns.append(noise.draw(column, numbers[:, t], history))
     return torch.stack(columns, dim=1)
 
 

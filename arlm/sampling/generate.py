@@ -12,7 +12,7 @@ from torch import Tensor
 
 from arlm.core import Autoregressor, Spec, device_of
 from arlm.errors import UserError, require
-from arlm.sampling.noise import uniform_noise
+from arlm.sampling.noise import Noise, Uniform, seed_tensor, uniform_noise
 from arlm.sampling.processors import LogitsProcessor
 from arlm.sampling.sliding import begin_steps, check_slides
 from arlm.sampling.steps import SCORED_TOGETHER, inference_context
@@ -57,6 +57,7 @@ def generate(
     forced: Tensor | None = None,
     context: Tensor | None = None,
     lengths: Sequence[int] | None = None,
+    noise: Noise = Uniform(),  # noqa: B008  (frozen)
     progress: Callable[[int], object] | None = None,
 ) -> Generated:
     """Draw one row of `length` tokens for each seed.
@@ -72,6 +73,7 @@ def generate(
             differ in length, the given part of an image, or a whole row to be scored.
         context: (B, S) int64, or None.
         lengths: most tokens of each row, its prompt included.
+        noise: turns seeds, positions and logits into tokens.
         progress: called with the number of positions done since the last call.
 
     Returns:
@@ -80,14 +82,18 @@ def generate(
     """
     report = progress or (lambda positions: None)
     with inference_context(net):
-        free, noise = prepare(net, seeds, length, forced)
+        free, of_rows = prepare(net, seeds, length, forced)
         result = None
-        if not processors and lengths is None and isinstance(net, SamplesRows):
-            result = net.sample_rows(noise, free, context, report)
+        plain = not processors and lengths is None and noise == Uniform()
+        if plain and isinstance(net, SamplesRows):
+            numbers = uniform_noise(of_rows, free.shape[1])
+            result = net.sample_rows(numbers, free, context, report)
     if result is not None:
         return Generated(*(value.clone() for value in result))  # clones may enter autograd again
     limits = None if lengths is None else torch.tensor(lengths, device=free.device)
-    steps = begin_steps(net, free, noise, processors, context, limits, SCORED_TOGETHER)
+    steps = begin_steps(
+        net, free, of_rows, processors, context, limits, SCORED_TOGETHER, noise=noise
+    )
     done = int(steps.state.lengths.max())
     report(done)
     for _ in steps:
@@ -99,7 +105,7 @@ def generate(
 def prepare(
     net: Autoregressor, seeds: Sequence[int], length: int | None, forced: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Check a request. Returns forced tokens (B, T) with -1 where free, and the noise (B, T)."""
+    """Check a request. Returns forced tokens (B, T) with -1 where free, and the seeds (B,)."""
     if length is None:
         length = net.spec.length if forced is None else forced.shape[1]
     require(len(seeds) >= 1, "n", len(seeds), "choose at least 1")
@@ -114,7 +120,7 @@ def prepare(
     free = torch.full((len(seeds), length), -1, device=device)
     if forced is not None:
         free = F.pad(forced.to(device), (0, length - forced.shape[1]), value=-1)
-    return free.expand(len(seeds), -1), uniform_noise(seeds, length).to(device)
+    return free.expand(len(seeds), -1), seed_tensor(seeds, device)
 
 
 def check_length(net: Autoregressor, length: int) -> None:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from arlm.core import Autoregressor, token_log_prob
 from arlm.errors import UserError
+from arlm.sampling.noise import Noise, Uniform
 from arlm.sampling.processors import LogitsProcessor
 from arlm.sampling.steps import (
     Block,
@@ -66,34 +67,35 @@ def check_slides(net: Autoregressor, length: int) -> None:
 def begin_steps(
     net: Autoregressor,
     forced: Tensor,
-    noise: Tensor,
+    seeds: Sequence[int] | Tensor,
     processors: Sequence[LogitsProcessor] = (),
     context: Tensor | None = None,
     limits: Tensor | None = None,
     block: int = 1,
+    noise: Noise = Uniform(),  # noqa: B008  (frozen)
 ) -> Steps:
     """Rows that are ready to be drawn, by a sliding window if they may be longer than that of the network.
 
     Args:
-        net, forced, noise, processors, context, limits: as for `begin`; any number of tokens for text.
+        net, forced, seeds, processors, context, limits, noise: as for `begin`; any number of tokens for text.
         block: positions in a block, as for `Steps`.
     """
     window, (rows, length) = net.max_length, forced.shape
     check_slides(net, length)
     if window is None or length <= window:
-        return Steps(net, begin(net, forced, noise, processors, context, limits), block)
+        state = begin(net, forced, seeds, processors, context, limits, noise=noise)
+        return Steps(net, state, block)
     ends = torch.full((rows,), length, device=forced.device) if limits is None else limits.clone()
     check_limits(ends, rows, length, equal=False)
-    first = begin(
-        net, forced[:, :window], noise[:, :window], processors, context, ends.clamp(max=window)
-    )
+    in_first = ends.clamp(max=window)
+    first = begin(net, forced[:, :window], seeds, processors, context, in_first, noise=noise)
     parts = {f.name: getattr(first, f.name) for f in fields(SamplerState) if f.init}
     for name, value in {"tokens": filler(net.spec), "log_prob": 0.0}.items():
         parts[name] = F.pad(parts[name], (0, length - window), value=value)
     prompts = (forced >= 0).long().cumprod(1).sum(1)
-    whole = {"forced": forced.clone(), "noise": noise.clone(), "prompt_lengths": prompts}
-    state = SlidingState(**parts | whole, ends=ends, context=context, window=window)
-    return SlidingSteps(net, state, block)
+    whole = {"forced": forced.clone(), "prompt_lengths": prompts}
+    sliding = SlidingState(**parts | whole, ends=ends, context=context, window=window)
+    return SlidingSteps(net, sliding, block)
 
 
 class SlidingSteps(Steps):

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from arlm.core import Autoregressor, Spec, device_of, token_log_prob
 from arlm.errors import UserError, require
-from arlm.sampling.noise import draw
+from arlm.sampling.noise import Noise, Uniform, seed_tensor
 from arlm.sampling.processors import History, LogitsProcessor, MemoryProcessor, apply, choose
 from arlm.states import SHARED, State, grows
 
@@ -51,7 +51,8 @@ class SamplerState(State):
     tokens: Tensor = field(metadata=grows(1))  # (B, T) int64, the filler beyond `lengths`
     log_prob: Tensor = field(metadata=grows(1))  # (B, T) float64, 0 beyond `lengths`
     forced: Tensor = field(metadata=grows(1, fill=-1))  # (B, T) int64, -1 where free
-    noise: Tensor = field(metadata=grows(1))  # (B, T) float64
+    seeds: Tensor  # (B,) int64
+    noise: Noise = field(metadata=SHARED)
     lengths: Tensor  # (B,) int64, tokens of each row
     prompt_lengths: Tensor  # (B,) int64
     limits: Tensor  # (B,) int64, most tokens of each row
@@ -64,17 +65,18 @@ class SamplerState(State):
 
     @torch.inference_mode()
     def assign(self, rows: Tensor, other: SamplerState) -> SamplerState:
-        self._check_processors([other])
+        self._check_shared([other])
         return super().assign(rows, other)
 
     @torch.inference_mode()
     def concatenated(self, others: Sequence[SamplerState]) -> SamplerState:
-        self._check_processors(others)
+        self._check_shared(others)
         return super().concatenated(others)
 
-    def _check_processors(self, others: Sequence[SamplerState]) -> None:
-        if any(other.processors != self.processors for other in others):
-            raise UserError("processors: the rows have different ones; begin all with the same")
+    def _check_shared(self, others: Sequence[SamplerState]) -> None:
+        for name in ("processors", "noise"):
+            if any(getattr(other, name) != getattr(self, name) for other in others):
+                raise UserError(f"{name}: the rows have different ones; begin all with the same")
 
     def end(self, rows: Tensor) -> SamplerState:
         """The state with some rows ended, (B,) bool."""
@@ -84,29 +86,31 @@ class SamplerState(State):
 def begin(
     net: Autoregressor,
     forced: Tensor,
-    noise: Tensor,
+    seeds: Sequence[int] | Tensor,
     processors: Sequence[LogitsProcessor] = (),
     context: Tensor | None = None,
     limits: Tensor | None = None,
     rows: Tensor | None = None,
+    noise: Noise = Uniform(),  # noqa: B008  (frozen)
 ) -> SamplerState:
     """Start rows and take their prompts, the leading forced tokens of each row.
 
     Args:
         net: the network.
         forced: (B, T) int64, -1 where a token is to be drawn.
-        noise: (B, T) float64 in [0, 1).
+        seeds: (B,), one for each row.
         processors: applied to the logits in order.
         context: (B, S) int64, or None.
         limits: (B,) int64, most tokens of each row, from 1 to T, which is the default; equal for images.
         rows: (B,) int64, numbers for the rows, by default 0, 1, 2, ...
+        noise: turns seeds, positions and logits into tokens.
 
     Raises a UserError if a limit is out of range.
     """
     with inference_context(net):
         batch, length = forced.shape
         # They may be expanded, and later rows are written over them.
-        forced, noise = forced.clone(), noise.clone()
+        forced, of_rows = forced.clone(), seed_tensor(seeds, forced.device).clone()
         logits, network = net.start(batch, length, context)
         most_tokens = torch.full((batch,), length, device=forced.device)
         if limits is not None:
@@ -129,7 +133,7 @@ def begin(
             nats = token_log_prob(scores[:, :longest], tokens[:, :longest]).double()
             log_prob[:, :longest] = nats.where(columns[:longest] < lengths[:, None], 0.0)
         number = torch.arange(batch, device=forced.device) if rows is None else rows.clone()
-        parts = (tokens, log_prob, forced, noise, lengths, leading, most_tokens)
+        parts = (tokens, log_prob, forced, of_rows, noise, lengths, leading, most_tokens)
         memories = tuple(
             p.init(batch, forced.device) if isinstance(p, MemoryProcessor) else None
             for p in processors
@@ -184,23 +188,25 @@ class Steps(Iterator[Block]):
         count = min(self.block, left, max(1, 2**22 // logits.numel()))
         offsets = torch.arange(count, device=first.device)
         columns = (first[:, None] + offsets).clamp(max=s.tokens.shape[1] - 1)
-        noise, forced = s.noise.gather(1, columns), s.forced.gather(1, columns)
+        numbers, forced = s.noise.numbers(s.seeds, columns), s.forced.gather(1, columns)
         given = forced >= 0
         any_given, any_ended = given.any(0).tolist(), not bool(live.all())
         drawn, scores, counted = [], [], []
-        network, memories = s.network, s.memories
+        network, memories, history = s.network, s.memories, None
+        reads = bool(s.processors) or s.noise.reads_history  # each token before the next is drawn
         for i in range(count):
             shaped, outputs = without_padding(logits, self.net.spec), []
-            if s.processors:
-                history = History(s.tokens, first + i, s.prompt_lengths, self.net.spec)
+            if reads:
+                history = History(s.tokens, first + i, s.prompt_lengths, self.net.spec, s.seeds)
+            if history and s.processors:
                 outputs = self._process(shaped, history, memories)
                 shaped = outputs[-1]
-            token = draw(shaped, noise[:, i])
+            token = s.noise.draw(shaped, numbers[:, i], history)
             if any_given[i]:
                 token = torch.where(given[:, i], forced[:, i], token)
             if any_ended:
                 token = token.masked_fill(ended, fill)
-            if s.processors:
+            if reads:
                 column = columns[:, i : i + 1]
                 if any_ended:
                     self._write(column, token[:, None], live[:, None])
@@ -227,7 +233,7 @@ class Steps(Iterator[Block]):
             logits = chunk[:, 0]
         each, inside = torch.stack(drawn, dim=1), torch.stack(counted, dim=1)
         columns, lengths = columns[:, : len(drawn)], inside.sum(1)
-        if not s.processors:  # they read each token before the next
+        if not reads:
             self._write(columns, each, inside)
         nats = token_log_prob(torch.stack(scores, dim=1), each).double().where(inside, 0.0)
         s.log_prob.scatter_add_(1, columns, nats)

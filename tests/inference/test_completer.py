@@ -38,8 +38,8 @@ def pieces(
     net = Recites(rows, tokenizer.vocab_size)
     limits = torch.tensor([len(row) for row in rows])
     forced = net.given[:, :prompt] if prompt else None
-    free, noise = prepare(net, range(len(rows)), int(limits.max()), forced)
-    state = begin(net, free, noise, limits=limits, rows=torch.arange(10, 10 + len(rows)))
+    free, seeds = prepare(net, range(len(rows)), int(limits.max()), forced)
+    state = begin(net, free, seeds, limits=limits, rows=torch.arange(10, 10 + len(rows)))
     return list(stream(Steps(net, state, block=block), tokenizer.decode, stop))
 
 
@@ -104,8 +104,8 @@ def test_a_stop_string_in_the_prompt_does_not_count() -> None:
 def test_a_stopped_row_is_not_drawn_further() -> None:
     rows = [ByteTokenizer().encode(text) for text in ("ab.cdefgh", "abcdefghi")]
     net = Recites(rows, 256)
-    free, noise = prepare(net, range(2), 9, None)
-    steps = Steps(net, begin(net, free, noise))
+    free, seeds = prepare(net, range(2), 9, None)
+    steps = Steps(net, begin(net, free, seeds))
     found = list(stream(steps, ByteTokenizer().decode, ["."]))
     assert steps.state.lengths.tolist() == [3, 9]
     assert (joined(found, 0), joined(found, 1)) == ("ab", "abcdefghi")
@@ -114,10 +114,10 @@ def test_a_stopped_row_is_not_drawn_further() -> None:
 def test_a_row_that_enters_is_streamed_too() -> None:
     rows = [ByteTokenizer().encode("abcd")] * 2
     net = Recites(rows, 256)
-    free, noise = prepare(net, range(2), 4, None)
+    free, seeds = prepare(net, range(2), 4, None)
 
     def begun(row: int) -> SamplerState:
-        return begin(net, free[:1], noise[:1], rows=torch.tensor([row]))
+        return begin(net, free[:1], seeds[:1], rows=torch.tensor([row]))
 
     steps = Steps(net, begun(0))
     found = {0: "", 1: ""}

@@ -213,12 +213,12 @@ class TestInTheSampler:
 
     def test_memory_follows_select_concatenate_and_assign(self, processor: LogitsProcessor) -> None:
         net = small()
-        forced, noise = prepare(net, range(5), 14, self.forced())
+        forced, seeds = prepare(net, range(5), 14, self.forced())
         expected = self.alone(net, processor, (14,) * 5)
 
         def begun(*rows: int) -> Any:
             chosen = list(rows)
-            return begin(net, forced[chosen], noise[chosen], [processor], rows=torch.tensor(rows))
+            return begin(net, forced[chosen], seeds[chosen], [processor], rows=torch.tensor(rows))
 
         steps = Steps(net, begun(0, 1, 2), block=2)
         next(steps)
@@ -308,8 +308,8 @@ def test_mirostat_brings_the_surprise_to_its_target() -> None:
 
 def mean_surprise(net: TransformerLanguageModel, processor: Mirostat) -> float:
     """Mean surprise in bits of 400 tokens among those that mirostat kept."""
-    forced, noise = prepare(net, [0], 400, None)
-    steps = Steps(net, begin(net, forced, noise, [processor]))
+    forced, seeds = prepare(net, [0], 400, None)
+    steps = Steps(net, begin(net, forced, seeds, [processor]))
     first = float(steps.state.memories[0])
     for _ in steps:
         pass

@@ -118,7 +118,7 @@ def test_rows_within_the_window_do_not_slide() -> None:
     assert torch.equal(short.tokens, long.tokens[:, :WINDOW])
     torch.testing.assert_close(short.log_prob, long.log_prob[:, :WINDOW])
     free = torch.full((2, WINDOW), -1)
-    assert type(begin_steps(net, free, uniform_noise(seeds, WINDOW))) is Steps
+    assert type(begin_steps(net, free, seeds)) is Steps
 
 
 @pytest.mark.parametrize("block", [1, 3, 64])
@@ -126,7 +126,7 @@ def test_blocks_and_limits_of_each_row(block: int) -> None:
     net, forced, seeds = network(), prompts(), row_seeds(0, ROWS)
     whole = generate(net, seeds, forced=forced)
     limits = torch.tensor([1, 8, 9, 17, 22, 30])
-    steps = begin_steps(net, forced, uniform_noise(seeds, LENGTH), limits=limits, block=block)
+    steps = begin_steps(net, forced, seeds, limits=limits, block=block)
     assert isinstance(steps, SlidingSteps)
     seen = forced.clone()
     for part in steps:
@@ -143,11 +143,11 @@ def test_blocks_and_limits_of_each_row(block: int) -> None:
 def test_rows_are_selected_and_replaced_between_slides() -> None:
     net, seeds = network(), row_seeds(0, 4)
     whole = generate(net, seeds, LENGTH).tokens
-    free, noise = torch.full((4, LENGTH), -1), uniform_noise(seeds, LENGTH)
-    steps = begin_steps(net, free[:2], noise[:2])
+    free = torch.full((4, LENGTH), -1)
+    steps = begin_steps(net, free[:2], seeds[:2])
     for _ in range(13):
         next(steps)
-    steps.state = steps.state.assign(torch.tensor([0]), begin_steps(net, free[3:], noise[3:]).state)
+    steps.state = steps.state.assign(torch.tensor([0]), begin_steps(net, free[3:], seeds[3:]).state)
     for _ in steps:
         pass
     assert torch.equal(steps.state.tokens, whole[[3, 1]])
@@ -155,9 +155,7 @@ def test_rows_are_selected_and_replaced_between_slides() -> None:
 
 def test_a_row_that_is_ended_between_two_slides_is_left() -> None:
     net, seeds = network(), row_seeds(0, 2)
-    steps = begin_steps(
-        net, torch.full((2, LENGTH), -1), uniform_noise(seeds, LENGTH), block=WINDOW
-    )
+    steps = begin_steps(net, torch.full((2, LENGTH), -1), seeds, block=WINDOW)
     next(steps)
     steps.state = steps.state.end(torch.tensor([True, False]))
     for _ in steps:

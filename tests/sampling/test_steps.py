@@ -77,12 +77,12 @@ def test_rows_enter_and_leave_a_running_batch(number: int) -> None:
     """16 requests through 5 slots; each row equals the row alone."""
     net = networks()[number]
     forced, limits, context = requests(net)
-    _, noise = prepare(net, range(16), LENGTH, None)
+    seeds = torch.arange(16)
 
     def begun(rows: list[int]) -> Any:
         sources = None if context is None else context[rows]
         numbers = torch.tensor(rows)
-        return begin(net, forced[rows], noise[rows], (), sources, limits[rows], numbers)
+        return begin(net, forced[rows], seeds[rows], (), sources, limits[rows], numbers)
 
     steps, waiting, found = Steps(net, begun(list(range(5))), block=8), list(range(5, 16)), {}
     for _ in range(1000):
@@ -120,9 +120,9 @@ class Allocated(TorchDispatchMode):
 def test_a_replaced_row_moves_no_whole_cache() -> None:
     net = networks()[0]
     forced, limits, _ = requests(net)
-    _, noise = prepare(net, range(16), LENGTH, None)
-    state = begin(net, forced, noise, limits=limits)
-    new = begin(net, forced[:1], noise[:1], limits=limits[:1])
+    seeds = torch.arange(16)
+    state = begin(net, forced, seeds, limits=limits)
+    new = begin(net, forced[:1], seeds[:1], limits=limits[:1])
     places = [part.data_ptr() for part in state.network.leaves() if part.ndim == 4]
     size = sum(part.numel() * part.element_size() for part in state.network.leaves())
     with Allocated() as allocated:

@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from arlm.core import Autoregressor, Spec
 from arlm.models.rnn import LSTMLanguageModel
 from arlm.models.transformer import TransformerLanguageModel
-from arlm.sampling import SamplerState, Steps, begin, generate, prepare, row_seeds
+from arlm.sampling import SamplerState, Steps, begin, generate, row_seeds, seed_tensor
 from tools.bench.timing import interleaved, machine, median
 
 LENGTH = 200
@@ -63,13 +63,13 @@ def _shares_memory(result: Any, arguments: Any) -> bool:
 
 
 def through_slots(
-    net: Autoregressor, forced: Tensor, noise: Tensor, limits: Tensor, slots: int, block: int = 8
+    net: Autoregressor, forced: Tensor, seeds: Tensor, limits: Tensor, slots: int, block: int = 8
 ) -> Tensor:
     """Tokens (N, T) of all rows, drawn in `slots` slots."""
     count = len(forced)
 
     def begun(rows: list[int]) -> SamplerState:
-        return begin(net, forced[rows], noise[rows], (), None, limits[rows], torch.tensor(rows))
+        return begin(net, forced[rows], seeds[rows], (), None, limits[rows], torch.tensor(rows))
 
     tokens = torch.zeros_like(forced)
     steps, following = Steps(net, begun(list(range(slots))), block=block), slots
@@ -109,7 +109,7 @@ def compare(name: str, build: Callable[[], Autoregressor], options: argparse.Nam
     prompts, budgets = (1 + torch.randint(100, (rows,)) for _ in range(2))
     tokens, limits = torch.randint(256, (rows, LENGTH)), prompts + budgets
     forced = tokens.where(torch.arange(LENGTH) < prompts[:, None], -1)
-    _, noise = prepare(net, seeds, LENGTH, None)
+    of_rows = seed_tensor(seeds)
     found: dict[str, Tensor] = {}
 
     def alone() -> None:
@@ -127,7 +127,7 @@ def compare(name: str, build: Callable[[], Autoregressor], options: argparse.Nam
     for slots in options.slots:
 
         def through(slots: int = slots) -> None:
-            found[f"{slots} slots"] = through_slots(net, forced, noise, limits, slots)
+            found[f"{slots} slots"] = through_slots(net, forced, of_rows, limits, slots)
 
         actions[f"{slots} slots"] = through
     seconds = interleaved(actions, options.rounds)
@@ -140,8 +140,8 @@ def compare(name: str, build: Callable[[], Autoregressor], options: argparse.Nam
         print(
             f"  {strategy:12} {median(times):7.2f} s  {ratio:6.3f} of row by row  {differ} differ"
         )
-    state = begin(net, forced, noise, (), None, limits)
-    new = begin(net, forced[:1], noise[:1], (), None, limits[:1])
+    state = begin(net, forced, of_rows, (), None, limits)
+    new = begin(net, forced[:1], of_rows[:1], (), None, limits[:1])
     whole = sum(part.numel() * part.element_size() for part in state.network.leaves())
     with BytesWritten() as written:
         state.assign(torch.tensor([rows - 1]), new)

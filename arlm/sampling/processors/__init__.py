@@ -21,6 +21,7 @@ from torch import Tensor
 
 from arlm.core import Spec
 from arlm.errors import UserError
+from arlm.sampling.noise import mix, position_keys, uniform
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,17 @@ class History:
     lengths: Tensor  # (B,) int64, tokens of each row
     prompt_lengths: Tensor  # (B,) int64, how many of them were given as its prompt
     spec: Spec
+    seeds: Tensor | None = None  # (B,) int64, of the rows; for processors that draw
+
+    def uniform(self, stream: int) -> Tensor:
+        """A uniform number in [0, 1) for the next position of each row, (B,) float64.
+
+        Args:
+            stream: 1 or more; each processor that draws has its own, and none has that of the draw of the token.
+        """
+        assert self.seeds is not None
+        keys = position_keys(self.seeds, self.lengths[:, None]).squeeze(1)
+        return uniform(mix(keys ^ -stream))
 
     def counts(self, prompt: bool) -> Tensor:
         """How often each token of the vocabulary occurs in each row, (B, V) int64; in its prompt, too, or not."""
