@@ -128,7 +128,11 @@ def choose(path: str | Path) -> Choice:
     path = named(path)
     if is_checkpoint(path):
         return Choice(path, 1, [], [])
-    if not os.path.isdir(path):  # a pipe or a device could be read without end
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise UserError(
+            f"checkpoint: '{path}' is a pipe or a device; give a .ckpt file or a run's folder"
+        )  # which could be read without end
+    if not os.path.isdir(path):
         raise UserError(f"checkpoint: '{path}' does not exist; give a .ckpt file or a run's folder")
     for name in ("best.ckpt", "last.ckpt"):
         found = [p for p in path.rglob(name) if is_checkpoint(p)]

@@ -257,8 +257,11 @@ def _raised_in_lightning(error: Exception) -> bool:
 
 
 def _silence() -> None:
-    """Drop Lightning's tips, what `RunReport` says better, and three warnings; keep every other warning."""
-    noise = ("\N{ELECTRIC LIGHT BULB}", "PU available", "`Trainer.fit` stopped: `max_")
+    """Drop Lightning's tips, what `RunReport` says better, and some warnings; keep every other warning."""
+    noise = (
+        *("\N{ELECTRIC LIGHT BULB}", "PU available", "`Trainer.fit` stopped: `max_"),
+        *("Restoring states from the checkpoint", "Restored all states from the checkpoint"),
+    )
 
     def wanted(entry: logging.LogRecord) -> bool:
         message = entry.getMessage()
@@ -272,5 +275,8 @@ def _silence() -> None:
     # An objective that counts has neither an optimizer nor a loss.
     warnings.filterwarnings("ignore", message=r".*this fit will run with no optimizer")
     warnings.filterwarnings("ignore", message=r"`training_step` returned `None`")
+    # A run continues in its own folder, or takes its best checkpoint along.
+    warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
+    warnings.filterwarnings("ignore", message=r"The dirpath has changed from")
     # Figures are logged by the step, across epochs.
     warnings.filterwarnings("ignore", message=r".*is smaller than the logging interval")

@@ -20,6 +20,7 @@ UNREADABLE = (OSError, EOFError, zlib.error)
 LARGEST = 2**30  # bytes of a text that is read as a whole; a larger one is read by a data module
 LONGEST = 2**20  # bytes of a line, which is a sentence, a prompt or the name of a file
 RATIO = 200  # of decompressed to compressed bytes; text reaches 20, and the log of a server 50
+PIECE = 2**20  # bytes that are read at a time
 FREE = 2**26  # decompressed bytes before the ratio counts
 
 
@@ -46,7 +47,9 @@ class Expanded(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        found = self.content.read1(len(buffer))
+        found = self.content.read1(
+            min(len(buffer), PIECE)
+        )  # which allocates as much as it is asked for
         buffer[: len(found)] = found
         self.unpacked += len(found)
         if self.unpacked > max(FREE, RATIO * self.packed):
@@ -73,7 +76,12 @@ def read_text(path: Path, field: str) -> str:
     """The text of a UTF-8 file of up to 1 GiB, line ends unchanged; errors name `field`."""
     try:
         with opened(path) as file:
-            content = file.read(LARGEST + 1)
+            content, piece = bytearray(), b" "
+            while piece and len(content) <= LARGEST:
+                piece = file.read(
+                    PIECE
+                )  # in pieces, since `read` takes the memory that it is asked for
+                content += piece
         if len(content) > LARGEST:
             raise UserError(
                 f"{field}: '{path}' holds more than {LARGEST >> 20} MiB of text; split it into parts"

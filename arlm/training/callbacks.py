@@ -157,14 +157,20 @@ class SaveRun(SaveConfigCallback):
     """Writes `config.yaml`, `data.json` (the data's provenance) and `run.json` to the run's folder, in `fit` only.
 
     run.json is a list: what `environment` says of each start of the run, the first one and each that continued it.
+    They are written before the first batch, when nothing refuses the configuration any more.
     """
+
+    written = False
 
     def setup(self, trainer: Any, pl_module: LightningModule, stage: str) -> None:
         config = self.config.clone()
         config.ckpt_path = None  # whoever uses the configuration again starts from the beginning
         pl_module.run_config = self.parser.dump(config, skip_none=False)  # type: ignore[assignment]
-        if stage != "fit" or trainer.logger is None or trainer.fast_dev_run:
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        if self.written or trainer.logger is None or trainer.fast_dev_run:
             return
+        self.written = True
         folder = trainer.log_dir  # a broadcast, so every process has to call it
         if trainer.is_global_zero and folder:
             self._write(Path(folder), trainer.datamodule.provenance, str(pl_module.run_config))

@@ -284,8 +284,8 @@ class AutoregressiveModule(LightningModule):
         if rank and self._part.get("random_state") is None:
             # All processes start from one seed, for equal weights; dropout differs between them.
             torch.manual_seed(torch.initial_seed() + rank)
-        if self.resumed and self.trainer.is_global_zero:
-            note_longer(self.resumed["arlm"], self.planned)
+        if self.resumed:
+            note_longer(self.resumed["arlm"], self.planned, self.trainer)
             for optimizer in self.trainer.optimizers:
                 note_optimizer(self._optimizer_options, optimizer)
         self.resumed = {}

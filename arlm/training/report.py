@@ -24,7 +24,7 @@ class RunReport(Callback):
     """A block on stderr at each end of a run; the run's folder goes to stdout when the run is complete."""
 
     def __init__(self) -> None:
-        self._started = 0.0
+        self._started: float | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self._started = time.monotonic()
@@ -35,6 +35,14 @@ class RunReport(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
         folder = trainer.log_dir
         if not trainer.is_global_zero:
+            return
+        if self._started is None:
+            block(
+                {
+                    "training": f"nothing: the run has had its {trainer.global_step:,} steps; to go on, give more"
+                }
+            )
+            print(folder)
             return
         seconds = time.monotonic() - self._started
         if folder is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -59,7 +67,10 @@ def beginning(trainer: Trainer, module: Any, folder: str | None) -> dict[str, st
     accumulated = trainer.accumulate_grad_batches * trainer.world_size
     size = getattr(data, "batch_tokens", None)
     batch = f"{size * accumulated} tokens" if size else f"{data.batch_size * accumulated} rows"
-    resumed = f", from step {trainer.global_step}" if trainer.global_step else ""
+    step = trainer.global_step
+    resumed = f", from step {step}" if step else ""
+    if step and step == module.planned:
+        resumed += ": it is complete; to go on, give more"
     return {
         "run": "nothing is written" if dry or not folder else folder,
         "network": f"{kind}, {count:,} parameters{frozen}",

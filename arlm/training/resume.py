@@ -14,13 +14,14 @@ from arlm.checkpoints.choose import without_memory
 from arlm.core import Autoregressor
 from arlm.errors import UserError
 from arlm.training.history import processes_and_accumulation
+from arlm.training.run_folder import first_process
 
 # Options of data modules that do not change the rows of training, and those whose content has checksums.
 FREE = {"num_workers", "data_dir", "stride", "streams", "overlap"}
 PATHS = {"path", "train", "val", "test"}
 WEIGHTS_ONLY = (
-    "to start from its weights alone, use --model.net arlm.adapters.pretrained --model.net.checkpoint FILE "
-    "in place of --ckpt_path"
+    "to start from its weights alone, begin a new run with --model.net arlm.adapters.pretrained "
+    "--model.net.checkpoint FILE"
 )
 
 
@@ -36,7 +37,7 @@ def check_network(contents: dict[str, Any], net: Autoregressor, files: Mapping[s
     saved = without_memory(json.loads(contents.get("arlm", {}).get("network", "{}")))
     if configured != saved:
         raise UserError(
-            f"ckpt_path: the checkpoint holds another network ({checkpoints.differences(saved, configured)}); "
+            f"model.net: the checkpoint holds another network ({checkpoints.differences(saved, configured)}); "
             "give the configuration that it was trained with"
         )
     trained, ours = json.loads(contents["arlm"]["spec"]), net.spec
@@ -64,8 +65,12 @@ def check_network(contents: dict[str, Any], net: Autoregressor, files: Mapping[s
 
 
 def check_plan(contents: dict[str, Any], trainer: Any) -> None:
-    """Refuse to continue a run with other rows in its steps: other data, or other sizes of a batch."""
-    entry, data = contents["arlm"], trainer.datamodule
+    """Refuse to continue a run with fewer epochs, or with other rows in its steps."""
+    entry, data, epochs = contents["arlm"], trainer.datamodule, contents.get("epoch", 0)
+    if trainer.max_epochs is not None and 0 <= trainer.max_epochs < epochs:
+        raise UserError(
+            f"trainer.max_epochs: {trainer.max_epochs} given, but the run has had {epochs} epochs; give more"
+        )
     if data is None or "data" not in entry:
         return
     ours, theirs = checkpoints.describe(data), json.loads(entry["data"])
@@ -113,10 +118,15 @@ def refuse(option: str, given: Any, trained: Any) -> None:
     )
 
 
-def note_longer(entry: Mapping[str, str], planned: int | None) -> None:
-    """Say that a run is continued to another number of steps than it was planned for."""
+def note_longer(entry: Mapping[str, str], planned: int | None, trainer: Any) -> None:
+    """Say that a run is continued to another number of steps than it was planned for; refuse fewer than it has had."""
+    if planned is not None and planned < trainer.global_step:
+        raise UserError(
+            f"trainer: these options plan {planned} steps, but the run has had {trainer.global_step}; "
+            "give more epochs or steps, or the limits of before"
+        )
     before = json.loads(entry["run"]).get("plan", {}).get("steps")
-    if before is not None and before != planned:
+    if before is not None and before != planned and trainer.is_global_zero:
         print(
             f"note: the run was planned for {before} steps and continues to {planned}; "
             "its learning rates follow the new plan",
@@ -127,17 +137,24 @@ def note_longer(entry: Mapping[str, str], planned: int | None) -> None:
 def note_optimizer(given: Sequence[Mapping[str, Any]], optimizer: Optimizer) -> None:
     """Say that the optimizer continues with other options than those given: its state in the checkpoint has them.
 
+    Another class of optimizer has other names of options, and is refused.
+
     Args:
         given: the options of each parameter group, before the state was restored.
         optimizer: of the run, restored.
     """
     for before, group in zip(given, optimizer.param_groups, strict=False):
+        if missing := sorted(set(before) - set(group)):
+            raise UserError(
+                f"model.optimizer: {type(optimizer).__name__} given, but the checkpoint's optimizer has no "
+                f"{missing[0]}; give the optimizer that it was trained with, or {WEIGHTS_ONLY}"
+            )
         for name, value in before.items():
-            if group.get(name) != value:
+            if group[name] != value and first_process():
                 shown = "lr" if name == "initial_lr" else name
                 print(
                     f"note: model.optimizer: {shown} {value} given, but the optimizer continues with "
-                    f"{group.get(name)} of the checkpoint; {WEIGHTS_ONLY}",
+                    f"{group[name]} of the checkpoint; {WEIGHTS_ONLY}",
                     file=sys.stderr,
                 )
                 return

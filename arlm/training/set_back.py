@@ -112,6 +112,9 @@ def start_next_epoch(trainer: Trainer) -> None:
         counts.completed = (
             counts.processed
         )  # of those of this run, Lightning may have set one already
+    fit.epoch_loop._batches_that_stepped = (
+        trainer.global_step
+    )  # one less before the end of an epoch
     fit.reset_restart_stage()
     for loop in (fit, fit.epoch_loop, fit.epoch_loop.val_loop):
         loop._restarting = False

@@ -467,7 +467,7 @@ def test_bad_checkpoints_are_one_line(arlm, runs: Path) -> None:
         assert "truncated or no checkpoint" in arlm(*verb, "truncated.ckpt").error()
         assert "was not written by arlm" in arlm(*verb, "foreign.ckpt").error()
     result = arlm("test", *DIGITS, "--ckpt_path", good)
-    assert "ckpt_path: the checkpoint holds" in result.error()
+    assert "model.net: the checkpoint holds" in result.error()
 
 
 def test_resuming_reads_no_damaged_state_of_the_optimizer(arlm, runs: Path) -> None:

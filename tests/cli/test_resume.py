@@ -209,3 +209,46 @@ def test_a_run_continues_under_fsdp2_and_back_in_its_own_folder(first: Result) -
         assert last.is_dir() == (strategy == "fsdp2")
         names = {path.name for path in CHECKPOINTS.iterdir()}
         assert names == {"best.ckpt", "last.ckpt"}
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--model.optimizer", "torch.optim.SGD"], "model.optimizer: SGD given, but the checkpoint"),
+        (["--data.batch_size", 7], "data.batch_size: 7 given"),
+        (["--trainer.limit_train_batches", 1], "trainer: these options plan 3 steps, but the run has had 6"),
+    ],
+)  # fmt: skip
+def test_a_refused_resume_changes_nothing(options: list, line: str, first: Result) -> None:
+    files = {path: path.read_bytes() for path in Path("runs").rglob("*") if path.is_file()}
+    refused = run_arlm(*FIT, "--trainer.max_epochs", 3, "--run-name", "a", "--resume", *options)
+    assert line in refused.error()
+    assert len(refused.err.splitlines()) <= 8  # the table of the run, and the error
+    assert {path: path.read_bytes() for path in files} == files
+
+
+def test_a_complete_run_says_so(first: Result) -> None:
+    fewer = fit("--resume", epochs=1)
+    assert fewer.err == "training  nothing: the run has had its 6 steps; to go on, give more\n"
+    assert fewer.out == "runs/a/version_0\n"
+    done = fit("--resume", epochs=2)
+    assert done.code == 0
+    assert "from step 6: it is complete; to go on, give more" in done.err
+    assert summarise(CHECKPOINTS / "last.ckpt").run["step"] == 6
+
+
+def test_a_longer_run_counts_steps_as_an_unbroken_one(first: Result) -> None:
+    # Two epochs end with a validation that belongs to no interval.
+    fit("--resume", "--trainer.check_val_every_n_epoch", 3, epochs=6)
+    fewer = fit("--resume", epochs=4).error()
+    assert "trainer.max_epochs: 4 given, but the run has had 5 epochs; give more" in fewer
+    whole = fit("--trainer.check_val_every_n_epoch", 3, epochs=6, name="whole")
+    assert whole.code == 0
+
+    def steps(name: str) -> list[str]:
+        lines = Path(f"runs/{name}/version_0/metrics.csv").read_text().splitlines()
+        step = lines[0].split(",").index("step")
+        return [line.split(",")[step] for line in lines[1:]]
+
+    assert steps("whole") == ["8", "17"]
+    assert [step for step in steps("a") if step != "5"] == steps("whole")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import threading
+import tracemalloc
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,6 +84,16 @@ def test_a_line_of_the_largest_size_is_read(tmp_path: Path) -> None:
     path = tmp_path / "lines.txt"
     path.write_bytes(b"x" * (2**20 - 1) + b"\nnext")
     assert [len(line) for _, line in named_lines(str(path))] == [2**20 - 1, 4]
+
+
+def test_a_small_text_takes_little_memory(tmp_path: Path) -> None:
+    (tmp_path / "text.gz").write_bytes(gzip.compress(b"some text"))
+    tracemalloc.start()
+    try:
+        assert read_text(tmp_path / "text.gz", "file") == "some text"
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_text_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
