@@ -34,7 +34,7 @@ def read_value(owner: str, field: str, text: str, kind: Any) -> Any:
         owner: the option and the name of what has the field, for messages.
         field: its name.
         text: the value.
-        kind: its type; of a union, the first one that is not None.
+        kind: its type.
     """
     what, example = example_of(kind)
     if kind is bool:

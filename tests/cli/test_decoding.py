@@ -43,7 +43,7 @@ def test_the_same_options_have_the_same_help(capsys: pytest.CaptureFixture[str])
         sections.append(own.rstrip())
     assert sections[0] == sections[1]
     assert re.findall(r"^  (--[\w-]+)", sections[0], flags=re.M) == [
-        *("--temperature", "--top-k", "--top-p", "--greedy", "--processors"),
+        *("--temperature", "--top-k", "--top-p", "--greedy", "--processors", "--preset"),
     ]
 
 
