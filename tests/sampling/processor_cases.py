@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from arlm.core import Spec
+from arlm.models.transformer import TransformerLanguageModel
 from arlm.sampling.processors import History, LogitsProcessor, MemoryProcessor, apply
 from arlm.sampling.processors.bad_words import BadWords
 from arlm.sampling.processors.dry import Dry
@@ -144,6 +145,14 @@ CONSTRAINTS = {NoRepeatNgram, LogitBias, BadWords, ForcedTokens, MinNewTokens, M
 SCALES = {Temperature, DynamicTemperature, FrequencyPenalty, PresencePenalty, NotesPenalty}
 SCALES |= {RepetitionPenalty, Dry}
 NEEDS_END = (MinNewTokens, MaxNewTokens, KeepEnd)
+
+
+def small(eos_id: int | None = None) -> TransformerLanguageModel:
+    torch.manual_seed(0)
+    spec = Spec(V, (14,), eos_id=eos_id)
+    net = TransformerLanguageModel(spec, width=8, depth=1, heads=2).double()
+    torch.nn.init.normal_(net.head.weight, std=1.5)
+    return net
 
 
 def logits() -> Tensor:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,24 +29,18 @@ from processor_cases import (
     logits,
     relabelled,
     rows_of,
+    small,
     smooth,
 )
 
-from arlm.core import Spec
-from arlm.errors import UserError
 from arlm.models.transformer import TransformerLanguageModel
-from arlm.sampling import Gumbel, fixed_point, generate
+from arlm.sampling import fixed_point, generate
 from arlm.sampling.generate import prepare
 from arlm.sampling.processors import LogitsProcessor, all_processors
 from arlm.sampling.processors.greedy import Greedy
-from arlm.sampling.processors.keep_end import KeepEnd
 from arlm.sampling.processors.logit_bias import LogitBias
-from arlm.sampling.processors.max_new_tokens import MaxNewTokens
-from arlm.sampling.processors.no_repeat_ngram import NoRepeatNgram
 from arlm.sampling.processors.repetition_penalty import RepetitionPenalty
-from arlm.sampling.processors.temperature import Temperature
 from arlm.sampling.processors.top_k import TopK
-from arlm.sampling.processors.top_p import TopP
 from arlm.sampling.steps import Steps, begin
 from arlm.states import concatenate
 
@@ -61,6 +58,16 @@ def test_every_processor_is_judged() -> None:
 def test_every_processor_states_its_place_in_the_order() -> None:
     for kind in all_processors().values():
         assert "\n    Order: " in (kind.__doc__ or ""), kind
+
+
+def test_every_processor_is_in_the_table_of_the_documentation() -> None:
+    page = (Path(__file__).parents[2] / "docs/command-line/decoding.md").read_text()
+    table = page[: page.index("## Presets")]
+    rows = dict(re.findall(r"^\| `(\w+)` (\|.*\|)$", table, flags=re.M))
+    assert set(rows) == set(all_processors())
+    for name, kind in all_processors().items():
+        for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+            assert field.name == "prompt" or f"`{field.name}`" in rows[name], (name, field.name)
 
 
 @pytest.mark.parametrize("processor", IDENTITIES, ids=str)
@@ -167,14 +174,6 @@ def test_stronger_truncations_keep_a_part(family: list[LogitsProcessor]) -> None
     assert (kept[0] != kept[-1]).any()
 
 
-def small(eos_id: int | None = None) -> TransformerLanguageModel:
-    torch.manual_seed(0)
-    spec = Spec(V, (14,), eos_id=eos_id)
-    net = TransformerLanguageModel(spec, width=8, depth=1, heads=2).double()
-    torch.nn.init.normal_(net.head.weight, std=1.5)
-    return net
-
-
 @each_processor
 class TestInTheSampler:
     """Rows that are drawn together, selected, joined or replaced half-way equal rows drawn alone."""
@@ -240,59 +239,3 @@ def test_the_rank_of_a_drawn_token_is_within_the_truncation() -> None:
             scores = net(tokens)
         ranks = (scores > scores.gather(-1, tokens[..., None])).sum(-1) + 1
         assert ranks.max() == most
-
-
-class TestEveryTokenMasked:
-    """One line names the processor that left nothing, in every strategy and with every noise."""
-
-    processors = (Temperature(0.7), NoRepeatNgram(1), TopP(0.9))
-    message = "no_repeat_ngram: it masks all tokens that were left at position 9 of row"
-
-    @pytest.mark.parametrize("noise", [{}, {"noise": Gumbel()}], ids=str)
-    def test_is_refused(self, noise: dict) -> None:
-        net = small()
-        for strategy in (generate, fixed_point):
-            with pytest.raises(UserError, match=self.message):
-                strategy(net, range(3), 14, processors=self.processors, **noise)
-
-    def test_only_where_a_token_is_drawn(self) -> None:
-        """Not at a given token, not in a row that has ended or is full, and not for a guess."""
-        net, given = small(), torch.full((2, 14), 3)
-        given[:, :2] = -1
-        for strategy in (generate, fixed_point):
-            rows = strategy(net, range(2), 14, processors=[NoRepeatNgram(1)], forced=given)
-            assert (rows.tokens[:, 2:] == 3).all()
-        assert generate(
-            net, range(2), 14, processors=[NoRepeatNgram(1)], lengths=[9, 4]
-        ).tokens.shape == (2, 14)
-        ends = small(END)
-        processors = [MaxNewTokens(5), NoRepeatNgram(1)]
-        tokens = generate(ends, range(20), 14, processors=processors).tokens
-        assert torch.equal(fixed_point(ends, range(20), 14, processors=processors).tokens, tokens)
-        assert (tokens[:, 4:] == END).all()
-
-    def test_of_several_the_last_one_is_named(self) -> None:
-        bias = LogitBias(dict.fromkeys(range(V - 1), -torch.inf))
-        with pytest.raises(UserError, match=r"max_new_tokens: it masks all .* position 0 of row 0"):
-            generate(small(0), [1], 14, processors=[bias, MaxNewTokens(1)])
-
-    def test_a_network_without_finite_logits_is_named(self) -> None:
-        net = small()
-        torch.nn.init.constant_(net.head.bias, torch.nan)
-        with pytest.raises(UserError, match="network: its logits at position 0 of row 0"):
-            generate(net, [1], 14, processors=[Temperature(0.5)])
-
-
-def test_processors_of_the_end_need_one() -> None:
-    for processor in (kind for kind in PROCESSORS if isinstance(kind, NEEDS_END)):
-        with pytest.raises(UserError, match="have no end token; omit it"):
-            generate(small(), [1], 14, processors=[processor])
-
-
-def test_keep_end_gives_the_end_back_and_nothing_else() -> None:
-    given = smooth()
-    given[:8, END] = -torch.inf
-    for inner in (TopK(2), TopP(0.3)):
-        out, without = called(KeepEnd(inner), given, history()), called(inner, given, history())
-        assert torch.equal(out[:, :END], without[:, :END])
-        assert torch.equal(out[:, END], given[:, END])
