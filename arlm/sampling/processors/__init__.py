@@ -58,6 +58,20 @@ class History:
         first = torch.zeros_like(self.lengths) if prompt else self.prompt_lengths
         return first.maximum(self.lengths - window) if window else first
 
+    def occurring(self, prompt: bool, window: int = 0) -> tuple[Tensor, Tensor]:
+        """The tokens that count as `counts` counts them, in a shape for all rows: cheaper where V is large.
+
+        Returns: tokens (B, T), where columns that do not count repeat one that does; and which rows have such a
+        token, (B, 1) bool: the tokens of the other rows are not to be changed.
+        """
+        columns = torch.arange(self.tokens.shape[1], device=self.tokens.device)
+        first, length = self.first(prompt, window)[:, None], self.lengths[:, None]
+        counted = (columns >= first) & (columns < length)
+        if not len(columns):
+            return self.tokens, first < length
+        one = self.tokens.gather(1, first.clamp(0, len(columns) - 1))
+        return self.tokens.where(counted, one), first < length
+
     def counts(self, prompt: bool, window: int = 0) -> Tensor:
         """How often each token of the vocabulary occurs in each row, (B, V) int64.
 
@@ -117,8 +131,15 @@ def choose(rows: Tensor, a: Any, b: Any) -> Any:
 
 def masked_tokens(logits: Tensor, tokens: Tensor, masked: Tensor) -> Tensor:
     """Logits (B, V) with -inf at those of the tokens (B, n) where masked (B, n) is true; a token may occur twice."""
-    values = logits.new_full((), torch.inf).masked_fill(masked, -torch.inf)
-    return logits.scatter_reduce(1, tokens, values, "amin")
+    rows, columns = masked.nonzero(as_tuple=True)
+    if not len(rows):
+        return logits
+    return logits.index_put((rows, tokens[rows, columns]), logits.new_full((), -torch.inf))
+
+
+def entropy(nats: Tensor, probability: Tensor) -> Tensor:
+    """Entropy in nats (B, 1) of log-probabilities (B, V) and probabilities (B, V)."""
+    return -(probability * nats.clamp(min=-1000)).sum(-1, keepdim=True)  # 0 where p is 0
 
 
 def check_tokens(field: str, tokens: Iterable[int], spec: Spec) -> None:

@@ -35,9 +35,12 @@ class BadWords(LogitsProcessor):
         by_length = defaultdict(list)
         for word in self.words:
             by_length[len(word)].append(word)
+        last_tokens, completed = [], []
         for length, words in by_length.items():
             each = torch.tensor(words, device=logits.device)  # (words, length)
             last = history.last(length - 1)
-            completed = (last[:, None] == each[:, :-1]).all(-1)  # (B, words)
-            logits = masked_tokens(logits, each[:, -1].expand(len(logits), -1), completed)
-        return logits
+            completed.append((last[:, None] == each[:, :-1]).all(-1))  # (B, words)
+            last_tokens.append(each[:, -1].expand(len(logits), -1))
+        if not completed:
+            return logits
+        return masked_tokens(logits, torch.cat(last_tokens, 1), torch.cat(completed, 1))

@@ -56,13 +56,16 @@ class Dry(LogitsProcessor):
             return logits
         check_tokens("dry:breakers", self.breakers, history.spec)
         tokens, repeated = self._repeated(history)
-        exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        if not bool((repeated >= self.allowed).any()):
+            return logits
         longest = tokens.new_zeros(logits.shape).scatter_reduce_(1, tokens, repeated, "amax")
+        longest = longest.gather(1, tokens)  # a token has the same number in each column
         nats = self.multiplier * self.base ** (longest - self.allowed).double()
-        penalty = nats.clamp(max=MOST).where(longest >= self.allowed, 0.0)
-        penalty[:, list(self.breakers)] = 0.0
-        after = (exact - penalty).clamp(min=torch.finfo(logits.dtype).min)
-        return after.where(exact > -torch.inf, exact).to(logits.dtype)
+        changed = (longest >= self.allowed) & ~torch.isin(tokens, tokens.new_tensor(self.breakers))
+        given = logits.gather(1, tokens)
+        after = (given - nats.clamp(max=MOST)).clamp(min=torch.finfo(logits.dtype).min)
+        changed &= given > -torch.inf
+        return logits.scatter(1, tokens, after.to(logits.dtype).where(changed, given))
 
     def _repeated(self, history: History) -> tuple[Tensor, Tensor]:
         """The tokens (B, T), and how many before each one are those at the end of the context, (B, T) int64."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from arlm.core import log_softmax
 from arlm.errors import require
-from arlm.sampling.processors import History, LogitsProcessor
+from arlm.sampling.processors import History, LogitsProcessor, entropy
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class DynamicTemperature(LogitsProcessor):
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         if self.low == self.high == 1:
             return logits
-        nats = log_softmax(logits.double())
-        entropy = torch.special.entr(nats.exp()).sum(-1, keepdim=True)
+        exact = logits.double()
+        nats = log_softmax(exact)
         most = (nats > -torch.inf).sum(-1, keepdim=True).clamp(min=2).double().log()
-        share = (entropy / most).clamp(0, 1) ** self.exponent
+        share = (entropy(nats, nats.exp()) / most).clamp(0, 1) ** self.exponent
         # The likeliest token is at 0, so that no quotient overflows; a softmax does not change.
-        shifted = logits.double() - logits.double().amax(-1, keepdim=True)
+        shifted = exact - exact.amax(-1, keepdim=True)
         return (shifted / (self.low + (self.high - self.low) * share)).to(logits.dtype)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from arlm.core import log_softmax
 from arlm.errors import require
 from arlm.sampling.processors import History, LogitsProcessor
 
@@ -34,5 +33,7 @@ class Epsilon(LogitsProcessor):
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         if self.epsilon == 0:
             return logits
-        dropped = log_softmax(logits.double()) < math.log(self.epsilon)
-        return logits.masked_fill(dropped & (logits < logits.amax(-1, keepdim=True)), -torch.inf)
+        exact = logits.double()
+        least = exact.logsumexp(-1, keepdim=True) + math.log(self.epsilon)
+        least = least.minimum(exact.amax(-1, keepdim=True))
+        return logits.masked_fill(exact < least, -torch.inf)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from arlm.core import log_softmax
 from arlm.errors import require
-from arlm.sampling.processors import History, LogitsProcessor
+from arlm.sampling.processors import History, LogitsProcessor, entropy
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,6 @@ class Eta(LogitsProcessor):
         if self.epsilon == 0:
             return logits
         nats = log_softmax(logits.double())
-        entropy = torch.special.entr(nats.exp()).sum(-1, keepdim=True)
-        threshold = (math.log(self.epsilon) / 2 - entropy).clamp(max=math.log(self.epsilon))
-        dropped = (nats < threshold) & (logits < logits.amax(-1, keepdim=True))
-        return logits.masked_fill(dropped, -torch.inf)
+        least = math.log(self.epsilon) / 2 - entropy(nats, nats.exp())
+        least = least.clamp(max=math.log(self.epsilon)).minimum(nats.amax(-1, keepdim=True))
+        return logits.masked_fill(nats < least, -torch.inf)

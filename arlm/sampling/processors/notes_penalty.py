@@ -41,10 +41,10 @@ class NotesPenalty(LogitsProcessor):
         if self.frequency == self.presence == 1:
             return logits
         exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        counts = history.counts(self.prompt).to(exact)
-        occurred = counts > 0
-        divisor = 1 + (self.frequency - 1) * counts
-        divisor = divisor * (1 + (self.presence - 1) * occurred.to(exact))
         least = exact.where(exact > -torch.inf, torch.inf).amin(-1, keepdim=True)
-        after = least + (exact - least) / divisor
-        return after.where(occurred & (exact > -torch.inf), exact).to(logits.dtype)
+        tokens, some = history.occurring(self.prompt)
+        given = exact.gather(1, tokens)
+        counts = history.counts(self.prompt).gather(1, tokens).to(exact)
+        divisor = (1 + (self.frequency - 1) * counts) * self.presence
+        after = (least + (given - least) / divisor).where(some & (given > -torch.inf), given)
+        return logits.scatter(1, tokens, after.to(logits.dtype))

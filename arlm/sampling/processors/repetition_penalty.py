@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from arlm.core import log_softmax
 from arlm.errors import require
 from arlm.sampling.processors import History, LogitsProcessor
 
@@ -44,11 +43,14 @@ class RepetitionPenalty(LogitsProcessor):
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         if self.penalty == 1:
             return logits
+        tokens, some = history.occurring(self.prompt, self.window)
         exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        given = exact.gather(1, tokens)
         if self.normalised:
-            after = exact + (self.penalty - 1) * log_softmax(exact)
+            total = exact.logsumexp(-1, keepdim=True)
+            after = given + (self.penalty - 1) * (given - total)
         else:
-            after = torch.where(exact > 0, exact / self.penalty, exact * self.penalty)
-        changed = (history.counts(self.prompt, self.window) > 0) & (exact > -torch.inf)
+            after = torch.where(given > 0, given / self.penalty, given * self.penalty)
         most = torch.finfo(logits.dtype).max
-        return after.clamp(-most, most).where(changed, exact).to(logits.dtype)
+        after = after.clamp(-most, most).where(some & (given > -torch.inf), given)
+        return logits.scatter(1, tokens, after.to(logits.dtype))

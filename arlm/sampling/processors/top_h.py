@@ -10,7 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from arlm.core import log_softmax
 from arlm.errors import require
+from arlm.sampling.prefixes import first_tokens
 from arlm.sampling.processors import History, LogitsProcessor
 
 
@@ -34,8 +36,7 @@ class TopH(LogitsProcessor):
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         if self.share == 1:
             return logits
-        probability, order = logits.double().softmax(-1).sort(dim=-1, descending=True, stable=True)
-        entropy = torch.special.entr(probability)
-        keep = entropy.cumsum(-1) <= self.share * entropy.sum(-1, keepdim=True) + 1e-12
-        keep[..., 0] = True
-        return logits.masked_fill(~torch.zeros_like(keep).scatter(-1, order, keep), -torch.inf)
+        nats = log_softmax(logits.double())
+        parts = -nats.exp() * nats.clamp(min=-1000)  # 0 where the probability is 0
+        goal = self.share * parts.sum(-1, keepdim=True) + 1e-12  # allows for rounding of the sum
+        return logits.masked_fill(~first_tokens(-nats, parts, goal, reach=False), -torch.inf)

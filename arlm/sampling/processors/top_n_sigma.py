@@ -35,9 +35,9 @@ class TopNSigma(LogitsProcessor):
         if math.isinf(self.n):
             return logits
         exact = logits.double()
-        below = exact.amax(-1, keepdim=True) - exact  # inf where masked
-        finite = below < torch.inf
+        finite = exact > -torch.inf
         count = finite.sum(-1, keepdim=True)
-        mean = below.where(finite, 0).sum(-1, keepdim=True) / count
-        variance = (below - mean).square().where(finite, 0).sum(-1, keepdim=True) / count
-        return logits.masked_fill(below > self.n * variance.sqrt(), -torch.inf)
+        mean = exact.where(finite, 0).sum(-1, keepdim=True) / count
+        variance = (exact - mean).square().where(finite, 0).sum(-1, keepdim=True) / count
+        least = exact.amax(-1, keepdim=True) - self.n * variance.sqrt()
+        return logits.masked_fill(exact < least, -torch.inf)

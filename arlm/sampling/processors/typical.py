@@ -11,7 +11,8 @@ from torch import Tensor
 
 from arlm.core import log_softmax
 from arlm.errors import require
-from arlm.sampling.processors import History, LogitsProcessor
+from arlm.sampling.prefixes import first_tokens
+from arlm.sampling.processors import History, LogitsProcessor, entropy
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,9 @@ class Typical(LogitsProcessor):
         if self.mass == 1:
             return logits
         nats = log_softmax(logits.double())
-        entropy = torch.special.entr(nats.exp()).sum(-1, keepdim=True)
-        order = (nats + entropy).abs().sort(dim=-1, stable=True).indices
-        probability = nats.exp().gather(-1, order)
-        before = probability.cumsum(-1) - probability  # total probability of tokens nearer to H
-        keep = before < self.mass - 1e-12  # allows for rounding of the sum
-        keep[..., 0] = True
-        return logits.masked_fill(~torch.zeros_like(keep).scatter(-1, order, keep), -torch.inf)
+        probability = nats.exp()
+        distance = (nats + entropy(nats, probability)).abs()
+        # 1e-12 allows for rounding of the sum.
+        goal = probability.new_full((1, 1), self.mass - 1e-12).expand(len(logits), 1)
+        kept = first_tokens(distance, probability, goal, reach=True)
+        return logits.masked_fill(~kept, -torch.inf)
