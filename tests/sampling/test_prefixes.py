@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from arlm.sampling.prefixes import COUNTS, first_tokens
+from arlm.sampling.prefixes import LARGE, first_tokens
 from arlm.sampling.processors import History
 from arlm.sampling.processors.top_h import TopH
 from arlm.sampling.processors.typical import Typical
@@ -26,23 +26,19 @@ def by_sorting(keys: torch.Tensor, weights: torch.Tensor, goal: float, reach: bo
 @pytest.mark.parametrize("spread", [0.5, 4.0, 12.0])
 @pytest.mark.parametrize("ties", [False, True])
 def test_is_the_beginning_of_a_sorted_row(reach: bool, spread: float, ties: bool) -> None:
-    size = 2 * COUNTS[-1]
+    size = 5 * LARGE
     nats = torch.randn(3, size, generator=torch.Generator().manual_seed(4)).double() * spread
     if ties:
         nats = nats.round()
     weights, keys = nats.softmax(-1), -nats
-    for goal in (1e-15, 0.3, 0.9, 0.9999, 1.0):
-        kept = first_tokens(keys, weights, torch.full((3, 1), goal).double(), reach)
+    for goal in (1e-15, 0.3, 0.9, 0.9999, 1 - 1e-9, 2.0):
+        kept = first_tokens(keys, weights, torch.full((3, 1), goal, dtype=torch.float64), reach)
         for row in range(3):
             expected = by_sorting(keys[row], weights[row], goal, reach)
-            assert abs(sum(expected) - int(kept[row].sum())) <= (goal == 1)  # rounding of the sum
-            if goal < 1:
-                assert kept[row].tolist() == expected
+            assert kept[row].tolist() == expected, goal
 
 
-def test_a_row_does_not_depend_on_others_that_are_harder(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_row_does_not_depend_on_the_others() -> None:
     random = torch.Generator().manual_seed(6)
     spreads = torch.tensor([[0.1], [1.0], [5.0], [9.0]])
     logits = torch.randn(4, 20_000, generator=random) * spreads
