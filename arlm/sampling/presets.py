@@ -51,7 +51,10 @@ NO_BIAS: dict[int, float] = {}
 
 def _chain(*options: tuple[Callable[..., LogitsProcessor], Any, Any]) -> Processors:
     """The processors of (processor, value, value that changes nothing), without those that change nothing."""
-    return tuple(make(value) for make, value, neutral in options if value != neutral)
+    processors = tuple(make(value) for make, value, neutral in options if value != neutral)
+    if Greedy() in processors:  # one token is left for those after it
+        return processors[: processors.index(Greedy()) + 1]
+    return processors
 
 
 def _temperature(value: float) -> LogitsProcessor:
