@@ -123,8 +123,8 @@ def test_translations_as_json_are_those_of_the_table(run: Path, way: list[object
         ),
         (["--preset", "notes", "--beam", 5], "--beam: it belongs to the search, but --preset"),
         (
-            ["--processors", "no_repeat_ngram=1,top_p=0.9:keep_end=true,max_new_tokens=40"],
-            "no_repeat_ngram: it masks all tokens that were left at position",
+            ["--processors", "max_new_tokens=1,min_new_tokens=3"],
+            "min_new_tokens: it masks all tokens that were left at position 0 of row 0",
         ),
         (["--processors", "logit_bias={999:1}"], "logit_bias: token 999 is out of range; choose 0"),
         (["--temperature", "warm"], "--temperature: 'warm' does not fit; give a number"),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from processor_cases import END, NEEDS_END, PROCESSORS, V, called, history, small, smooth
 
 from arlm.errors import UserError
 from arlm.sampling import Gumbel, fixed_point, generate
+from arlm.sampling.processors import History, LogitsProcessor
 from arlm.sampling.processors.keep_end import KeepEnd
 from arlm.sampling.processors.logit_bias import LogitBias
 from arlm.sampling.processors.max_new_tokens import MaxNewTokens
@@ -15,6 +18,16 @@ from arlm.sampling.processors.no_repeat_ngram import NoRepeatNgram
 from arlm.sampling.processors.temperature import Temperature
 from arlm.sampling.processors.top_k import TopK
 from arlm.sampling.processors.top_p import TopP
+
+
+@dataclass(frozen=True)
+class Nothing(LogitsProcessor):
+    """Masks all tokens from a position on."""
+
+    position: int
+
+    def __call__(self, logits: torch.Tensor, history: History) -> torch.Tensor:
+        return logits.masked_fill((history.lengths >= self.position)[:, None], -torch.inf)
 
 
 class TestEveryTokenMasked:
@@ -35,7 +48,7 @@ class TestEveryTokenMasked:
         net, given = small(), torch.full((2, 14), 3)
         given[:, :2] = -1
         for strategy in (generate, fixed_point):
-            rows = strategy(net, range(2), 14, processors=[NoRepeatNgram(1)], forced=given)
+            rows = strategy(net, range(2), 14, processors=[Nothing(2)], forced=given)
             assert (rows.tokens[:, 2:] == 3).all()
         assert generate(
             net, range(2), 14, processors=[NoRepeatNgram(1)], lengths=[9, 4]
