@@ -58,14 +58,32 @@ STANDALONE: dict[str, tuple[str, list[str]]] = {
     # The dates have two tokenizers.
     "model/lstm_additive": ("translation/dates_attention", ["--model.net.shared", "false"]),
     "model/neural_ngram": ("text/docs_lstm", []),
+    "sampler/bad_words": ("images/digits_pixelcnn", []),
+    "sampler/dry": ("images/digits_pixelcnn", []),
+    "sampler/dynamic_temperature": ("images/digits_pixelcnn", []),
+    "sampler/epsilon": ("images/digits_pixelcnn", []),
+    "sampler/eta": ("images/digits_pixelcnn", []),
+    "sampler/forced_tokens": ("images/digits_pixelcnn", []),
     "sampler/frequency_penalty": ("images/digits_pixelcnn", []),
     "sampler/greedy": ("images/digits_pixelcnn", []),
+    "sampler/keep_end": ("translation/dates_attention", []),
+    "sampler/logit_bias": ("images/digits_pixelcnn", []),
+    "sampler/max_new_tokens": ("translation/dates_attention", []),
+    "sampler/min_new_tokens": ("translation/dates_attention", []),
     "sampler/min_p": ("images/digits_pixelcnn", []),
     "sampler/mirostat": ("images/digits_pixelcnn", []),
+    "sampler/no_repeat_ngram": ("images/digits_pixelcnn", []),
+    "sampler/notes": ("images/digits_pixelcnn", []),
+    "sampler/notes_penalty": ("images/digits_pixelcnn", []),
     "sampler/presence_penalty": ("images/digits_pixelcnn", []),
+    "sampler/repetition_penalty": ("images/digits_pixelcnn", []),
     "sampler/temperature": ("images/digits_pixelcnn", []),
+    "sampler/top_h": ("images/digits_pixelcnn", []),
     "sampler/top_k": ("images/digits_pixelcnn", []),
+    "sampler/top_n_sigma": ("images/digits_pixelcnn", []),
     "sampler/top_p": ("images/digits_pixelcnn", []),
+    "sampler/typical": ("images/digits_pixelcnn", []),
+    "sampler/xtc": ("images/digits_pixelcnn", []),
 }
 ELSEWHERE = {
     CONFIGS / "model/llama.yaml"
@@ -254,16 +272,24 @@ def test_names_stand_for_files_on_the_command_line_and_inside_a_configuration(
 
 
 def test_every_processor_has_a_fragment() -> None:
-    assert {p.stem for p in (CONFIGS / "sampler").glob("*.yaml")} == set(all_processors())
-    for path in (CONFIGS / "sampler").glob("*.yaml"):
-        (entry,) = yaml.safe_load(path.read_text())["processors"]
-        module, _, name = entry["class_path"].rpartition(".")
-        processor = getattr(sys.modules[module], name)(**entry.get("init_args", {}))
+    found = {p.stem: yaml.safe_load(p.read_text()) for p in (CONFIGS / "sampler").glob("*.yaml")}
+    assert set(found) == {"notes", *all_processors()}
+    zero = torch.zeros(1).long()
+    history = History(torch.zeros(1, 0).long(), zero, zero, Spec(3, (1,), eos_id=2), zero)
+    for entry in (entry for each in found.values() for entry in each["processors"]):
+        processor = built(entry)
         assert isinstance(processor, LogitsProcessor)
-        zero = torch.zeros(1).long()
         memory = processor.init(1, zero.device) if isinstance(processor, MemoryProcessor) else None
-        history = History(torch.zeros(1, 0).long(), zero, zero, Spec(3, (1,)))
         assert apply(processor, torch.zeros(1, 3), history, memory).shape == (1, 3)
+
+
+def built(entry: Any) -> Any:
+    """The object that a fragment describes; other values as they are."""
+    if not isinstance(entry, dict) or "class_path" not in entry:
+        return entry
+    module, _, name = entry["class_path"].rpartition(".")
+    arguments = {key: built(value) for key, value in entry.get("init_args", {}).items()}
+    return getattr(sys.modules[module], name)(**arguments)
 
 
 @pytest.mark.parametrize(

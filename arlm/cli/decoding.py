@@ -25,7 +25,8 @@ def add_decoding_options(parser: Parser, without: str) -> Any:
     """
     group = parser.add_argument_group(
         "decoding",
-        f"{without} The order is: --processors, --temperature, --top-k, --top-p.",
+        f"{without} The order is: --processors, --temperature, --top-k, --top-p; or --processors, and the order of "
+        "--preset.",
     )
     group.add_argument(
         "--temperature",
@@ -45,12 +46,19 @@ def add_decoding_options(parser: Parser, without: str) -> Any:
         help='logits processors in this order, such as "frequency_penalty=0.3,mirostat=3"; '
         'a colon adds a field: "frequency_penalty=0.5:prompt=true"; one of yours by its class path, with --trust',
     )
+    group.add_argument(
+        "--preset",
+        metavar="NAME",
+        help="decode as another library: huggingface, llamacpp, openai, or the course notes' algorithm, notes; a "
+        'colon adds an option of that library: "llamacpp:repeat_penalty=1.1"; other options here go over it',
+    )
     return group
 
 
 def given_options(options: argparse.Namespace) -> list[str]:
     """The options of decoding that were given, such as "--top-k"."""
-    values = {name: getattr(options, name) for name in (*SHORTHANDS, "greedy", "processors")}
+    names = (*SHORTHANDS, "greedy", "processors", "preset")
+    values = {name: getattr(options, name) for name in names}
     return [
         "--" + name.replace("_", "-")
         for name, value in values.items()
@@ -60,26 +68,39 @@ def given_options(options: argparse.Namespace) -> list[str]:
 
 def chosen_processors(options: argparse.Namespace) -> tuple[LogitsProcessor, ...]:
     """The logits processors that the options name, in the order in which they apply."""
-    chosen = {
-        name: f"{name}={value}"
-        for name in SHORTHANDS
-        if (value := getattr(options, name)) is not None
-    }
+    chosen = {name: value for name in SHORTHANDS if (value := getattr(options, name)) is not None}
     if options.greedy and chosen:
         names = ", ".join("--" + name.replace("_", "-") for name in chosen)
         raise UserError(f"--greedy: it always takes the likeliest token; omit {names}")
+    if options.preset is not None:
+        return with_preset(options, chosen)
     if options.greedy:
-        chosen["greedy"] = "greedy"
+        chosen["greedy"] = None
     named = {
         part.partition("=")[0].partition(":")[0].strip() for part in options.processors.split(",")
     }
     for name in named & set(chosen):
         option = "--" + name.replace("_", "-")
         raise UserError(f"{option}: it is in --processors too; give it once")
-    text = ",".join(filter(None, [options.processors, *chosen.values()]))
+    shorthands = (name if value is None else f"{name}={value}" for name, value in chosen.items())
+    text = ",".join(filter(None, [options.processors, *shorthands]))
     if not text:
         return ()
     return processors_of(text, options.trust)
+
+
+def with_preset(options: argparse.Namespace, given: dict[str, Any]) -> tuple[LogitsProcessor, ...]:
+    """The processors of --processors, then those of --preset, whose options may be given as flags."""
+    from arlm.sampling.presets import parse_preset  # late: --help needs no torch
+    from arlm.sampling.processors import name_of
+
+    preset = parse_preset(options.preset, given, options.greedy)
+    own = processors_of(options.processors, options.trust) if options.processors else ()
+    for kind in {type(each) for each in preset} & {type(each) for each in own}:
+        raise UserError(
+            f"--processors: {name_of(kind)} is part of the preset {options.preset}; omit one of them"
+        )
+    return (*own, *preset)
 
 
 def processors_of(text: str, trusted: Sequence[str]) -> tuple[LogitsProcessor, ...]:

@@ -123,7 +123,7 @@ def check(options: argparse.Namespace) -> None:
         if given_options(options) or options.sweep or options.decoding != "steps":
             raise UserError(
                 "--beam: it searches and draws nothing; omit --temperature, --top-k, --top-p, --greedy, "
-                "--processors, --sweep and --decoding"
+                "--processors, --preset, --sweep and --decoding"
             )
     if options.tree and options.beam is None:
         raise UserError("--tree: it shows a search; give --beam")

@@ -22,7 +22,15 @@ from torch import Tensor
 from arlm.core import Autoregressor, token_log_prob
 from arlm.sampling.generate import check_length, prepare
 from arlm.sampling.noise import Noise, Uniform
-from arlm.sampling.processors import History, LogitsProcessor, MemoryProcessor, apply, choose
+from arlm.sampling.processors import (
+    History,
+    LogitsProcessor,
+    MemoryProcessor,
+    apply,
+    choose,
+    drawable,
+    refuse_masked,
+)
 from arlm.sampling.steps import inference_context, without_padding
 
 
@@ -65,12 +73,15 @@ def fixed_point(
             passes += 1
             log_prob[active] = token_log_prob(logits, guess).double()
             rows = (guess, prompt_lengths[active], of_rows[active])
-            drawn = _drawn(net, logits, *rows, processors, noise)
+            drawn, masked = _drawn(net, logits, *rows, processors, noise)
             drawn = torch.where(given[active], forced[active], drawn)
             drawn, over = _ended(drawn, net.spec.eos_id, net.spec.pad_id)
             log_prob[active] = log_prob[active].masked_fill(over, 0.0)
             tokens[active] = drawn
             same = drawn == guess
+            for t, impossible, outputs in masked:  # of a row's own prefix, not of a guess
+                final = same[:, :t].all(1) & ~(given[active] | over)[:, t]
+                refuse_masked(processors, outputs, impossible & final, torch.full_like(active, t))
             active = active[~same.all(1)]
             # The first position that changed is correct now: all before it had settled.
             first = int((same.cumprod(1).sum(1) + 1).min()) if len(active) else tokens.shape[1]
@@ -88,27 +99,38 @@ def _drawn(
     seeds: Tensor,
     processors: Sequence[LogitsProcessor],
     noise: Noise,
-) -> Tensor:
-    """Draw every position (B, T), each with the history before it."""
+) -> tuple[Tensor, list[tuple[int, Tensor, list[Tensor]]]]:
+    """Draw every position, each with the history before it.
+
+    Returns: tokens (B, T); and for each position with rows that have no token to draw: the position, these rows
+    (B,) bool, and the logits (B, V) before the processors and after each.
+    """
     logits = without_padding(logits, net.spec)
     rows, device = len(tokens), tokens.device
     numbers = noise.numbers(seeds, torch.arange(tokens.shape[1], device=device).expand_as(tokens))
     if not processors and not noise.reads_history:
-        return noise.draw(logits.flatten(0, 1), numbers.flatten(), None).view(tokens.shape)
+        drawn = noise.draw(logits.flatten(0, 1), numbers.flatten(), None)
+        return drawn.view(tokens.shape), []
     memories = [
         p.init(rows, device) if isinstance(p, MemoryProcessor) else None for p in processors
     ]
-    columns = []
+    columns, masked = [], []
     for t, column in enumerate(logits.unbind(1)):
+        outputs = [column]
         lengths = torch.full((rows,), t, device=device)
         history = History(tokens, lengths, prompt_lengths, net.spec, seeds)
         for index, processor in enumerate(processors):
             column = apply(processor, column, history, memories[index])
+            outputs.append(column)
             if isinstance(processor, MemoryProcessor):
                 after = processor.observe(tokens[:, t], column, memories[index])
                 memories[index] = choose(t >= prompt_lengths, after, memories[index])
-        columns.append(noise.draw(column, numbers[:, t], history))
-    return torch.stack(columns, dim=1)
+        token = noise.draw(column, numbers[:, t], history)
+        if processors and not bool((possible := drawable(column, token)).all()):
+            masked.append((t, ~possible, outputs))
+            token = token.clamp(max=column.shape[1] - 1)
+        columns.append(token)
+    return torch.stack(columns, dim=1), masked
 
 
 def _ended(tokens: Tensor, end: int | None, pad: int | None) -> tuple[Tensor, Tensor]:

@@ -14,17 +14,25 @@ be abandoned. Rows may be replaced there: `steps.state = steps.state.assign(rows
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from arlm.core import Autoregressor, Spec, device_of, token_log_prob
+from arlm.core import Autoregressor, Spec, token_log_prob
 from arlm.errors import UserError, require
+from arlm.sampling.inference_context import inference_context
 from arlm.sampling.noise import Noise, Uniform, seed_tensor
-from arlm.sampling.processors import History, LogitsProcessor, MemoryProcessor, apply, choose
+from arlm.sampling.processors import (
+    History,
+    LogitsProcessor,
+    MemoryProcessor,
+    apply,
+    choose,
+    drawable,
+    refuse_masked,
+)
 from arlm.states import SHARED, State, grows
 
 SCORED_TOGETHER = 64  # positions whose drawn tokens are scored in one call
@@ -197,11 +205,14 @@ class Steps(Iterator[Block]):
         for i in range(count):
             shaped, outputs = without_padding(logits, self.net.spec), []
             if reads:
-                history = History(s.tokens, first + i, s.prompt_lengths, self.net.spec, s.seeds)
+                history = History(s.tokens, columns[:, i], s.prompt_lengths, self.net.spec, s.seeds)
             if history and s.processors:
                 outputs = self._process(shaped, history, memories)
                 shaped = outputs[-1]
             token = s.noise.draw(shaped, numbers[:, i], history)
+            if outputs and not bool((possible := drawable(shaped, token)).all()):
+                rows = ~possible & live & ~given[:, i]
+                refuse_masked(s.processors, [logits, *outputs], rows, first + i)
             if any_given[i]:
                 token = torch.where(given[:, i], forced[:, i], token)
             if any_ended:
@@ -270,20 +281,6 @@ class Steps(Iterator[Block]):
                 memory = choose(observed, processor.observe(token, output, memory), memory)
             new.append(memory)
         return tuple(new)
-
-
-@contextmanager
-def inference_context(net: Autoregressor) -> Iterator[None]:
-    """Eval mode, inference mode and full precision, also when called during a Trainer's run."""
-    training = [module for module in net.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        with torch.inference_mode(), torch.autocast(device_of(net).type, enabled=False):
-            yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def without_padding(logits: Tensor, spec: Spec) -> Tensor:

@@ -43,7 +43,7 @@ def test_the_same_options_have_the_same_help(capsys: pytest.CaptureFixture[str])
         sections.append(own.rstrip())
     assert sections[0] == sections[1]
     assert re.findall(r"^  (--[\w-]+)", sections[0], flags=re.M) == [
-        *("--temperature", "--top-k", "--top-p", "--greedy", "--processors"),
+        *("--temperature", "--top-k", "--top-p", "--greedy", "--processors", "--preset"),
     ]
 
 
@@ -59,6 +59,22 @@ def test_options_of_decoding_draw_translations(run: Path) -> None:
     )
     assert translate(run, "--greedy").out == translate(run, "--beam", 1).out
     assert translate(run, "--top-k", 1).out == translate(run, "--beam", 1).out
+
+
+def test_a_preset_is_a_list_of_processors_and_flags_go_over_it(run: Path) -> None:
+    def same(preset: list[object], processors: str) -> bool:
+        return translate(run, *preset).out == translate(run, "--processors", processors).out
+
+    notes = "notes_penalty=1.2:presence=1.2,top_p=0.9"
+    assert same(["--preset", "notes"], notes)
+    assert same(["--preset", "notes", "--top-p", 0.5], notes.replace("0.9", "0.5"))
+    assert same(
+        ["--preset", "llamacpp:top_k=9", "--temperature", 1.5, "--processors", "min_new_tokens=5"],
+        "min_new_tokens=5,top_k=9,top_p=0.95,min_p=0.05,temperature=1.5",
+    )
+    assert same(["--preset", "notes:presence=1", "--greedy"], "notes_penalty=1.2,greedy")
+    assert same(["--preset", "openai"], "temperature=1")
+    assert not same(["--preset", "notes"], "temperature=1")
 
 
 @pytest.mark.parametrize("way", [["--beam", 6], ["--temperature", 1.5]])
@@ -92,6 +108,25 @@ def test_translations_as_json_are_those_of_the_table(run: Path, way: list[object
             ["--greedy", "--top-p", 0.5],
             "--greedy: it always takes the likeliest token; omit --top-p",
         ),
+        (
+            ["--preset", "ollama"],
+            "--preset: 'ollama' is unknown; choose from huggingface, llamacpp",
+        ),
+        (["--preset", "openai", "--top-k", 3], "--top-k: openai has no such option; write it in"),
+        (
+            ["--preset", "notes:top_p=0.5", "--top-p", 0.3],
+            "--preset: notes got top_p twice; give one value",
+        ),
+        (
+            ["--preset", "llamacpp", "--processors", "min_p=0.1"],
+            "--processors: min_p is part of the preset llamacpp; omit one of them",
+        ),
+        (["--preset", "notes", "--beam", 5], "--beam: it belongs to the search, but --preset"),
+        (
+            ["--processors", "max_new_tokens=1,min_new_tokens=3"],
+            "min_new_tokens: it masks all tokens that were left at position 0 of row 0",
+        ),
+        (["--processors", "logit_bias={999:1}"], "logit_bias: token 999 is out of range; choose 0"),
         (["--temperature", "warm"], "--temperature: 'warm' does not fit; give a number"),
         (
             ["--tree", "x.jpg"],

@@ -1,9 +1,8 @@
-"""Laws that every logits processor obeys, and the definition of each one."""
+"""The definition of logits processors on small examples, and how they are written on the command line."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pytest
 import torch
@@ -11,18 +10,15 @@ import torch
 from arlm.core import Spec
 from arlm.errors import UserError
 from arlm.models.transformer import TransformerLanguageModel
-from arlm.sampling import fixed_point, generate
 from arlm.sampling.generate import prepare
-from arlm.sampling.processors import (
-    History,
-    LogitsProcessor,
-    MemoryProcessor,
-    all_processors,
-    apply,
-    parse_processors,
-)
+from arlm.sampling.processors import History, LogitsProcessor, parse_processors
+from arlm.sampling.processors.bad_words import BadWords
+from arlm.sampling.processors.dry import Dry
+from arlm.sampling.processors.forced_tokens import ForcedTokens
 from arlm.sampling.processors.frequency_penalty import FrequencyPenalty
 from arlm.sampling.processors.greedy import Greedy
+from arlm.sampling.processors.keep_end import KeepEnd
+from arlm.sampling.processors.logit_bias import LogitBias
 from arlm.sampling.processors.min_p import MinP
 from arlm.sampling.processors.mirostat import Mirostat
 from arlm.sampling.processors.presence_penalty import PresencePenalty
@@ -30,208 +26,6 @@ from arlm.sampling.processors.temperature import Temperature
 from arlm.sampling.processors.top_k import TopK
 from arlm.sampling.processors.top_p import TopP
 from arlm.sampling.steps import Steps, begin
-from arlm.states import concatenate
-
-# The laws are tested with these arguments; add a new processor here.
-PROCESSORS: list[LogitsProcessor] = [
-    Greedy(),
-    Temperature(0.5),
-    Temperature(2.0),
-    TopK(1),
-    TopK(3),
-    TopK(100),
-    TopP(1e-9),
-    TopP(0.5),
-    TopP(1.0),
-    MinP(0.0),
-    MinP(0.1),
-    MinP(1.0),
-    FrequencyPenalty(0.7),
-    FrequencyPenalty(0.7, prompt=True),
-    PresencePenalty(-0.3),
-    PresencePenalty(1.5, prompt=True),
-    Mirostat(0.8),
-    Mirostat(3.0, rate=0.5),
-]
-# Those that change nothing.
-IDENTITIES: list[LogitsProcessor] = [
-    Temperature(1.0),
-    TopK(9),
-    TopP(1.0),
-    MinP(0.0),
-    FrequencyPenalty(0.0),
-    PresencePenalty(0.0, prompt=True),
-    Mirostat(math.inf),
-]
-NO_IDENTITY = {Greedy}  # it has no parameter
-TRUNCATIONS = (Greedy, TopK, TopP, MinP, Mirostat, Temperature)  # they keep the likeliest token
-
-
-def logits() -> torch.Tensor:
-    values = torch.randn(32, 9, generator=torch.Generator().manual_seed(0)) * 4
-    values[0] = 0.0  # all tie
-    values[1, :8] = -torch.inf  # one is left
-    values[2, 3:] = -torch.inf
-    values[3] *= 100
-    values[4] = torch.tensor([0.0] + [-40.0] * 8)  # a tail below 1e-12
-    return values
-
-
-def history() -> History:
-    """Rows of 0 to 12 tokens, of which up to 5 are the prompt."""
-    random = torch.Generator().manual_seed(1)
-    tokens = torch.randint(9, (32, 12), generator=random)
-    lengths = torch.arange(32) % 13
-    return History(tokens, lengths, lengths.clamp(max=5), Spec(9, (12,)))
-
-
-def rows_of(given: History, rows: torch.Tensor) -> History:
-    parts = given.tokens[rows], given.lengths[rows], given.prompt_lengths[rows]
-    return History(*parts, given.spec)
-
-
-def test_every_processor_is_judged() -> None:
-    known = set(all_processors().values())
-    assert {type(processor) for processor in PROCESSORS} == known
-    assert {type(processor) for processor in IDENTITIES} | NO_IDENTITY == known
-
-
-def test_every_processor_states_its_place_in_the_order() -> None:
-    for kind in all_processors().values():
-        assert "\n    Order: " in (kind.__doc__ or ""), kind
-
-
-@pytest.mark.parametrize("processor", IDENTITIES, ids=str)
-def test_identity_parameters_change_no_bit(processor: LogitsProcessor) -> None:
-    memory = (
-        processor.init(32, torch.device("cpu")) if isinstance(processor, MemoryProcessor) else None
-    )
-    for dtype in (torch.float32, torch.float64):
-        given = logits().to(dtype)
-        assert torch.equal(apply(processor, given, history(), memory), given)
-
-
-@pytest.mark.parametrize("processor", PROCESSORS, ids=str)
-class TestLaws:
-    def call(
-        self, processor: LogitsProcessor, given: torch.Tensor, rows=slice(None)
-    ) -> torch.Tensor:
-        memory = None
-        if isinstance(processor, MemoryProcessor):
-            memory = processor.init(len(given), given.device)
-        return apply(processor, given, rows_of(history(), torch.arange(32)[rows]), memory)
-
-    def test_is_pure(self, processor: LogitsProcessor) -> None:
-        given, kept, before = logits(), logits(), history()
-        first = self.call(processor, given)
-        assert torch.equal(given, kept)
-        assert torch.equal(before.tokens, history().tokens)
-        assert torch.equal(first, self.call(processor, given))
-
-    def test_is_row_wise(self, processor: LogitsProcessor) -> None:
-        together = self.call(processor, logits())
-        for i, row in enumerate(logits()):
-            alone = self.call(processor, row[None], slice(i, i + 1))
-            assert torch.equal(alone[0], together[i])
-
-    def test_ignores_tokens_beyond_the_row(self, processor: LogitsProcessor) -> None:
-        given = history()
-        inside = torch.arange(12) < given.lengths[:, None]
-        other = History(
-            given.tokens.where(inside, (given.tokens + 1) % 9),
-            given.lengths,
-            given.prompt_lengths,
-            given.spec,
-        )
-        memory = (
-            processor.init(32, torch.device("cpu"))
-            if isinstance(processor, MemoryProcessor)
-            else None
-        )
-        assert torch.equal(
-            apply(processor, logits(), given, memory), apply(processor, logits(), other, memory)
-        )
-
-    def test_keeps_a_token(self, processor: LogitsProcessor) -> None:
-        assert (self.call(processor, logits()) > -torch.inf).any(-1).all()
-
-    def test_never_raises_a_masked_logit(self, processor: LogitsProcessor) -> None:
-        masked = logits() == -torch.inf
-        assert (self.call(processor, logits())[masked] == -torch.inf).all()
-
-    def test_keeps_shape_and_type(self, processor: LogitsProcessor) -> None:
-        for dtype in (torch.float32, torch.float64, torch.bfloat16):
-            out = self.call(processor, logits().to(dtype))
-            assert out.shape == logits().shape
-            assert out.dtype == dtype
-
-    def test_truncations_keep_the_likeliest(self, processor: LogitsProcessor) -> None:
-        if not isinstance(processor, TRUNCATIONS):
-            return
-        out, best = self.call(processor, logits()), logits().argmax(-1, keepdim=True)
-        assert (out.gather(-1, best) > -torch.inf).all()
-
-
-def small(eos_id: int | None = None) -> TransformerLanguageModel:
-    torch.manual_seed(0)
-    spec = Spec(9, (14,), eos_id=eos_id)
-    net = TransformerLanguageModel(spec, width=8, depth=1, heads=2).double()
-    torch.nn.init.normal_(net.head.weight, std=1.5)
-    return net
-
-
-@pytest.mark.parametrize("processor", PROCESSORS, ids=str)
-class TestInTheSampler:
-    """Rows that are drawn together, selected, joined or replaced half-way equal rows drawn alone."""
-
-    prompts = (0, 3, 1, 7, 2)
-
-    def forced(self) -> torch.Tensor:
-        tokens = torch.randint(9, (5, 14), generator=torch.Generator().manual_seed(2))
-        return tokens.where(torch.arange(14) < torch.tensor(self.prompts)[:, None], -1)
-
-    def alone(self, net: Any, processor: LogitsProcessor, limits: tuple[int, ...]) -> torch.Tensor:
-        rows = [
-            generate(
-                *(net, [i], 14),
-                processors=[processor],
-                forced=self.forced()[i : i + 1],
-                lengths=[limits[i]],
-            ).tokens
-            for i in range(5)
-        ]
-        return torch.cat(rows)
-
-    def test_is_batch_invariant(self, processor: LogitsProcessor) -> None:
-        net, limits = small(), (14, 9, 4, 14, 12)
-        given = {"processors": [processor], "forced": self.forced()}
-        together = generate(net, range(5), 14, lengths=limits, **given)
-        assert torch.equal(together.tokens, self.alone(net, processor, limits))
-        full = generate(net, range(5), 14, **given)
-        parallel = fixed_point(net, range(5), 14, **given)
-        assert torch.equal(parallel.tokens, full.tokens)
-
-    def test_memory_follows_select_concatenate_and_assign(self, processor: LogitsProcessor) -> None:
-        net = small()
-        forced, seeds = prepare(net, range(5), 14, self.forced())
-        expected = self.alone(net, processor, (14,) * 5)
-
-        def begun(*rows: int) -> Any:
-            chosen = list(rows)
-            return begin(net, forced[chosen], seeds[chosen], [processor], rows=torch.tensor(rows))
-
-        steps = Steps(net, begun(0, 1, 2), block=2)
-        next(steps)
-        other = Steps(net, begun(3))
-        next(other)
-        steps.state = concatenate([steps.state[torch.tensor([2, 0, 1])], other.state])
-        next(steps)
-        steps.state = steps.state.assign(torch.tensor([1]), begun(4))
-        for _ in steps:
-            pass
-        for row, tokens in zip(steps.state.rows.tolist(), steps.state.tokens, strict=True):
-            assert torch.equal(tokens, expected[row]), f"row {row}"
-        assert steps.state.rows.tolist() == [2, 4, 1, 3]
 
 
 def nothing(vocab_size: int) -> History:
@@ -328,6 +122,23 @@ def test_parse_keeps_the_order() -> None:
     assert parse_processors("mirostat=3:rate=0.2,greedy") == (Mirostat(3.0, 0.2), Greedy())
 
 
+def test_parse_reads_tokens_in_brackets() -> None:
+    assert parse_processors("logit_bias={7: -5, 12: -inf, 3:1e-3}, greedy") == (
+        LogitBias({7: -5.0, 12: -math.inf, 3: 0.001}),
+        Greedy(),
+    )
+    assert parse_processors("bad_words=[[1, 2], [3]]") == (BadWords(((1, 2), (3,))),)
+    assert parse_processors("forced_tokens=[4],top_k=2") == (ForcedTokens((4,)), TopK(2))
+    expected = Dry(0.8, allowed=3, breakers=(10, 13))
+    assert parse_processors("dry=0.8:breakers=[10,13]:allowed=3") == (expected,)
+    assert parse_processors("logit_bias={},bad_words=[]") == (LogitBias({}), BadWords(()))
+
+
+def test_parse_wraps_truncations_that_keep_the_end() -> None:
+    expected = (KeepEnd(TopP(0.9)), TopK(5))
+    assert parse_processors("top_p=0.9:keep_end=true,top_k=5:keep_end=false") == expected
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -347,8 +158,55 @@ def test_parse_keeps_the_order() -> None:
         ("frequency_penalty=1:prompt=1", "write true or false"),
         ("frequency_penalty=inf", "frequency_penalty: inf"),
         ("greedy=1", "takes no value"),
+        ("logit_bias", r"logit_bias needs numbers of tokens; write for example logit_bias=\{7:"),
+        ("logit_bias=3", r"needs numbers of tokens for bias, not '3'; write for example bias=\{7:"),
+        ("logit_bias={a:1}", "needs numbers of tokens for bias"),
+        (
+            "logit_bias={1:inf}",
+            "logit_bias:1: inf is out of range; choose -10000 to 10000, or -inf",
+        ),
+        ("bad_words=[1]", "needs lists of tokens for words"),
+        ("bad_words=[[1,2]", "the brackets in .* do not match"),
+        ("bad_words=]1[", "the brackets in .* do not match"),
+        ("bad_words=[[]]", "bad_words: one has no token; omit it"),
+        ("forced_tokens=[1.5]", "needs a list of tokens for tokens"),
+        ("forced_tokens=[true]", "needs a list of tokens for tokens"),
+        ("dry=1:breakers=x", "needs a list of tokens for breakers"),
+        ("keep_end=true", "keep_end is a field; write top_p=0.9:keep_end=true"),
+        ("top_p=0.9:keep_end=1", "write true or false"),
+        ("mirostat=3:keep_end=true", "keep_end: it cannot hold mirostat"),
+        ("dynamic_temperature=0", "dynamic_temperature: 0.0 is out of range"),
+        ("dynamic_temperature=2", "dynamic_temperature:high: 1.0 is out of range"),
+        ("typical=0", "typical: 0.0"),
+        ("epsilon=1", "epsilon: 1.0"),
+        ("eta=-0.1", "eta: -0.1"),
+        ("top_n_sigma=0", "top_n_sigma: 0.0"),
+        ("top_h=1.1", "top_h: 1.1"),
+        ("xtc=2", "xtc: 2.0"),
+        ("xtc=1:threshold=0", "xtc:threshold: 0.0"),
+        ("notes_penalty=0.1", "notes_penalty:frequency: 0.1 .* is written 1.1"),
+        ("notes_penalty=1:presence=0.2", "notes_penalty:presence: 0.2"),
+        ("repetition_penalty=0", "repetition_penalty: 0.0"),
+        ("repetition_penalty=1:window=-1", "repetition_penalty:window: -1"),
+        ("frequency_penalty=1:window=-1", "frequency_penalty:window: -1"),
+        ("dry=-1", "dry: -1.0"),
+        ("dry=1:base=0.5", "dry:base: 0.5"),
+        ("dry=1:allowed=0", "dry:allowed: 0"),
+        ("no_repeat_ngram=0", "no_repeat_ngram: 0"),
+        ("min_new_tokens=-1", "min_new_tokens: -1"),
+        ("max_new_tokens=0", "max_new_tokens: 0"),
     ],
 )
 def test_bad_processors_are_refused(text: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         parse_processors(text)
+
+
+@pytest.mark.parametrize(
+    "processor",
+    [LogitBias({9: 1.0}), BadWords(((1, 9),)), ForcedTokens((9,)), Dry(1.0, breakers=(9,))],
+    ids=str,
+)
+def test_tokens_outside_the_vocabulary_are_refused(processor: LogitsProcessor) -> None:
+    with pytest.raises(UserError, match="token 9 is out of range; choose 0 to 4"):
+        processor(torch.zeros(1, 5), nothing(5))

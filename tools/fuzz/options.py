@@ -13,14 +13,55 @@ from hypothesis import strategies as st
 
 from arlm.__main__ import main
 from arlm.errors import UserError
+from arlm.sampling.presets import PRESETS
 from arlm.sampling.processors import all_processors
 from tools.fuzz.strategies import numbers, texts
 
 values = numbers | texts
 names = st.sampled_from((*all_processors(), "greedy", "x"))
-fields = st.sampled_from(("", ":prompt=true", ":rate=0.5", ":prompt=1", ":x=1", ":"))
-processor = st.tuples(names, st.sampled_from(("=", "")), values, fields).map("".join)
+tokens = st.sampled_from(
+    (
+        "[0,15]",
+        "[[1,2],[3]]",
+        "{7:-2.5,9:-inf}",
+        "[16]",
+        "[-1]",
+        "{99:1}",
+        "[",
+        "]",
+        "[]",
+        "{}",
+        "[[]]",
+    )
+)
+fields = st.sampled_from(
+    (
+        "",
+        ":prompt=true",
+        ":rate=0.5",
+        ":prompt=1",
+        ":x=1",
+        ":",
+        ":window=3",
+        ":keep_end=true",
+        ":breakers=[0]",
+    )
+)
+processor = st.tuples(names, st.sampled_from(("=", "")), values | tokens, fields).map("".join)
 processors = st.lists(processor, max_size=3).map(",".join)
+preset_options = (
+    "",
+    ":top_k=3",
+    ":min_p=",
+    ":repeat_penalty=",
+    ":frequency=",
+    ":mirostat=2",
+    ":x=1",
+    ":",
+)
+presets = st.tuples(
+    st.sampled_from((*PRESETS, "x", "")), st.sampled_from(preset_options), numbers
+).map("".join)
 outputs = st.sampled_from(
     ("", "x.txt", "x.png", "x.html", "x.gif", ".", "/dev/full", "no/x.png", "/proc/x.png")
 )
@@ -31,6 +72,7 @@ DRAWING: dict[str, st.SearchStrategy | None] = {
     "--top-p": numbers,
     "--greedy": None,
     "--processors": processors,
+    "--preset": presets,
     "--seed": numbers,
 }
 PLACING: dict[str, st.SearchStrategy | None] = {

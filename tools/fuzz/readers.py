@@ -26,7 +26,14 @@ from arlm.domains.music import read_midi
 from arlm.inference.runs import open_run
 from arlm.reports.run_page import write_run_page
 from arlm.sampling import draw, uniform_noise
-from arlm.sampling.processors import History, MemoryProcessor, apply, parse_processors
+from arlm.sampling.processors import (
+    History,
+    MemoryProcessor,
+    apply,
+    drawable,
+    parse_processors,
+    refuse_masked,
+)
 from arlm.tokenizers import BPETokenizer
 from datamodules.mnist import MNIST
 from tools.fuzz import options
@@ -191,15 +198,17 @@ def _data_module(description: Any) -> None:
 
 
 def _processors(text: str) -> None:
-    """Processors leave something to draw, in every format of numbers."""
-    spec = Spec(16, (8,))
+    """Processors leave something to draw, in every format of numbers, or name the one that does not."""
+    spec = Spec(16, (8,), eos_id=15)
+    chain = parse_processors(text)
     for dtype in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
-        logits = torch.linspace(-8, 8, 32, dtype=dtype).view(2, 16)
+        outputs = [torch.linspace(-8, 8, 32, dtype=dtype).view(2, 16)]
         tokens, lengths = torch.zeros(2, 4, dtype=torch.long), torch.tensor([3, 4])
-        history = History(tokens, lengths, torch.tensor([1, 0]), spec)
-        for each in parse_processors(text):
-            memory = each.init(2, logits.device) if isinstance(each, MemoryProcessor) else None
-            logits = apply(each, logits, history, memory)
-        drawn = draw(logits, uniform_noise([1, 2], 1)[:, 0])
-        if int(drawn.max()) >= 16:
-            raise AssertionError(f"{text!r} leaves nothing to draw in {dtype}")
+        history = History(tokens, lengths, torch.tensor([1, 0]), spec, torch.tensor([1, 2]))
+        for each in chain:
+            memory = each.init(2, lengths.device) if isinstance(each, MemoryProcessor) else None
+            outputs.append(apply(each, outputs[-1], history, memory))
+        drawn = draw(outputs[-1], uniform_noise([1, 2], 1)[:, 0])
+        refuse_masked(chain, outputs, ~drawable(outputs[-1], drawn), lengths)
+        if outputs[-1].isnan().any():
+            raise AssertionError(f"{text!r} makes a nan in {dtype}")

@@ -12,16 +12,18 @@ import importlib
 import pkgutil
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from arlm.core import Spec
-from arlm.errors import UserError
+from arlm.errors import UserError, require
 from arlm.sampling.noise import mix, position_keys, uniform
+from arlm.sampling.values import example_of, read_value, split
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,43 @@ class History:
         keys = position_keys(self.seeds, self.lengths[:, None]).squeeze(1)
         return uniform(mix(keys ^ -stream))
 
-    def counts(self, prompt: bool) -> Tensor:
-        """How often each token of the vocabulary occurs in each row, (B, V) int64; in its prompt, too, or not."""
+    def last(self, n: int) -> Tensor:
+        """The last n tokens of each row, the newest at the end, (B, n) int64; -1 before the row's first."""
+        if n > self.tokens.shape[1]:
+            return F.pad(self.last(self.tokens.shape[1]), (n - self.tokens.shape[1], 0), value=-1)
+        columns = self.lengths[:, None] - torch.arange(n, 0, -1, device=self.tokens.device)
+        return self.tokens.gather(1, columns.clamp(min=0)).where(columns >= 0, -1)
+
+    def first(self, prompt: bool, window: int = 0) -> Tensor:
+        """The first column (B,) that counts: of the prompt or after it, and among the last `window` (0 for all)."""
+        first = torch.zeros_like(self.lengths) if prompt else self.prompt_lengths
+        return first.maximum(self.lengths - window) if window else first
+
+    def occurring(self, prompt: bool, window: int = 0) -> tuple[Tensor, Tensor]:
+        """The tokens that count as `counts` counts them, in a shape for all rows: cheaper where V is large.
+
+        Returns: tokens (B, T), where columns that do not count repeat one that does; and which rows have such a
+        token, (B, 1) bool: the tokens of the other rows are not to be changed.
+        """
+        columns = torch.arange(self.tokens.shape[1], device=self.tokens.device)
+        first, length = self.first(prompt, window)[:, None], self.lengths[:, None]
+        counted = (columns >= first) & (columns < length)
+        if not len(columns):
+            return self.tokens, first < length
+        one = self.tokens.gather(1, first.clamp(0, len(columns) - 1))
+        return self.tokens.where(counted, one), first < length
+
+    def counts(self, prompt: bool, window: int = 0) -> Tensor:
+        """How often each token of the vocabulary occurs in each row, (B, V) int64.
+
+        Args:
+            prompt: whether in the prompt, too.
+            window: of how many of the row's last tokens; 0 for all.
+        """
         columns = torch.arange(self.tokens.shape[1], device=self.tokens.device)
         counted = columns < self.lengths[:, None]
-        if not prompt:
-            counted &= columns >= self.prompt_lengths[:, None]
+        if window or not prompt:
+            counted &= columns >= self.first(prompt, window)[:, None]
         zeros = self.tokens.new_zeros(len(self.tokens), self.spec.vocab_size)
         return zeros.scatter_add_(1, self.tokens, counted.long())
 
@@ -96,16 +129,76 @@ def choose(rows: Tensor, a: Any, b: Any) -> Any:
     return torch.where(rows.view(-1, *[1] * (a.ndim - 1)), a, b)
 
 
+def masked_tokens(logits: Tensor, tokens: Tensor, masked: Tensor) -> Tensor:
+    """Logits (B, V) with -inf at those of the tokens (B, n) where masked (B, n) is true; a token may occur twice."""
+    rows, columns = masked.nonzero(as_tuple=True)
+    if not len(rows):
+        return logits
+    return logits.index_put((rows, tokens[rows, columns]), logits.new_full((), -torch.inf))
+
+
+def entropy(nats: Tensor, probability: Tensor) -> Tensor:
+    """Entropy in nats (B, 1) of log-probabilities (B, V) and probabilities (B, V)."""
+    return -(probability * nats.clamp(min=-1000)).sum(-1, keepdim=True)  # 0 where p is 0
+
+
+def check_tokens(field: str, tokens: Iterable[int], spec: Spec) -> None:
+    """Refuse tokens that are not in the vocabulary."""
+    last = spec.vocab_size - 1
+    for token in tokens:
+        require(0 <= token <= last, field, f"token {token}", f"choose 0 to {last}")
+
+
+def end_token(field: str, spec: Spec) -> int:
+    """The end token, which the data must have."""
+    if spec.eos_id is None:
+        raise UserError(f"{field}: rows of this network have no end token; omit it")
+    return spec.eos_id
+
+
+def drawable(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Whether tokens (B,) that were drawn from logits (B, V) were not masked, (B,) bool."""
+    inside = tokens.clamp(max=logits.shape[1] - 1)[:, None]
+    return logits.gather(1, inside).squeeze(1) > -torch.inf
+
+
+def refuse_masked(
+    processors: Sequence[LogitsProcessor], logits: Sequence[Tensor], rows: Tensor, position: Tensor
+) -> None:
+    """Raise a UserError that names the processor which left a row nothing to draw, unless there is no such row.
+
+    Args:
+        processors: in their order.
+        logits: (B, V) before them and after each one.
+        rows: (B,) bool, which rows have no token that can be drawn.
+        position: (B,) int64, of the token in each row.
+    """
+    for row in rows.nonzero().flatten().tolist():
+        left = [bool((each[row] > -torch.inf).any()) for each in logits]
+        where = f"at position {int(position[row])} of row {row}"
+        if not left[0]:
+            raise UserError(f"network: its logits {where} are -inf or nan; nothing can be drawn")
+        name = name_of(type(processors[left.index(False) - 1]))
+        raise UserError(
+            f"{name}: it masks all tokens that were left {where}; change its values, or the "
+            "processors before it"
+        )
+
+
+def name_of(kind: type[LogitsProcessor]) -> str:
+    """The name of a processor on the command line: the class name in snake case."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
+
+
 def all_processors() -> dict[str, type[LogitsProcessor]]:
-    """Every processor by its name on the command line: the class name in snake case."""
+    """Every processor by its name on the command line."""
     processors = {}
     for found in pkgutil.iter_modules(__path__):
         module = importlib.import_module(f"{__name__}.{found.name}")
         for kind in vars(module).values():
             own = isinstance(kind, type) and kind.__module__ == module.__name__
             if own and issubclass(kind, LogitsProcessor):
-                name = re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
-                processors[name] = kind
+                processors[name_of(kind)] = kind
     return processors
 
 
@@ -114,16 +207,20 @@ def parse_processors(
 ) -> tuple[LogitsProcessor, ...]:
     """Processors from the command line: "temperature=0.8,frequency_penalty=0.5:prompt=true" or "greedy".
 
-    The value after a name is that of its first field; other fields follow as `:field=value`.
+    The value after a name is that of its first field; other fields follow as `:field=value`. Lists are written
+    [1,2], lists of lists [[1,2],[3]], and numbers of tokens {7:-2.5,9:-inf}. The field `keep_end=true` of any
+    processor puts it into a `KeepEnd`.
 
     Args:
         text: the processors, in order.
         find: imports the class at a path such as "mymodule.MyProcessor"; without it, paths are refused.
     """
+    from arlm.sampling.processors.keep_end import KeepEnd  # late: it imports this module
+
     known = all_processors()
     processors = []
-    for item in filter(None, text.replace(" ", "").split(",")):
-        first, *others = item.split(":")
+    for item in filter(None, split("--processors", text.replace(" ", ""), ",")):
+        first, *others = split("--processors", item, ":")
         name, _, value = first.partition("=")
         if find and "." in name and name not in known:
             known[name] = find(name)
@@ -132,41 +229,34 @@ def parse_processors(
                 f"--processors: unknown processor {name!r}; choose from {', '.join(known)}, or give "
                 "the class path of one of yours"
             )
+        if known[name] is KeepEnd:
+            raise UserError("--processors: keep_end is a field; write top_p=0.9:keep_end=true")
         if not dataclasses.is_dataclass(known[name]):
             raise UserError(f"--processors: {name} is no dataclass; write @dataclass(frozen=True)")
         fields = dataclasses.fields(known[name])  # type: ignore[arg-type]
+        types = {**get_type_hints(known[name]), "keep_end": bool}
         if value and not fields:
             raise UserError(f"--processors: {name} takes no value, but got {value!r}; write {name}")
         given = {fields[0].name: value} if value else {}
         for other in others:
             field, _, value = other.partition("=")
-            if field not in {f.name for f in fields}:
+            if field not in {"keep_end", *(f.name for f in fields)}:
                 names = ", ".join(f.name for f in fields) or "none"
                 raise UserError(f"--processors: {name} has no field {field!r}; its fields: {names}")
             if field in given:
                 raise UserError(f"--processors: {name} got {field} twice; give one value")
             given[field] = value
-        types = get_type_hints(known[name])
         arguments = {
-            field: _read(name, field, value, types[field]) for field, value in given.items()
+            field: read_value(f"--processors: {name}", field, value, types[field])
+            for field, value in given.items()
         }
         for each in fields:
             if each.default is dataclasses.MISSING and each.name not in given:
-                raise UserError(f"--processors: {name} needs a number; write for example {name}=1")
-        processors.append(known[name](**arguments))
+                example = example_of(types[each.name])
+                raise UserError(
+                    f"--processors: {name} needs {example[0]}; write for example {name}={example[1]}"
+                )
+        keep_end = arguments.pop("keep_end", False)
+        processor = known[name](**arguments)
+        processors.append(KeepEnd(processor) if keep_end else processor)
     return tuple(processors)
-
-
-def _read(name: str, field: str, value: str, kind: type) -> Any:
-    """The value of a field on the command line, as its type."""
-    if kind is bool:
-        if value not in ("true", "false"):
-            raise UserError(f"--processors: {name}:{field} is {value!r}; write true or false")
-        return value == "true"
-    try:
-        return kind(value)
-    except (TypeError, ValueError):  # a TypeError for a field that is no number
-        raise UserError(
-            f"--processors: {name} needs a number for {field}, not {value!r}; "
-            f"write for example {name}:{field}=1"
-        ) from None

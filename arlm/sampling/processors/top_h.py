@@ -1,0 +1,42 @@
+"""Top-h: the likeliest tokens, while they hold at most a share of the entropy.
+
+References:
+    | Top-H Decoding: Adapting the Creativity and Coherence with Bounded Entropy in Text Generation
+    | (Potraghloo et al., 2025) | https://arxiv.org/abs/2509.02510
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from arlm.core import log_softmax
+from arlm.errors import require
+from arlm.sampling.prefixes import first_tokens
+from arlm.sampling.processors import History, LogitsProcessor
+
+
+@dataclass(frozen=True)
+class TopH(LogitsProcessor):
+    """Keep the likeliest tokens while their sum of -p log p is at most share * H, and at least the likeliest.
+
+    H is the entropy of the whole distribution; transformers takes that of the 100 likeliest tokens.
+
+    Order: after temperature, which changes the probabilities that it adds.
+
+    Args:
+        share: in (0, 1]; 1 changes nothing.
+    """
+
+    share: float
+
+    def __post_init__(self) -> None:
+        require(0 < self.share <= 1, "top_h", self.share, "choose above 0 and at most 1")
+
+    def __call__(self, logits: Tensor, history: History) -> Tensor:
+        if self.share == 1:
+            return logits
+        nats = log_softmax(logits.double())
+        parts = -nats.exp() * nats.clamp(min=-1000)  # 0 where the probability is 0
+        goal = self.share * parts.sum(-1, keepdim=True) + 1e-12  # allows for rounding of the sum
+        return logits.masked_fill(~first_tokens(-nats, parts, goal, reach=False), -torch.inf)

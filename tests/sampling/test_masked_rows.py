@@ -1,0 +1,86 @@
+"""Rows that no token is left for, and processors that have to do with the end of a row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from processor_cases import END, NEEDS_END, PROCESSORS, V, called, history, small, smooth
+
+from arlm.errors import UserError
+from arlm.sampling import Gumbel, fixed_point, generate
+from arlm.sampling.processors import History, LogitsProcessor
+from arlm.sampling.processors.keep_end import KeepEnd
+from arlm.sampling.processors.logit_bias import LogitBias
+from arlm.sampling.processors.max_new_tokens import MaxNewTokens
+from arlm.sampling.processors.no_repeat_ngram import NoRepeatNgram
+from arlm.sampling.processors.temperature import Temperature
+from arlm.sampling.processors.top_k import TopK
+from arlm.sampling.processors.top_p import TopP
+
+
+@dataclass(frozen=True)
+class Nothing(LogitsProcessor):
+    """Masks all tokens from a position on."""
+
+    position: int
+
+    def __call__(self, logits: torch.Tensor, history: History) -> torch.Tensor:
+        return logits.masked_fill((history.lengths >= self.position)[:, None], -torch.inf)
+
+
+class TestEveryTokenMasked:
+    """One line names the processor that left nothing, in every strategy and with every noise."""
+
+    processors = (Temperature(0.7), NoRepeatNgram(1), TopP(0.9))
+    message = "no_repeat_ngram: it masks all tokens that were left at position 9 of row"
+
+    @pytest.mark.parametrize("noise", [{}, {"noise": Gumbel()}], ids=str)
+    def test_is_refused(self, noise: dict) -> None:
+        net = small()
+        for strategy in (generate, fixed_point):
+            with pytest.raises(UserError, match=self.message):
+                strategy(net, range(3), 14, processors=self.processors, **noise)
+
+    def test_only_where_a_token_is_drawn(self) -> None:
+        """Not at a given token, not in a row that has ended or is full, and not for a guess."""
+        net, given = small(), torch.full((2, 14), 3)
+        given[:, :2] = -1
+        for strategy in (generate, fixed_point):
+            rows = strategy(net, range(2), 14, processors=[Nothing(2)], forced=given)
+            assert (rows.tokens[:, 2:] == 3).all()
+        assert generate(
+            net, range(2), 14, processors=[NoRepeatNgram(1)], lengths=[9, 4]
+        ).tokens.shape == (2, 14)
+        ends = small(END)
+        processors = [MaxNewTokens(5), NoRepeatNgram(1)]
+        tokens = generate(ends, range(20), 14, processors=processors).tokens
+        assert torch.equal(fixed_point(ends, range(20), 14, processors=processors).tokens, tokens)
+        assert (tokens[:, 4:] == END).all()
+
+    def test_of_several_the_last_one_is_named(self) -> None:
+        bias = LogitBias(dict.fromkeys(range(V - 1), -torch.inf))
+        with pytest.raises(UserError, match=r"max_new_tokens: it masks all .* position 0 of row 0"):
+            generate(small(0), [1], 14, processors=[bias, MaxNewTokens(1)])
+
+    def test_a_network_without_finite_logits_is_named(self) -> None:
+        net = small()
+        torch.nn.init.constant_(net.head.bias, torch.nan)
+        with pytest.raises(UserError, match="network: its logits at position 0 of row 0"):
+            generate(net, [1], 14, processors=[Temperature(0.5)])
+
+
+def test_processors_of_the_end_need_one() -> None:
+    for processor in (kind for kind in PROCESSORS if isinstance(kind, NEEDS_END)):
+        with pytest.raises(UserError, match="have no end token; omit it"):
+            generate(small(), [1], 14, processors=[processor])
+
+
+def test_keep_end_gives_the_end_back_and_nothing_else() -> None:
+    given = smooth()
+    given[:8, END] = -torch.inf
+    for inner in (TopK(2), TopP(0.3)):
+        out, without = called(KeepEnd(inner), given, history()), called(inner, given, history())
+        assert torch.equal(out[:, :END], without[:, :END])
+        assert torch.equal(out[:, END], given[:, END])
