@@ -6,12 +6,14 @@ their cumulative sum passes noise * total in block 2: only there are the weights
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from arlm.errors import require
-from arlm.sampling.selection import as_array, exponentials, is_large
+from arlm.sampling.selection import as_array, exponentials_of_row, is_large
 
 BLOCK = 256  # weights that are added together before the search
 BELOW = (
@@ -31,23 +33,26 @@ def draw(logits: Tensor, noise: Tensor) -> Tensor:
     Raises a UserError if a row of a large vocabulary has no probabilities: all are -inf, or one is nan or inf.
     """
     if is_large(logits):
+        buffer = torch.empty(logits.shape[-1], dtype=torch.float64)
         pairs = zip(logits, noise.tolist(), strict=True)
-        return torch.tensor([_draw(row, number) for row, number in pairs])
+        return torch.tensor([_draw(row, number, buffer) for row, number in pairs])
     cumulative = logits.double().softmax(-1).cumsum(-1)
     threshold = noise[:, None] * cumulative[:, -1:] * BELOW
     return torch.searchsorted(cumulative, threshold, right=True).squeeze(1)
 
 
-def _draw(logits: Tensor, noise: float) -> int:
-    """The token of a row (V,)."""
-    values = as_array(logits)
-    require(bool(np.isfinite(values.max())), "logits", values.max(), "mask fewer tokens")
-    possible = values > -np.inf
-    if 8 * np.count_nonzero(possible) < len(possible):  # a truncated row
+def _draw(row: Tensor, noise: float, buffer: Tensor) -> int:
+    """The token of a row (V,); `buffer` (V,) float64 is overwritten."""
+    values = as_array(row)
+    highest, lowest = float(values.max()), float(values.min())
+    require(math.isfinite(highest), "logits", highest, "mask fewer tokens")
+    possible = values > -math.inf if lowest == -math.inf else None
+    if possible is not None and 8 * np.count_nonzero(possible) < len(possible):  # truncated
         tokens = np.flatnonzero(possible)
-        cumulative = exponentials(logits[torch.from_numpy(tokens)]).numpy().cumsum()
+        weights = np.exp(values[tokens].astype(np.float64) - highest)
+        cumulative = weights.cumsum()
         return int(tokens[cumulative.searchsorted(noise * cumulative[-1] * BELOW, "right")])
-    weights = exponentials(logits).numpy()
+    weights = exponentials_of_row(row.detach(), highest, lowest, buffer).numpy()
     starts = np.arange(0, len(weights), BLOCK)
     cumulative = np.add.reduceat(weights, starts).cumsum()
     threshold = noise * cumulative[-1] * BELOW

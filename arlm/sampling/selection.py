@@ -22,6 +22,7 @@ from torch import Tensor
 LARGE = 2048  # tokens from which on a loop over rows is faster than a sort of all of them
 SORTED = 8192  # values that are sorted rather than divided further
 ROUNDING = 1e-12  # of a sum of probabilities
+RANGE, SMALLEST = 690.0, 1e-300  # exp(-690) is just above 1e-300
 
 
 def is_large(logits: Tensor) -> bool:
@@ -42,19 +43,34 @@ def argmax(logits: Tensor) -> Tensor:
     return torch.from_numpy(np.asarray(as_array(logits).argmax(-1)))
 
 
-def exponentials(logits: Tensor, buffer: Tensor | None = None) -> Tensor:
+def exponentials(logits: Tensor) -> Tensor:
     """exp(logits - largest) (..., V) in float64, 0 where the difference is below -690.
 
-    Args:
-        logits: (..., V), not all of a row at -inf.
-        buffer: (..., V) float64, is overwritten with the result; the page faults of new memory take time.
+    A row that is -inf everywhere becomes nan.
     """
-    highest, lowest = logits.aminmax(dim=-1, keepdim=True)[::-1]
-    weights = logits.to(torch.float64, copy=True) if buffer is None else buffer.copy_(logits)
-    weights.sub_(highest)
-    if logits.device.type == "cpu" and not bool((highest - lowest < 690).all()):
-        # A vectorised exp takes up to 200 times as long where its result underflows.
-        return torch.threshold_(weights.clamp_(min=-700).exp_(), 1e-300, 0.0)
+    # Separately, since `aminmax` is not vectorised.
+    highest, lowest = logits.amax(-1, keepdim=True), logits.amin(-1, keepdim=True)
+    weights = logits.to(torch.float64, copy=True).sub_(highest)
+    small = logits.device.type == "cpu" and not bool((highest - lowest < RANGE).all())
+    return _exp(weights, small)
+
+
+def exponentials_of_row(row: Tensor, highest: float, lowest: float, buffer: Tensor) -> Tensor:
+    """`exponentials` of a row (V,) on the CPU with less overhead.
+
+    Args:
+        row: (V,) the logits.
+        highest: the largest logit.
+        lowest: the smallest logit.
+        buffer: (V,) float64, is overwritten with the result; the page faults of new memory take time.
+    """
+    return _exp(buffer.copy_(row).sub_(highest), not highest - lowest < RANGE)
+
+
+def _exp(weights: Tensor, small: bool) -> Tensor:
+    """Overwrite weights by their exponentials; `small` if some may underflow."""
+    if small:  # a vectorised exp takes up to 200 times as long where its result underflows
+        return torch.threshold_(weights.clamp_(min=-RANGE - 10).exp_(), SMALLEST, 0.0)
     return weights.exp_()
 
 
@@ -91,11 +107,13 @@ def top_p(logits: Tensor, p: float) -> Tensor:
     out = torch.empty_like(rows, memory_format=torch.contiguous_format)
     buffer, space = torch.empty(2, logits.shape[-1], dtype=torch.float64)
     for i, row in enumerate(rows):
-        weights = exponentials(row.detach(), buffer)
-        total = float(weights.sum())
-        if math.isfinite(total):
-            lowest, size = _nucleus(weights.numpy(), p, total, space.numpy())
-            row = _cut(row, weights.numpy(), lowest, size)
+        values = as_array(row)
+        highest, lowest = float(values.max()), float(values.min())
+        if math.isfinite(highest):
+            weights = exponentials_of_row(row.detach(), highest, lowest, buffer)
+            total = float(weights.sum())
+            border, size = _nucleus(weights.numpy(), p, total, space.numpy())
+            row = _cut(row, weights.numpy(), border, size)
         out[i] = row
     return out.view_as(logits)
 
