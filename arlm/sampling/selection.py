@@ -21,6 +21,8 @@ from torch import Tensor
 
 LARGE = 2048  # tokens from which on a loop over rows is faster than a sort of all of them
 SORTED = 8192  # values that are sorted rather than divided further
+FEW = 16  # values are selected one by one where fewer than one in so many is
+SAMPLE = 32  # of so many values, one is looked at to find that out
 ROUNDING = 1e-12  # of a sum of probabilities
 RANGE, SMALLEST = 690.0, 1e-300  # exp(-690) is just above 1e-300
 
@@ -122,9 +124,10 @@ def _nucleus(weights: np.ndarray, p: float, total: float, space: np.ndarray) -> 
     """The smallest weight of the nucleus, and the number of its tokens; `space` (V,) is overwritten."""
     goal, before, size = (p - ROUNDING) * total, 0.0, 0
     # Tokens below this weight add up to less than 1 - p, so they are not in the nucleus.
-    possible = weights >= (1 - p) * total / len(weights)
-    if 16 * np.count_nonzero(possible) < len(weights):
-        part = weights[possible]
+    least = (1 - p) * total / len(weights)
+    sample = weights[::SAMPLE]
+    if FEW * np.count_nonzero(sample >= least) < len(sample):
+        part = weights[weights >= least]
     else:
         part = space
         part[:] = weights
@@ -154,10 +157,10 @@ def _cut(row: Tensor, values: np.ndarray, lowest: float, size: int) -> Tensor:
         size: how many tokens are kept.
     """
     equal = np.flatnonzero(values == lowest)
-    first = size - np.count_nonzero(values > lowest)
     # Different logits may have the same value.
     kept = at_least(row, row.detach()[torch.from_numpy(equal)].min())
-    if first < len(equal):
+    if len(equal) > 1:
+        first = size - np.count_nonzero(values > lowest)
         kept[torch.from_numpy(equal[first:])] = -torch.inf
     return kept
 

@@ -76,6 +76,8 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Vocabularies of a few tokens take the way of large ones, and are divided many times."""
     monkeypatch.setattr(selection, "LARGE", 1)
     monkeypatch.setattr(selection, "SORTED", 8)
+    monkeypatch.setattr(selection, "SAMPLE", 2)
+    monkeypatch.setattr(selection, "FEW", 3)
 
 
 @pytest.mark.usefixtures("small_parts")
