@@ -47,7 +47,7 @@ def case(number: int, size: int) -> torch.Tensor:
     elif kind == 2:
         row = (row * 2).round()  # many ties
     elif kind == 3:
-        row[torch.rand(size, generator=random) < 0.7] = -torch.inf
+        row[torch.rand(size, generator=random) < (0.95 if number % 2 else 0.7)] = -torch.inf
         row[size // 2] = 1.0
     elif kind == 4:
         row = torch.zeros(size)
@@ -115,7 +115,7 @@ class TestWithDivisions:
             for number in range(300):
                 row = case(number, 1 + number * 3)
                 token = int(draw(row[None], torch.tensor([noise], dtype=torch.float64)))
-                assert exponentials(row)[token] > 0, (noise, number)
+                assert row[token].double() - row.max().double() > -690, (noise, number)
 
 
 def test_large_vocabularies_equal_the_definition() -> None:
