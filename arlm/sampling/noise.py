@@ -28,6 +28,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
+from arlm.sampling.inverse_cdf import draw
+
 if TYPE_CHECKING:
     from arlm.sampling.processors import History
 
@@ -89,21 +91,6 @@ def uniform_noise(seeds: Sequence[int] | Tensor, length: int) -> Tensor:
     """The uniform numbers of the first `length` positions of rows: (B, length) float64 in [0, 1)."""
     of_rows = seed_tensor(seeds)
     return uniform(position_keys(of_rows, torch.arange(length, device=of_rows.device)[None]))
-
-
-def draw(logits: Tensor, noise: Tensor) -> Tensor:
-    """Inverse CDF: the first token whose cumulative probability exceeds the noise.
-
-    Args:
-        logits: (B, V), -inf where a token may not be drawn.
-        noise: (B,) in [0, 1), float64.
-
-    Returns: tokens (B,) int64.
-    """
-    cumulative = logits.double().softmax(-1).cumsum(-1)
-    # Slightly below the total, so that rounding cannot select a token of probability 0 at the end.
-    threshold = noise[:, None] * cumulative[:, -1:] * (1 - 2**-50)
-    return torch.searchsorted(cumulative, threshold, right=True).squeeze(1)
 
 
 def gumbel_max(logits: Tensor, keys: Tensor) -> Tensor:

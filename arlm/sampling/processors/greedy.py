@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from arlm.sampling.processors import History, LogitsProcessor
+from arlm.sampling.selection import argmax
 
 
 @dataclass(frozen=True)
@@ -16,5 +17,5 @@ class Greedy(LogitsProcessor):
     """
 
     def __call__(self, logits: Tensor, history: History) -> Tensor:
-        best = logits.argmax(-1, keepdim=True)
+        best = argmax(logits).unsqueeze(-1)
         return torch.full_like(logits, -torch.inf).scatter(-1, best, logits.gather(-1, best))

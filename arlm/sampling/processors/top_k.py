@@ -7,11 +7,11 @@ References:
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from arlm.errors import require
 from arlm.sampling.processors import History, LogitsProcessor
+from arlm.sampling.selection import top_k
 
 
 @dataclass(frozen=True)
@@ -30,5 +30,4 @@ class TopK(LogitsProcessor):
         require(self.k >= 1, "top_k", self.k, "choose at least 1")
 
     def __call__(self, logits: Tensor, history: History) -> Tensor:
-        best = logits.sort(dim=-1, descending=True, stable=True).indices[..., : self.k]
-        return torch.full_like(logits, -torch.inf).scatter(-1, best, logits.gather(-1, best))
+        return top_k(logits, self.k)

@@ -7,11 +7,11 @@ References:
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from arlm.errors import require
 from arlm.sampling.processors import History, LogitsProcessor
+from arlm.sampling.selection import top_p
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,4 @@ class TopP(LogitsProcessor):
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         if self.p == 1:
             return logits
-        probability = logits.double().softmax(-1)
-        ordered, order = probability.sort(dim=-1, descending=True, stable=True)
-        before = ordered.cumsum(-1) - ordered  # total probability of likelier tokens
-        # Drop tokens after the total has reached p; 1e-12 allows for rounding of the sum.
-        keep = before < self.p - 1e-12
-        keep[..., 0] = True
-        return logits.masked_fill(~torch.zeros_like(keep).scatter(-1, order, keep), -torch.inf)
+        return top_p(logits, self.p)
