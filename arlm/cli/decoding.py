@@ -10,10 +10,12 @@ from arlm.errors import UserError
 
 if TYPE_CHECKING:
     from arlm.cli.parser import Parser
+    from arlm.domains import Domain
     from arlm.sampling.processors import LogitsProcessor
 
 # In the order in which they are applied, after --processors.
 SHORTHANDS = ("temperature", "top_k", "top_p")
+LANGUAGES = ("regex", "json_schema", "grammar")  # fields of the constraint, which is applied first
 
 
 def add_decoding_options(parser: Parser, without: str) -> Any:
@@ -25,7 +27,7 @@ def add_decoding_options(parser: Parser, without: str) -> Any:
     """
     group = parser.add_argument_group(
         "decoding",
-        f"{without} The order is: --processors, --temperature, --top-k, --top-p.",
+        f"{without} The order is: a constraint, --processors, --temperature, --top-k, --top-p.",
     )
     group.add_argument(
         "--temperature",
@@ -45,12 +47,31 @@ def add_decoding_options(parser: Parser, without: str) -> Any:
         help='logits processors in this order, such as "frequency_penalty=0.3,mirostat=3"; '
         'a colon adds a field: "frequency_penalty=0.5:prompt=true"; one of yours by its class path, with --trust',
     )
+    constraint = parser.add_argument_group(
+        "constraint",
+        "Texts of one language only, without the prompt; needs the extra [constrained]. Each token is drawn from "
+        "those that may follow, which is not the network's distribution over the texts of the language.",
+    )
+    constraint.add_argument(
+        "--regex",
+        help=r"a regular expression that the whole text matches; write [0-9], since \d is any digit",
+    )
+    constraint.add_argument(
+        "--json-schema",
+        metavar="SCHEMA",
+        help="a JSON schema, or a file with one; JSON without white space between its parts",
+    )
+    constraint.add_argument(
+        "--grammar", help='a grammar in Lark\'s syntax with a rule "start:", or a file with one'
+    )
     return group
 
 
 def given_options(options: argparse.Namespace) -> list[str]:
     """The options of decoding that were given, such as "--top-k"."""
-    values = {name: getattr(options, name) for name in (*SHORTHANDS, "greedy", "processors")}
+    values = {
+        name: getattr(options, name) for name in (*LANGUAGES, *SHORTHANDS, "greedy", "processors")
+    }
     return [
         "--" + name.replace("_", "-")
         for name, value in values.items()
@@ -77,9 +98,26 @@ def chosen_processors(options: argparse.Namespace) -> tuple[LogitsProcessor, ...
         option = "--" + name.replace("_", "-")
         raise UserError(f"{option}: it is in --processors too; give it once")
     text = ",".join(filter(None, [options.processors, *chosen.values()]))
-    if not text:
+    drawn = processors_of(text, options.trust) if text else ()
+    return *constraint(options), *drawn
+
+
+def constraint(options: argparse.Namespace) -> tuple[LogitsProcessor, ...]:
+    """The constraint that the options name, if any."""
+    given = {name: value for name in LANGUAGES if (value := getattr(options, name)) is not None}
+    if not given:
         return ()
-    return processors_of(text, options.trust)
+    if len(given) > 1:
+        first, second = ("--" + name.replace("_", "-") for name in list(given)[:2])
+        raise UserError(f"{second}: the text has one language; omit it, or {first}")
+    from arlm.sampling.processors.constraint import Constraint  # late: --help needs no torch
+
+    return (Constraint(**given),)
+
+
+def bound(processors: Sequence[LogitsProcessor], domain: Domain) -> tuple[LogitsProcessor, ...]:
+    """The processors for rows of a domain."""
+    return tuple(processor.bind(domain) for processor in processors)
 
 
 def processors_of(text: str, trusted: Sequence[str]) -> tuple[LogitsProcessor, ...]:

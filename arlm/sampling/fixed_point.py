@@ -17,13 +17,15 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from arlm.core import Autoregressor, token_log_prob
+from arlm.core import Autoregressor, Spec, token_log_prob
+from arlm.sampling.checks import check_drawable, finished
 from arlm.sampling.generate import check_length, prepare
 from arlm.sampling.noise import Noise, Uniform
 from arlm.sampling.processors import History, LogitsProcessor, MemoryProcessor, apply, choose
-from arlm.sampling.steps import inference_context, without_padding
+from arlm.sampling.steps import filler, inference_context, without_padding
 
 
 class FixedPoint(NamedTuple):
@@ -65,12 +67,17 @@ def fixed_point(
             passes += 1
             log_prob[active] = token_log_prob(logits, guess).double()
             rows = (guess, prompt_lengths[active], of_rows[active])
-            drawn = _drawn(net, logits, *rows, processors, noise)
+            given_to = (net, logits, *rows, processors, noise)
+            drawn, over, dead = _drawn(*given_to)
             drawn = torch.where(given[active], forced[active], drawn)
-            drawn, over = _ended(drawn, net.spec.eos_id, net.spec.pad_id)
+            drawn, over = _ended(drawn, over, net.spec)
             log_prob[active] = log_prob[active].masked_fill(over, 0.0)
             tokens[active] = drawn
             same = drawn == guess
+            dead &= ~over & ~given[active]
+            if bool(dead.any()):  # of a wrong guess, or of the row itself, which is refused
+                correct = F.pad(same.long().cumprod(1)[:, :-1], (1, 0), value=1).bool()
+                _drawn(*given_to, refused=dead & correct)
             active = active[~same.all(1)]
             # The first position that changed is correct now: all before it had settled.
             first = int((same.cumprod(1).sum(1) + 1).min()) if len(active) else tokens.shape[1]
@@ -88,13 +95,22 @@ def _drawn(
     seeds: Tensor,
     processors: Sequence[LogitsProcessor],
     noise: Noise,
-) -> Tensor:
-    """Draw every position (B, T), each with the history before it."""
+    refused: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw every position (B, T), each with the history before it.
+
+    Raises a UserError if no token is left at one of the positions `refused` (B, T) bool.
+
+    Returns: the tokens (B, T); whether the processors have finished the row before a position, (B, T) bool; and
+        where they left no token, (B, T) bool, so that the token is one of the network without them.
+    """
     logits = without_padding(logits, net.spec)
+    over, dead = torch.zeros(2, *tokens.shape, dtype=torch.bool, device=tokens.device)
     rows, device = len(tokens), tokens.device
     numbers = noise.numbers(seeds, torch.arange(tokens.shape[1], device=device).expand_as(tokens))
     if not processors and not noise.reads_history:
-        return noise.draw(logits.flatten(0, 1), numbers.flatten(), None).view(tokens.shape)
+        drawn = noise.draw(logits.flatten(0, 1), numbers.flatten(), None)
+        return drawn.view(tokens.shape), over, dead
     memories = [
         p.init(rows, device) if isinstance(p, MemoryProcessor) else None for p in processors
     ]
@@ -102,18 +118,28 @@ def _drawn(
     for t, column in enumerate(logits.unbind(1)):
         lengths = torch.full((rows,), t, device=device)
         history = History(tokens, lengths, prompt_lengths, net.spec, seeds)
+        ends = finished(processors, memories) if net.spec.eos_id is None else None
+        if ends is not None:
+            over[:, t] = ends
+        plain, outputs = column, []
         for index, processor in enumerate(processors):
             column = apply(processor, column, history, memories[index])
+            outputs.append(column)
             if isinstance(processor, MemoryProcessor):
                 after = processor.observe(tokens[:, t], column, memories[index])
                 memories[index] = choose(t >= prompt_lengths, after, memories[index])
+        if processors:
+            if refused is not None:
+                check_drawable(processors, outputs, history, refused[:, t])
+            dead[:, t] = column.amax(-1) == -torch.inf
+            column = torch.where(dead[:, t, None], plain, column)
         columns.append(noise.draw(column, numbers[:, t], history))
-    return torch.stack(columns, dim=1)
+    return torch.stack(columns, dim=1), over, dead
 
 
-def _ended(tokens: Tensor, end: int | None, pad: int | None) -> tuple[Tensor, Tensor]:
-    """Rows with the filler after their first end token, and a mask of the filled positions."""
-    if end is None:
-        return tokens, torch.zeros_like(tokens, dtype=torch.bool)
-    over = ((tokens == end).cumsum(1) - (tokens == end).long()) > 0
-    return tokens.masked_fill(over, end if pad is None else pad), over
+def _ended(tokens: Tensor, over: Tensor, spec: Spec) -> tuple[Tensor, Tensor]:
+    """Rows with the filler after their first end token and where they are `over`, and a mask of the filled positions."""
+    if spec.eos_id is not None:
+        ends = tokens == spec.eos_id
+        over = over | (ends.cumsum(1) - ends.long() > 0)
+    return tokens.masked_fill(over, filler(spec)), over

@@ -14,7 +14,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Self, get_type_hints
 
 import torch
 from torch import Tensor
@@ -22,6 +22,10 @@ from torch import Tensor
 from arlm.core import Spec
 from arlm.errors import UserError
 from arlm.sampling.noise import mix, position_keys, uniform
+from arlm.sampling.row_objects import RowObjects
+
+if TYPE_CHECKING:
+    from arlm.domains import Domain
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,16 @@ class History:
 class LogitsProcessor(ABC):
     """One step between a network's logits and the draw."""
 
+    #: what to do where it leaves no token, for the message
+    no_token: ClassVar[str] = "weaken it, or put it before those that drop tokens"
+
+    def bind(self, domain: Domain) -> Self:
+        """The processor for rows of a domain; another one only where it depends on the domain's tokens.
+
+        The verbs bind every processor, as `model.sampler` does; in Python, call it before `generate`.
+        """
+        return self
+
     @abstractmethod
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         """Args: logits (B, V); history, the tokens before. Returns: new logits (B, V)."""
@@ -65,8 +79,8 @@ class LogitsProcessor(ABC):
 class MemoryProcessor(LogitsProcessor):
     """A processor that remembers something of each row.
 
-    A memory is a tensor whose first axis is the batch, or a nested tuple of them. The sampler keeps it with the
-    row: it is selected, joined and replaced with the row.
+    A memory is a tensor whose first axis is the batch, a `RowObjects` of other objects, or a nested tuple of
+    them. The sampler keeps it with the row: it is selected, joined and replaced with the row.
     """
 
     @abstractmethod
@@ -81,6 +95,13 @@ class MemoryProcessor(LogitsProcessor):
     def observe(self, tokens: Tensor, logits: Tensor, memory: Any) -> Any:
         """The memory after tokens (B,) followed the logits (B, V) that this processor returned."""
 
+    def finished(self, memory: Any) -> Tensor | None:
+        """Rows (B,) bool that nothing but an end may follow; None if the processor ends no row.
+
+        Networks without an end token end these rows; those with one draw it.
+        """
+        return None
+
 
 def apply(processor: LogitsProcessor, logits: Tensor, history: History, memory: Any) -> Tensor:
     """Logits after a processor, with or without memory."""
@@ -90,22 +111,28 @@ def apply(processor: LogitsProcessor, logits: Tensor, history: History, memory: 
 
 
 def choose(rows: Tensor, a: Any, b: Any) -> Any:
-    """Nested tuples of tensors: `a` in the rows (B,) where it is true, else `b`."""
+    """Memories: `a` in the rows (B,) where it is true, else `b`."""
     if isinstance(a, tuple):
         return tuple(choose(rows, x, y) for x, y in zip(a, b, strict=True))
+    if isinstance(a, RowObjects):
+        return a.where(rows, b)
     return torch.where(rows.view(-1, *[1] * (a.ndim - 1)), a, b)
 
 
+def name_of(kind: type[LogitsProcessor]) -> str:
+    """The name of a processor on the command line: the class name in snake case."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
+
+
 def all_processors() -> dict[str, type[LogitsProcessor]]:
-    """Every processor by its name on the command line: the class name in snake case."""
+    """Every processor by its name on the command line."""
     processors = {}
     for found in pkgutil.iter_modules(__path__):
         module = importlib.import_module(f"{__name__}.{found.name}")
         for kind in vars(module).values():
             own = isinstance(kind, type) and kind.__module__ == module.__name__
             if own and issubclass(kind, LogitsProcessor):
-                name = re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
-                processors[name] = kind
+                processors[name_of(kind)] = kind
     return processors
 
 
