@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -157,7 +157,7 @@ class Sampler:
                     f"model.sampler: {name_of(type(one))} ends rows, but the samples of a run whose data has no end "
                     "token have one length; omit it, and draw with `arlm sample`"
                 )
-        return Sampler(bound)
+        return replace(self, processors=bound)
 
     def __call__(self, net: Autoregressor, seeds: Sequence[int], **arguments) -> Generated:
         """As `generate`; the default context of networks with classes is 0, 1, 2, ... in turn."""

@@ -31,7 +31,7 @@ ODD_SPACE = re.compile("[\x1c-\x1f\x85]")
 # GPT-2's pattern never joins two of these chunks, so each one is encoded once and cached.
 CHUNK = re.compile(r"\s+(?!\S)|\s?\S+")
 CACHED = 2**20  # chunks
-BYTE = re.compile("<0x([0-9A-F]{2})>")  # a token of one byte, in tokenizers with byte fallback
+BYTE = re.compile("<0x([89A-F][0-9A-F])>")  # a token of one byte of a character of several
 
 
 class BPETokenizer(LibraryTokenizer):
@@ -94,7 +94,7 @@ class BPETokenizer(LibraryTokenizer):
             return each, each
         first, later = super().spellings()
         for token, name in enumerate(names):
-            if byte := BYTE.fullmatch(name):  # a byte of a character, of which several make one
+            if byte := BYTE.fullmatch(name):
                 first[token] = later[token] = bytes([int(byte[1], 16)])
         return first, later
 

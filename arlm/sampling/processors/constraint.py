@@ -120,8 +120,13 @@ class Constraint(MemoryProcessor):
         return logits.masked_fill(~(allowed | unchanged[:, None]), -torch.inf)
 
     def observe(self, tokens: Tensor, logits: Tensor, memory: Memory) -> Memory:
-        following = zip(Memory._make(memory).places.objects, tokens.tolist(), strict=True)
-        places = [self.language.after(place, token) for place, token in following]
+        found: dict[tuple[int, int], Place] = {}  # rows that began alike share their place
+        places = []
+        for place, token in zip(Memory._make(memory).places.objects, tokens.tolist(), strict=True):
+            key = id(place), token
+            if key not in found:
+                found[key] = self.language.after(place, token)
+            places.append(found[key])
         return memory_of(places, tokens.device)
 
     def finished(self, memory: Memory) -> Tensor:
