@@ -22,7 +22,7 @@ BOUND = "_language"  # attribute of a bound constraint; no field, since it follo
 
 
 class Memory(NamedTuple):
-    """Where each row is in its text; a plain tuple once rows were selected."""
+    """The parts of a memory, which is a plain tuple of them."""
 
     places: RowObjects  # a `Place` of each row
     allowed: Tensor  # (B, V) bool, of the tokenizer's tokens
@@ -105,21 +105,21 @@ class Constraint(MemoryProcessor):
             )
         return language
 
-    def init(self, rows: int, device: torch.device) -> Memory:
+    def init(self, rows: int, device: torch.device) -> tuple:
         return memory_of([self.language.start] * rows, device)
 
-    def __call__(self, logits: Tensor, history: History, memory: Memory) -> Tensor:  # type: ignore[override]
-        memory, end = Memory._make(memory), history.spec.eos_id
+    def __call__(self, logits: Tensor, history: History, memory: tuple) -> Tensor:  # type: ignore[override]
+        here, end = Memory._make(memory), history.spec.eos_id
         allowed = torch.zeros_like(logits, dtype=torch.bool)
-        allowed[:, : memory.allowed.shape[1]] = memory.allowed
-        unchanged = memory.left
+        allowed[:, : here.allowed.shape[1]] = here.allowed
+        unchanged = here.left
         if end is not None:
-            allowed[:, end] = memory.may_end
+            allowed[:, end] = here.may_end
         else:
-            unchanged = unchanged | memory.finished  # the sampler has ended the row
+            unchanged = unchanged | here.finished  # the sampler has ended the row
         return logits.masked_fill(~(allowed | unchanged[:, None]), -torch.inf)
 
-    def observe(self, tokens: Tensor, logits: Tensor, memory: Memory) -> Memory:
+    def observe(self, tokens: Tensor, logits: Tensor, memory: tuple) -> tuple:
         found: dict[tuple[int, int], Place] = {}  # rows that began alike share their place
         places = []
         for place, token in zip(Memory._make(memory).places.objects, tokens.tolist(), strict=True):
@@ -129,23 +129,24 @@ class Constraint(MemoryProcessor):
             places.append(found[key])
         return memory_of(places, tokens.device)
 
-    def finished(self, memory: Memory) -> Tensor:
+    def finished(self, memory: tuple) -> Tensor:
         return Memory._make(memory).finished
 
 
-def memory_of(places: Sequence[Place], device: torch.device) -> Memory:
-    """The memory of rows at these places."""
+def memory_of(places: Sequence[Place], device: torch.device) -> tuple:
+    """The memory of rows at these places, a plain tuple, as selected rows have it."""
 
     def flags(values: list[bool]) -> Tensor:
         return torch.tensor(values, device=device)
 
-    return Memory(
+    parts = Memory(
         RowObjects(tuple(places)),
         torch.stack([place.allowed for place in places]).to(device),
         flags([place.may_end for place in places]),
         flags([place.finished for place in places]),
         flags([place.matcher is None for place in places]),
     )
+    return tuple(parts)
 
 
 def read(given: str, field: str, is_text: bool) -> str:
