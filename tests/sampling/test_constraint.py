@@ -321,20 +321,29 @@ def test_rows_together_equal_rows_alone_and_whole_passes(end: int | None) -> Non
 
 def test_copies_of_a_row_go_their_own_ways() -> None:
     """As the prefixes of a beam: the rows share what they remember until they differ."""
-    net, constraint = network(length=10), Constraint("(ab|c[cd])*d").bind(LETTERS)
-    forced, seeds = prepare(net, range(4), None, None)[:2]
+    net, constraint = network(length=10), Constraint("(a[bc]|b[cd]d|c{2}|db){2,4}d").bind(LETTERS)
+    forced, seeds = prepare(net, range(9), None, None)[:2]
     steps = Steps(net, begin(net, forced, seeds, [constraint]))
     next(steps)
-    before = steps.state[:]
-    twice = steps.state[torch.tensor([2, 0, 2, 2])]
-    forks = Steps(net, concatenate([twice, before]))
+    allowed = Memory._make(steps.state.memories[0]).allowed
+    order = torch.tensor([2, 0, 8, 2, 7, 2])
+    assert not torch.equal(allowed[order], allowed[:6])
+    before, chosen = steps.state[:], steps.state[order]
+    forks = Steps(net, concatenate([chosen, before]))
     for _ in forks:
         pass
-    whole = generate(net, range(4), processors=[constraint]).tokens
-    assert torch.equal(forks.state.tokens, whole[[2, 0, 2, 2, 0, 1, 2, 3]])
+    whole = generate(net, range(9), processors=[constraint]).tokens
+    assert torch.equal(forks.state.tokens, whole[[*order.tolist(), *range(9)]])
     for _ in steps:  # the first rows go on as if nothing had been copied
         pass
     assert torch.equal(steps.state.tokens, whole)
+
+
+def test_a_row_that_has_ended_keeps_its_logits() -> None:
+    """So that no processor after it meets a row of -inf."""
+    constraint = Constraint("ab").bind(LETTERS)
+    assert kept(constraint, LETTERS, [0, 1], end=False) == {0, 1, 2, 3}
+    assert kept(constraint, LETTERS, [0, 1], end=True) == {4}
 
 
 def test_a_row_that_ends_as_its_window_is_full_does_not_slide() -> None:

@@ -65,7 +65,7 @@ PROCESSORS: list[LogitsProcessor] = [
     PresencePenalty(1.5, prompt=True),
     Mirostat(0.8),
     Mirostat(3.0, rate=0.5),
-    *constrained("([a-i][a-e]){1,4}i?"),
+    *constrained("(a|b[cd]|c[de]b|[d-i]{2}c){1,4}i?"),
 ]
 # Those that change nothing.
 IDENTITIES: list[LogitsProcessor] = [
