@@ -159,7 +159,7 @@ def test_a_row_that_ends_as_its_window_is_full_does_not_slide() -> None:
 def test_a_row_without_a_token_is_refused_by_every_strategy() -> None:
     """The tokenizer has no x, so that "a" cannot be completed."""
     net = network()
-    constraint = Constraint("ax|[b-d]").bind(LETTERS)
+    constraint = Constraint("ax|[b-d]{5}").bind(LETTERS)
     message = "constraint: it leaves no token for row 0 at position 1; the tokenizer cannot spell"
     starts = generate(net, range(50), 1, processors=[constraint]).tokens.flatten()
     bad, good = int((starts == 0).nonzero()[0]), int((starts > 0).nonzero()[0])
@@ -169,7 +169,10 @@ def test_a_row_without_a_token_is_refused_by_every_strategy() -> None:
         # Guesses begin with token 0, "a", which must not count.
         assert strategy(net, [good], processors=[constraint]).tokens[0, 0] > 0
     limited = generate(net, [good, bad], processors=[constraint], lengths=[8, 1])
-    assert limited.tokens[1, 0] == 0  # a row that has ended is not drawn from
+    assert limited.tokens[1].tolist() == [0] * 8  # a row that has ended is not drawn from
+    assert limited.log_prob[0].count_nonzero() == 5
+    given = torch.tensor([[-1, 2, -1]])  # nor is a token that is given
+    assert generate(net, [bad], processors=[constraint], forced=given).tokens[0, 1] == 2
 
 
 def test_the_processor_that_drops_the_last_token_is_named() -> None:
