@@ -16,6 +16,7 @@ from conftest import ROOT, run_arlm
 
 from arlm.cli.trainer import TRAINER_DEFAULTS
 from arlm.core import Spec
+from arlm.domains import TextDomain
 from arlm.inference import configurations
 from arlm.sampling.processors import (
     History,
@@ -24,6 +25,8 @@ from arlm.sampling.processors import (
     all_processors,
     apply,
 )
+from arlm.sampling.processors.constraint import Constraint
+from arlm.tokenizers import CharacterTokenizer
 
 CONFIGS = ROOT / "configs"
 OPTION = {  # the folders of fragments, each with the option that takes one
@@ -64,6 +67,7 @@ STANDALONE: dict[str, tuple[str, list[str]]] = {
     "sampler/epsilon": ("images/digits_pixelcnn", []),
     "sampler/eta": ("images/digits_pixelcnn", []),
     "sampler/forced_tokens": ("images/digits_pixelcnn", []),
+    "sampler/constraint": ("translation/dates_attention", []),
     "sampler/frequency_penalty": ("images/digits_pixelcnn", []),
     "sampler/greedy": ("images/digits_pixelcnn", []),
     "sampler/keep_end": ("translation/dates_attention", []),
@@ -279,6 +283,9 @@ def test_every_processor_has_a_fragment() -> None:
     for entry in (entry for each in found.values() for entry in each["processors"]):
         processor = built(entry)
         assert isinstance(processor, LogitsProcessor)
+        if isinstance(processor, Constraint):
+            pytest.importorskip("llguidance")
+            processor = processor.bind(TextDomain(CharacterTokenizer("012")))
         memory = processor.init(1, zero.device) if isinstance(processor, MemoryProcessor) else None
         assert apply(processor, torch.zeros(1, 3), history, memory).shape == (1, 3)
 

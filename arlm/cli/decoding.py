@@ -10,10 +10,12 @@ from arlm.errors import UserError
 
 if TYPE_CHECKING:
     from arlm.cli.parser import Parser
+    from arlm.domains import Domain
     from arlm.sampling.processors import LogitsProcessor
 
 # In the order in which they are applied, after --processors.
 SHORTHANDS = ("temperature", "top_k", "top_p")
+LANGUAGES = ("regex", "json_schema", "grammar")  # fields of the constraint, which is applied first
 
 
 def add_decoding_options(parser: Parser, without: str) -> Any:
@@ -25,8 +27,8 @@ def add_decoding_options(parser: Parser, without: str) -> Any:
     """
     group = parser.add_argument_group(
         "decoding",
-        f"{without} The order is: --processors, --temperature, --top-k, --top-p; or --processors, and the order of "
-        "--preset.",
+        f"{without} The order is: a constraint, --processors, --temperature, --top-k, --top-p; or a constraint, "
+        "--processors, and the order of --preset.",
     )
     group.add_argument(
         "--temperature",
@@ -52,12 +54,29 @@ def add_decoding_options(parser: Parser, without: str) -> Any:
         help="decode as another library: huggingface, llamacpp, openai, or the course notes' algorithm, notes; a "
         'colon adds an option of that library: "llamacpp:repeat_penalty=1.1"; other options here go over it',
     )
+    constraint = parser.add_argument_group(
+        "constraint",
+        "Texts of one language only, without the prompt; needs the extra [constrained]. Each token is drawn from "
+        "those that may follow, which is not the network's distribution over the texts of the language.",
+    )
+    constraint.add_argument(
+        "--regex",
+        help=r"a regular expression that the whole text matches; write [0-9], since \d is any digit",
+    )
+    constraint.add_argument(
+        "--json-schema",
+        metavar="SCHEMA",
+        help="a JSON schema, or a file with one; JSON without white space between its parts",
+    )
+    constraint.add_argument(
+        "--grammar", help='a grammar in Lark\'s syntax with a rule "start:", or a file with one'
+    )
     return group
 
 
 def given_options(options: argparse.Namespace) -> list[str]:
     """The options of decoding that were given, such as "--top-k"."""
-    names = (*SHORTHANDS, "greedy", "processors", "preset")
+    names = (*LANGUAGES, *SHORTHANDS, "greedy", "processors", "preset")
     values = {name: getattr(options, name) for name in names}
     return [
         "--" + name.replace("_", "-")
@@ -73,7 +92,7 @@ def chosen_processors(options: argparse.Namespace) -> tuple[LogitsProcessor, ...
         names = ", ".join("--" + name.replace("_", "-") for name in chosen)
         raise UserError(f"--greedy: it always takes the likeliest token; omit {names}")
     if options.preset is not None:
-        return with_preset(options, chosen)
+        return *constraint(options), *with_preset(options, chosen)
     if options.greedy:
         chosen["greedy"] = None
     named = {
@@ -84,9 +103,26 @@ def chosen_processors(options: argparse.Namespace) -> tuple[LogitsProcessor, ...
         raise UserError(f"{option}: it is in --processors too; give it once")
     shorthands = (name if value is None else f"{name}={value}" for name, value in chosen.items())
     text = ",".join(filter(None, [options.processors, *shorthands]))
-    if not text:
+    drawn = processors_of(text, options.trust) if text else ()
+    return *constraint(options), *drawn
+
+
+def constraint(options: argparse.Namespace) -> tuple[LogitsProcessor, ...]:
+    """The constraint that the options name, if any."""
+    given = {name: value for name in LANGUAGES if (value := getattr(options, name)) is not None}
+    if not given:
         return ()
-    return processors_of(text, options.trust)
+    if len(given) > 1:
+        first, second = ("--" + name.replace("_", "-") for name in list(given)[:2])
+        raise UserError(f"{second}: the text has one language; omit it, or {first}")
+    from arlm.sampling.processors.constraint import Constraint  # late: --help needs no torch
+
+    return (Constraint(**given),)
+
+
+def bound(processors: Sequence[LogitsProcessor], domain: Domain) -> tuple[LogitsProcessor, ...]:
+    """The processors for rows of a domain."""
+    return tuple(processor.bind(domain) for processor in processors)
 
 
 def with_preset(options: argparse.Namespace, given: dict[str, Any]) -> tuple[LogitsProcessor, ...]:

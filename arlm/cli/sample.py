@@ -9,7 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arlm.cli.decoding import add_decoding_options, chosen_processors, given_options, processors_of
+from arlm.cli.decoding import (
+    add_decoding_options,
+    bound,
+    chosen_processors,
+    given_options,
+    processors_of,
+)
 from arlm.cli.imports import quick_imports
 from arlm.cli.parser import Parser, add_run_options, bar, open_network
 from arlm.cli.texts import texts, write_search
@@ -123,7 +129,7 @@ def check(options: argparse.Namespace) -> None:
         if given_options(options) or options.sweep or options.decoding != "steps":
             raise UserError(
                 "--beam: it searches and draws nothing; omit --temperature, --top-k, --top-p, --greedy, "
-                "--processors, --preset, --sweep and --decoding"
+                "--processors, --preset, --sweep, --decoding and the constraint"
             )
     if options.tree and options.beam is None:
         raise UserError("--tree: it shows a search; give --beam")
@@ -157,6 +163,7 @@ def main(arguments: Sequence[str]) -> None:
     view = view_of(domain)
     view.check_verb("sample", options.run)
     view.check_options(vars(options))
+    processors = bound(processors, domain)
     if options.guidance is not None:
         net = guided(net, options.guidance)
     options.n = options.n or view.default_n

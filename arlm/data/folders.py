@@ -30,7 +30,8 @@ def prepared_folder() -> Path:
 def find_file(path: str, data_dir: str | None, field: str = "data.path") -> Path:
     """The path of a file in the working folder, else in the folder of the data sets."""
     folders = (Path(), data_folder(data_dir))
-    found = [f / path for f in folders if (f / path).is_file()]
+    # `is_file` of a Path raises an error for a name that is too long.
+    found = [f / path for f in folders if os.path.isfile(f / path)]
     if not found:
         raise UserError(
             f"{field}: '{path}' is neither in '{folders[0].resolve()}' nor in "

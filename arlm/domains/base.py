@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from arlm.construction import Captured
+from arlm.tokenizers import Tokenizer
 
 
 class Domain(Captured, ABC):
@@ -19,6 +20,11 @@ class Domain(Captured, ABC):
     unit: ClassVar[str]  # singular: "byte", "dim"
     view: ClassVar[str]  # class path of the `arlm.reports.view.View` that displays its objects
     vocab_size: int
+
+    @property
+    def text_tokenizer(self) -> Tokenizer | None:
+        """The tokenizer of the text that is modelled, whose tokens are the first of the vocabulary; None if it is no text."""
+        return None
 
     @abstractmethod
     def encode(self, native: Any) -> Tensor:

@@ -36,6 +36,10 @@ class PairDomain(Domain):
         # The end of a line counts as one byte, the newline.
         self._bytes = torch.cat([target.token_bytes, torch.ones(1)])
 
+    @property
+    def text_tokenizer(self) -> Tokenizer:
+        return self.target_tokenizer
+
     @abstractmethod
     def source_spec(self, length: int) -> Spec:
         """The spec of the sources, of rows whose texts have up to `length` tokens."""

@@ -23,6 +23,10 @@ class TextDomain(Domain):
         self.tokenizer = tokenizer
         self.vocab_size = tokenizer.vocab_size
 
+    @property
+    def text_tokenizer(self) -> Tokenizer:
+        return self.tokenizer
+
     def spec(self, length: int) -> Spec:
         """The spec of rows of `length` tokens."""
         fingerprint = self.tokenizer.fingerprint

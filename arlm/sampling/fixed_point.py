@@ -19,8 +19,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from arlm.core import Autoregressor, token_log_prob
+from arlm.core import Autoregressor, Spec, token_log_prob
+from arlm.sampling.checks import finished
 from arlm.sampling.generate import check_length, prepare
+from arlm.sampling.inference_context import inference_context
 from arlm.sampling.noise import Noise, Uniform
 from arlm.sampling.processors import (
     History,
@@ -31,7 +33,7 @@ from arlm.sampling.processors import (
     drawable,
     refuse_masked,
 )
-from arlm.sampling.steps import inference_context, without_padding
+from arlm.sampling.steps import filler, without_padding
 
 
 class FixedPoint(NamedTuple):
@@ -73,9 +75,9 @@ def fixed_point(
             passes += 1
             log_prob[active] = token_log_prob(logits, guess).double()
             rows = (guess, prompt_lengths[active], of_rows[active])
-            drawn, masked = _drawn(net, logits, *rows, processors, noise)
+            drawn, over, masked = _drawn(net, logits, *rows, processors, noise)
             drawn = torch.where(given[active], forced[active], drawn)
-            drawn, over = _ended(drawn, net.spec.eos_id, net.spec.pad_id)
+            drawn, over = _ended(drawn, over, net.spec)
             log_prob[active] = log_prob[active].masked_fill(over, 0.0)
             tokens[active] = drawn
             same = drawn == guess
@@ -99,18 +101,20 @@ def _drawn(
     seeds: Tensor,
     processors: Sequence[LogitsProcessor],
     noise: Noise,
-) -> tuple[Tensor, list[tuple[int, Tensor, list[Tensor]]]]:
+) -> tuple[Tensor, Tensor, list[tuple[int, Tensor, list[Tensor]]]]:
     """Draw every position, each with the history before it.
 
-    Returns: tokens (B, T); and for each position with rows that have no token to draw: the position, these rows
-    (B,) bool, and the logits (B, V) before the processors and after each.
+    Returns: tokens (B, T); whether the processors have finished the row before a position, (B, T) bool; and for each
+    position with rows that have no token to draw: the position, these rows (B,) bool, and the logits (B, V) before
+    the processors and after each.
     """
     logits = without_padding(logits, net.spec)
+    over = torch.zeros_like(tokens, dtype=torch.bool)
     rows, device = len(tokens), tokens.device
     numbers = noise.numbers(seeds, torch.arange(tokens.shape[1], device=device).expand_as(tokens))
     if not processors and not noise.reads_history:
         drawn = noise.draw(logits.flatten(0, 1), numbers.flatten(), None)
-        return drawn.view(tokens.shape), []
+        return drawn.view(tokens.shape), over, []
     memories = [
         p.init(rows, device) if isinstance(p, MemoryProcessor) else None for p in processors
     ]
@@ -119,6 +123,9 @@ def _drawn(
         outputs = [column]
         lengths = torch.full((rows,), t, device=device)
         history = History(tokens, lengths, prompt_lengths, net.spec, seeds)
+        ends = finished(processors, memories) if net.spec.eos_id is None else None
+        if ends is not None:
+            over[:, t] = ends
         for index, processor in enumerate(processors):
             column = apply(processor, column, history, memories[index])
             outputs.append(column)
@@ -130,12 +137,12 @@ def _drawn(
             masked.append((t, ~possible, outputs))
             token = token.clamp(max=column.shape[1] - 1)
         columns.append(token)
-    return torch.stack(columns, dim=1), masked
+    return torch.stack(columns, dim=1), over, masked
 
 
-def _ended(tokens: Tensor, end: int | None, pad: int | None) -> tuple[Tensor, Tensor]:
-    """Rows with the filler after their first end token, and a mask of the filled positions."""
-    if end is None:
-        return tokens, torch.zeros_like(tokens, dtype=torch.bool)
-    over = ((tokens == end).cumsum(1) - (tokens == end).long()) > 0
-    return tokens.masked_fill(over, end if pad is None else pad), over
+def _ended(tokens: Tensor, over: Tensor, spec: Spec) -> tuple[Tensor, Tensor]:
+    """Rows with the filler after their first end token and where they are `over`, and a mask of the filled positions."""
+    if spec.eos_id is not None:
+        ends = tokens == spec.eos_id
+        over = over | (ends.cumsum(1) - ends.long() > 0)
+    return tokens.masked_fill(over, filler(spec)), over

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +13,12 @@ from torch import Tensor
 from arlm.core import Autoregressor, Spec, device_of
 from arlm.errors import UserError, require
 from arlm.sampling.noise import Noise, Uniform, seed_tensor, uniform_noise
-from arlm.sampling.processors import LogitsProcessor
+from arlm.sampling.processors import LogitsProcessor, MemoryProcessor, name_of
 from arlm.sampling.sliding import begin_steps, check_slides
 from arlm.sampling.steps import SCORED_TOGETHER, inference_context
+
+if TYPE_CHECKING:
+    from arlm.domains import Domain
 
 
 class Generated(NamedTuple):
@@ -142,6 +145,19 @@ class Sampler:
     """
 
     processors: Sequence[LogitsProcessor] = ()
+
+    def bind(self, domain: Domain, spec: Spec) -> Sampler:
+        """The sampler with its processors bound to the domain, for rows of one length where nothing ends a row."""
+        bound = tuple(processor.bind(domain) for processor in self.processors)
+        for one in bound:
+            if spec.eos_id is None and isinstance(one, MemoryProcessor):
+                if one.finished(one.init(1, torch.device("cpu"))) is None:
+                    continue
+                raise UserError(
+                    f"model.sampler: {name_of(type(one))} ends rows, but the samples of a run whose data has no end "
+                    "token have one length; omit it, and draw with `arlm sample`"
+                )
+        return replace(self, processors=bound)
 
     def __call__(self, net: Autoregressor, seeds: Sequence[int], **arguments) -> Generated:
         """As `generate`; the default context of networks with classes is 0, 1, 2, ... in turn."""

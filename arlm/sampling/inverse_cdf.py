@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from arlm.errors import require
 from arlm.sampling.selection import as_array, exponentials_of_row, is_large
 
 BLOCK = 256  # weights that are added together before the search
@@ -28,9 +27,8 @@ def draw(logits: Tensor, noise: Tensor) -> Tensor:
         logits: (B, V), -inf where a token may not be drawn.
         noise: (B,) in [0, 1), float64.
 
-    Returns: tokens (B,) int64, never one of probability 0.
-
-    Raises a UserError if a row of a large vocabulary has no probabilities: all are -inf, or one is nan or inf.
+    Returns: tokens (B,) int64, never one of probability 0; V for a row without probabilities, where all logits are
+        -inf, or one is nan or inf.
     """
     if is_large(logits):
         buffer = torch.empty(logits.shape[-1], dtype=torch.float64)
@@ -45,7 +43,8 @@ def _draw(row: Tensor, noise: float, buffer: Tensor) -> int:
     """The token of a row (V,); `buffer` (V,) float64 is overwritten."""
     values = as_array(row)
     highest, lowest = float(values.max()), float(values.min())
-    require(math.isfinite(highest), "logits", highest, "mask fewer tokens")
+    if not math.isfinite(highest):
+        return len(values)
     possible = values > -math.inf if lowest == -math.inf else None
     if possible is not None and 8 * np.count_nonzero(possible) < len(possible):  # truncated
         tokens = np.flatnonzero(possible)

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from arlm.core import Autoregressor, token_log_prob
 from arlm.errors import UserError
+from arlm.sampling.checks import check_limits, finished
 from arlm.sampling.noise import Noise, Uniform
 from arlm.sampling.processors import LogitsProcessor
 from arlm.sampling.steps import (
@@ -30,7 +31,6 @@ from arlm.sampling.steps import (
     SamplerState,
     Steps,
     begin,
-    check_limits,
     filler,
     inference_context,
 )
@@ -125,7 +125,8 @@ def _full(net: Autoregressor, s: SlidingState) -> Tensor:
     """Rows (B,) that stopped at the end of their window, and not at their own."""
     full = s.ended & (s.lengths == s.limits) & (s.limits < s.ends)
     if net.spec.eos_id is None:
-        return full
+        over = finished(s.processors, s.memories)
+        return full if over is None else full & ~over
     last = s.tokens.gather(1, (s.lengths[:, None] - 1).clamp(min=0)).squeeze(1)
     return full & ~((last == net.spec.eos_id) & (s.lengths > s.prompt_lengths))
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from arlm.core import Autoregressor, Spec, token_log_prob
 from arlm.errors import UserError, require
+from arlm.sampling.checks import check_limits, finished
 from arlm.sampling.inference_context import inference_context
 from arlm.sampling.noise import Noise, Uniform, seed_tensor
 from arlm.sampling.processors import (
@@ -153,18 +154,6 @@ def begin(
         )
 
 
-def check_limits(limits: Tensor, rows: int, longest: int, equal: bool) -> None:
-    """Refuse limits outside 1 to `longest`, and different ones if they have to be equal."""
-    fits = len(limits) == rows and bool(((limits >= 1) & (limits <= longest)).all())
-    mend = f"give {rows} numbers from 1 to {longest}"
-    require(fits, "lengths", limits.tolist(), mend)
-    if equal and len(limits.unique()) > 1:
-        raise UserError(
-            f"lengths: {limits.tolist()} differ, but the images of a batch are at the same pixel; "
-            "give one length for all"
-        )
-
-
 class Steps(Iterator[Block]):
     """Draws tokens block by block, until all rows have ended.
 
@@ -203,7 +192,7 @@ class Steps(Iterator[Block]):
         network, memories, history = s.network, s.memories, None
         reads = bool(s.processors) or s.noise.reads_history  # each token before the next is drawn
         for i in range(count):
-            shaped, outputs = without_padding(logits, self.net.spec), []
+            shaped, outputs, over = without_padding(logits, self.net.spec), [], None
             if reads:
                 history = History(s.tokens, columns[:, i], s.prompt_lengths, self.net.spec, s.seeds)
             if history and s.processors:
@@ -226,6 +215,7 @@ class Steps(Iterator[Block]):
                 if any(memory is not None for memory in memories):
                     observed = live & (first + i >= s.prompt_lengths)
                     memories = self._observe(token, outputs, memories, observed)
+                    over = finished(s.processors, memories) if end is None else None
             drawn.append(token)
             scores.append(logits)
             counted.append(live)
@@ -234,7 +224,9 @@ class Steps(Iterator[Block]):
                 ended = ended | (first + count >= s.limits)
             if end is not None:
                 ended = ended | ((token == end) & live)
-            if end is not None or last:
+            if over is not None:
+                ended = ended | (over & live)
+            if end is not None or over is not None or last:
                 live = ~ended
                 any_ended = bool(ended.any())
                 if any_ended and not bool(live.any()):

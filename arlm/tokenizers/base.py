@@ -36,6 +36,20 @@ class Tokenizer(Captured, ABC):
     def decode(self, tokens: Tensor) -> str:
         """Tokens (T,) -> str; bytes that are not UTF-8 become U+FFFD."""
 
+    def spellings(self) -> tuple[list[bytes], list[bytes]]:
+        """What each token adds to a text, in UTF-8: as its first token, and after others.
+
+        `decode` returns the joined spellings. They differ in tokenizers that put a space before every word but
+        the first. A token that adds nothing, or changes what is before it, has no spelling, b"".
+        """
+        alone = [self.decode(torch.tensor([token])) for token in range(self.vocab_size)]
+        before = next((token for token, text in enumerate(alone) if text.strip()), 0)
+        start, later = alone[before], []
+        for token in range(self.vocab_size):
+            text = self.decode(torch.tensor([before, token]))
+            later.append(text[len(start) :].encode() if text.startswith(start) else b"")
+        return [text.encode() for text in alone], later
+
     @property
     @abstractmethod
     def definition(self) -> str:

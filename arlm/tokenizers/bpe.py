@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import cache
 from itertools import chain
 from typing import Any
 
@@ -30,6 +31,7 @@ ODD_SPACE = re.compile("[\x1c-\x1f\x85]")
 # GPT-2's pattern never joins two of these chunks, so each one is encoded once and cached.
 CHUNK = re.compile(r"\s+(?!\S)|\s?\S+")
 CACHED = 2**20  # chunks
+BYTE = re.compile("<0x([89A-F][0-9A-F])>")  # a token of one byte of a character of several
 
 
 class BPETokenizer(LibraryTokenizer):
@@ -60,6 +62,7 @@ class BPETokenizer(LibraryTokenizer):
                     f"tokenizer: its token {token[:40]!r} has the id {index}; remove it"
                 )
             self.token_bytes[index] = 0 if token in special else size
+        self._byte_level, self._special = byte_level, special
         self._cache: dict[str, list[int]] | None = {} if _splits_as_gpt2(parts) else None
 
     @classmethod
@@ -76,6 +79,25 @@ class BPETokenizer(LibraryTokenizer):
         library.train_from_iterator(texts, trainer)
         return cls(library.to_str())
 
+    def spellings(self) -> tuple[list[bytes], list[bytes]]:
+        names = [self._library.id_to_token(token) or "" for token in range(self.vocab_size)]
+        if self._byte_level:
+            added = {token.content for token in self._library.get_added_tokens_decoder().values()}
+            each = [
+                b""
+                if name in self._special
+                else name.encode()
+                if name in added
+                else _bytes_of(name)
+                for name in names
+            ]
+            return each, each
+        first, later = super().spellings()
+        for token, name in enumerate(names):
+            if byte := BYTE.fullmatch(name):
+                first[token] = later[token] = bytes([int(byte[1], 16)])
+        return first, later
+
     def ids(self, text: str, strict: bool) -> Tensor:
         if self._cache is None or ODD_SPACE.search(text):
             return super().ids(text, strict)
@@ -89,6 +111,21 @@ class BPETokenizer(LibraryTokenizer):
         self._cache |= {chunk: e.ids for chunk, e in zip(new, encoded, strict=True)}
         ids = list(chain.from_iterable(map(self._cache.__getitem__, chunks)))
         return torch.from_numpy(np.array(ids, dtype=np.int64))
+
+
+@cache
+def _byte_of_letter() -> dict[str, int]:
+    """The byte of each letter of byte-level tokens: its own code, or from 256 on for bytes that do not print."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in plain]
+    return {chr(byte): byte for byte in plain} | {chr(256 + i): b for i, b in enumerate(others)}
+
+
+def _bytes_of(name: str) -> bytes:
+    """The bytes of a byte-level token; none if it has other letters."""
+    letters = _byte_of_letter()
+    known = all(letter in letters for letter in name)
+    return bytes(letters[letter] for letter in name) if known else b""
 
 
 def _splits_as_gpt2(parts: dict[str, Any]) -> bool:

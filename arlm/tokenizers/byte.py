@@ -27,5 +27,9 @@ class ByteTokenizer(Tokenizer):
             return torch.zeros(0, dtype=torch.long)
         return torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8).long()
 
+    def spellings(self) -> tuple[list[bytes], list[bytes]]:
+        each = [bytes([byte]) for byte in range(256)]
+        return each, each
+
     def decode(self, tokens: Tensor) -> str:
         return bytes(tokens.tolist()).decode(errors="replace")

@@ -13,6 +13,7 @@ from arlm.core import Spec
 from arlm.models.transformer import TransformerLanguageModel
 from arlm.sampling.processors import History, LogitsProcessor, MemoryProcessor, apply
 from arlm.sampling.processors.bad_words import BadWords
+from arlm.sampling.processors.constraint import Constraint
 from arlm.sampling.processors.dry import Dry
 from arlm.sampling.processors.dynamic_temperature import DynamicTemperature
 from arlm.sampling.processors.epsilon import Epsilon
@@ -120,6 +121,9 @@ IDENTITIES: list[LogitsProcessor] = [
     KeepEnd(TopK(V)),
     Mirostat(math.inf),
 ]
+ELSEWHERE = {
+    Constraint
+}  # judged in test_constraint.py and test_constrained_rows.py: it needs texts
 NO_IDENTITY = {Greedy}  # it has no parameter
 
 # Each keeps what the one before it keeps, and more.

@@ -86,7 +86,7 @@ PAIRS: list[tuple[LogitsProcessor, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("ours", "other"), PAIRS, ids=str)
+@pytest.mark.parametrize(("ours", "other"), PAIRS, ids=[str(ours) for ours, _ in PAIRS])
 def test_is_the_same_function(ours: LogitsProcessor, other: Any) -> None:
     tokens, logits, history = batch()
     expected = other(tokens, logits.clone())

@@ -14,7 +14,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Self, get_type_hints
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,11 @@ from torch import Tensor
 from arlm.core import Spec
 from arlm.errors import UserError, require
 from arlm.sampling.noise import mix, position_keys, uniform
+from arlm.sampling.row_objects import RowObjects
 from arlm.sampling.values import example_of, read_value, split
+
+if TYPE_CHECKING:
+    from arlm.domains import Domain
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,16 @@ class History:
 class LogitsProcessor(ABC):
     """One step between a network's logits and the draw."""
 
+    #: what to do where it leaves no token, for the message
+    no_token: ClassVar[str] = "change its values, or the processors before it"
+
+    def bind(self, domain: Domain) -> Self:
+        """The processor for rows of a domain; another one only where it depends on the domain's tokens.
+
+        The verbs bind every processor, as `model.sampler` does; in Python, call it before `generate`.
+        """
+        return self
+
     @abstractmethod
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         """Args: logits (B, V); history, the tokens before. Returns: new logits (B, V)."""
@@ -98,8 +112,8 @@ class LogitsProcessor(ABC):
 class MemoryProcessor(LogitsProcessor):
     """A processor that remembers something of each row.
 
-    A memory is a tensor whose first axis is the batch, or a nested tuple of them. The sampler keeps it with the
-    row: it is selected, joined and replaced with the row.
+    A memory is a tensor whose first axis is the batch, a `RowObjects` of other objects, or a nested tuple of
+    them. The sampler keeps it with the row: it is selected, joined and replaced with the row.
     """
 
     @abstractmethod
@@ -114,6 +128,13 @@ class MemoryProcessor(LogitsProcessor):
     def observe(self, tokens: Tensor, logits: Tensor, memory: Any) -> Any:
         """The memory after tokens (B,) followed the logits (B, V) that this processor returned."""
 
+    def finished(self, memory: Any) -> Tensor | None:
+        """Rows (B,) bool that nothing but an end may follow; None if the processor ends no row.
+
+        Networks without an end token end these rows; those with one draw it.
+        """
+        return None
+
 
 def apply(processor: LogitsProcessor, logits: Tensor, history: History, memory: Any) -> Tensor:
     """Logits after a processor, with or without memory."""
@@ -123,9 +144,11 @@ def apply(processor: LogitsProcessor, logits: Tensor, history: History, memory: 
 
 
 def choose(rows: Tensor, a: Any, b: Any) -> Any:
-    """Nested tuples of tensors: `a` in the rows (B,) where it is true, else `b`."""
+    """Memories: `a` in the rows (B,) where it is true, else `b`."""
     if isinstance(a, tuple):
         return tuple(choose(rows, x, y) for x, y in zip(a, b, strict=True))
+    if isinstance(a, RowObjects):
+        return a.where(rows, b)
     return torch.where(rows.view(-1, *[1] * (a.ndim - 1)), a, b)
 
 
@@ -178,10 +201,9 @@ def refuse_masked(
         where = f"at position {int(position[row])} of row {row}"
         if not left[0]:
             raise UserError(f"network: its logits {where} are -inf or nan; nothing can be drawn")
-        name = name_of(type(processors[left.index(False) - 1]))
+        cause = processors[left.index(False) - 1]
         raise UserError(
-            f"{name}: it masks all tokens that were left {where}; change its values, or the "
-            "processors before it"
+            f"{name_of(type(cause))}: it masks all tokens that were left {where}; {cause.no_token}"
         )
 
 
