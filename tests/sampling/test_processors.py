@@ -23,9 +23,11 @@ from arlm.sampling.processors import (
 )
 from arlm.sampling.processors.frequency_penalty import FrequencyPenalty
 from arlm.sampling.processors.greedy import Greedy
+from arlm.sampling.processors.green_list import GreenList
 from arlm.sampling.processors.min_p import MinP
 from arlm.sampling.processors.mirostat import Mirostat
 from arlm.sampling.processors.presence_penalty import PresencePenalty
+from arlm.sampling.processors.synth_id import SynthId
 from arlm.sampling.processors.temperature import Temperature
 from arlm.sampling.processors.top_k import TopK
 from arlm.sampling.processors.top_p import TopP
@@ -52,6 +54,10 @@ PROCESSORS: list[LogitsProcessor] = [
     PresencePenalty(1.5, prompt=True),
     Mirostat(0.8),
     Mirostat(3.0, rate=0.5),
+    GreenList(2.0, key=1),
+    GreenList(30.0, gamma=0.1, key=1, width=3),
+    SynthId(1),
+    SynthId(1, layers=64, width=1),
 ]
 # Those that change nothing.
 IDENTITIES: list[LogitsProcessor] = [
@@ -62,6 +68,8 @@ IDENTITIES: list[LogitsProcessor] = [
     FrequencyPenalty(0.0),
     PresencePenalty(0.0, prompt=True),
     Mirostat(math.inf),
+    GreenList(0.0, key=1, width=1),
+    SynthId(1, layers=0, width=1),
 ]
 NO_IDENTITY = {Greedy}  # it has no parameter
 TRUNCATIONS = (Greedy, TopK, TopP, MinP, Mirostat, Temperature)  # they keep the likeliest token

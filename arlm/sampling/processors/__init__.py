@@ -12,7 +12,7 @@ import importlib
 import pkgutil
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
@@ -110,8 +110,11 @@ def all_processors() -> dict[str, type[LogitsProcessor]]:
 
 
 def parse_processors(
-    text: str, find: Callable[[str], type[LogitsProcessor]] | None = None
-) -> tuple[LogitsProcessor, ...]:
+    text: str,
+    find: Callable[[str], type[LogitsProcessor]] | None = None,
+    known: Mapping[str, type] | None = None,
+    option: str = "--processors",
+) -> tuple[Any, ...]:
     """Processors from the command line: "temperature=0.8,frequency_penalty=0.5:prompt=true" or "greedy".
 
     The value after a name is that of its first field; other fields follow as `:field=value`.
@@ -119,8 +122,11 @@ def parse_processors(
     Args:
         text: the processors, in order.
         find: imports the class at a path such as "mymodule.MyProcessor"; without it, paths are refused.
+        known: classes by name, by default all processors.
+        option: that has the text, for errors.
     """
-    known = all_processors()
+    own = known is None
+    known = dict(all_processors() if known is None else known)
     processors = []
     for item in filter(None, text.replace(" ", "").split(",")):
         first, *others = item.split(":")
@@ -128,45 +134,46 @@ def parse_processors(
         if find and "." in name and name not in known:
             known[name] = find(name)
         if name not in known:
+            mend = ", or give the class path of one of yours" if own else ""
+            what = option.removeprefix("--").removesuffix("s")
             raise UserError(
-                f"--processors: unknown processor {name!r}; choose from {', '.join(known)}, or give "
-                "the class path of one of yours"
+                f"{option}: unknown {what} {name!r}; choose from {', '.join(known)}{mend}"
             )
         if not dataclasses.is_dataclass(known[name]):
-            raise UserError(f"--processors: {name} is no dataclass; write @dataclass(frozen=True)")
+            raise UserError(f"{option}: {name} is no dataclass; write @dataclass(frozen=True)")
         fields = dataclasses.fields(known[name])  # type: ignore[arg-type]
         if value and not fields:
-            raise UserError(f"--processors: {name} takes no value, but got {value!r}; write {name}")
+            raise UserError(f"{option}: {name} takes no value, but got {value!r}; write {name}")
         given = {fields[0].name: value} if value else {}
         for other in others:
             field, _, value = other.partition("=")
             if field not in {f.name for f in fields}:
                 names = ", ".join(f.name for f in fields) or "none"
-                raise UserError(f"--processors: {name} has no field {field!r}; its fields: {names}")
+                raise UserError(f"{option}: {name} has no field {field!r}; its fields: {names}")
             if field in given:
-                raise UserError(f"--processors: {name} got {field} twice; give one value")
+                raise UserError(f"{option}: {name} got {field} twice; give one value")
             given[field] = value
         types = get_type_hints(known[name])
         arguments = {
-            field: _read(name, field, value, types[field]) for field, value in given.items()
+            field: _read(name, field, value, types[field], option) for field, value in given.items()
         }
         for each in fields:
             if each.default is dataclasses.MISSING and each.name not in given:
-                raise UserError(f"--processors: {name} needs a number; write for example {name}=1")
+                raise UserError(f"{option}: {name} needs a number; write for example {name}=1")
         processors.append(known[name](**arguments))
     return tuple(processors)
 
 
-def _read(name: str, field: str, value: str, kind: type) -> Any:
+def _read(name: str, field: str, value: str, kind: type, option: str) -> Any:
     """The value of a field on the command line, as its type."""
     if kind is bool:
         if value not in ("true", "false"):
-            raise UserError(f"--processors: {name}:{field} is {value!r}; write true or false")
+            raise UserError(f"{option}: {name}:{field} is {value!r}; write true or false")
         return value == "true"
     try:
         return kind(value)
     except (TypeError, ValueError):  # a TypeError for a field that is no number
         raise UserError(
-            f"--processors: {name} needs a number for {field}, not {value!r}; "
+            f"{option}: {name} needs a number for {field}, not {value!r}; "
             f"write for example {name}:{field}=1"
         ) from None
