@@ -16,6 +16,7 @@ from arlm.models.pixelcnn import PixelCNN
 from arlm.models.transformer import TransformerLanguageModel
 from arlm.tokenizers import BPETokenizer
 from datamodules.digits import Digits
+from datamodules.python_docs import PythonDocs
 from datamodules.text_file import TextFile
 
 WATERMARKS = [
@@ -121,6 +122,17 @@ def test_a_tokenizer_is_enough(folder: Path) -> None:
     (found,) = objects(arlm(folder, *asked))
     assert found["tokens"] <= len(tokenizer.encode(text)) - 2
     assert "RUN: " in arlm(folder, "detect", "none.json", *asked[2:]).error()
+
+
+def test_text_that_the_tokenizer_does_not_know_is_one_of_its_tokens(folder: Path) -> None:
+    docs = PythonDocs(length=16)
+    net = TransformerLanguageModel(docs.spec, width=8, heads=2, depth=1)
+    checkpoints.save(folder / "docs.ckpt", net, docs)
+    unknown = "\N{REPLACEMENT CHARACTER}"
+    assert docs.domain.decode(docs.domain.encode("\N{SNOWMAN}", strict=False)) == unknown
+    text, asked = f"a text {unknown} that was drawn", ("--watermark", "gumbel", "--json")
+    (found,) = objects(arlm(folder, "detect", "docs.ckpt", text, *asked))
+    assert found["tokens"] == len(text) - 4
 
 
 @pytest.mark.parametrize(
