@@ -198,6 +198,21 @@ def test_layers_take_the_bits_of_the_hash() -> None:
     ]
 
 
+def test_a_tournament_of_few_tokens_is_that_of_all() -> None:
+    mark, given = SynthId(key=4), history(texts(4, 9, 40), [9] * 4, [1] * 4, 40)
+    logits = torch.randn(4, 40, generator=torch.Generator().manual_seed(0)).double()
+    few = logits.masked_fill(logits < logits.topk(4).values[:, -1:], -torch.inf)
+    few[0, few[0].argmax()] = -torch.inf  # rows keep different numbers
+    few[1] = few[1].masked_fill(few[1] < few[1].max(), -torch.inf)
+    bits = [
+        [bits_of(mark, row, token) for token in range(40)] for row in given.tokens[:, 5:].tolist()
+    ]
+    p = few.softmax(-1)
+    for layer in range(30):
+        p = tournament(p, torch.tensor([[each >> layer & 1 for each in row] for row in bits]))
+    torch.testing.assert_close(mark(few, given).softmax(-1), p)
+
+
 # Distortion
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from arlm.errors import require
-from arlm.sampling.noise import mix
+from arlm.sampling.noise import FEW, mix
 from arlm.sampling.processors import History, LogitsProcessor
 from arlm.sampling.watermark import (
     Detection,
@@ -60,12 +60,22 @@ class SynthId(LogitsProcessor, Watermark):
             return logits
         context, marked = self.next_context(history)
         marked = marked & ~self.occurred(context, history)
-        tokens = torch.arange(logits.shape[-1], device=logits.device)
-        bits = mix(self.keys_of(context)[:, None] ^ tokens)
+        most = int((logits > -torch.inf).sum(-1).max())
+        if most * FEW < logits.shape[-1]:
+            kept, tokens = logits.topk(most)
+            won = self._won(kept, mix(self.keys_of(context)[:, None] ^ tokens))
+            new = torch.full_like(logits, -torch.inf).scatter(-1, tokens, won)
+        else:
+            tokens = torch.arange(logits.shape[-1], device=logits.device)
+            new = self._won(logits, mix(self.keys_of(context)[:, None] ^ tokens))
+        return torch.where(marked[:, None], new, logits)
+
+    def _won(self, logits: Tensor, bits: Tensor) -> Tensor:
+        """Logits (B, n) after all layers, with the bits (B, n) of the tokens."""
         p = logits.double().softmax(-1)
         for layer in range(self.layers):
-            p = tournament(p, (bits >> layer) & 1)
-        return torch.where(marked[:, None], p.log().to(logits.dtype), logits)
+            p = tournament(p, (bits >> layer).bitwise_and_(1))
+        return p.log().to(logits.dtype)
 
     def scores(self, tokens: Tensor) -> Tensor:
         """The bits g of each token, (T - width, layers) int64."""
@@ -87,5 +97,6 @@ class SynthId(LogitsProcessor, Watermark):
 
 def tournament(p: Tensor, g: Tensor) -> Tensor:
     """The distribution (..., V) of the winner of two tokens drawn from p (..., V), with g (..., V) of 0 and 1."""
-    won = (p * g).sum(-1, keepdim=True).clamp(max=1)  # above 1 by rounding, p could fall below 0
-    return p * (g + (1 - won))
+    g = g.to(p.dtype)
+    won = torch.linalg.vecdot(p, g).clamp(max=1)  # above 1 by rounding, p could fall below 0
+    return p * (g + (1 - won).unsqueeze(-1))
