@@ -19,6 +19,7 @@ COMMANDS = {
     "sample": "draw samples from a checkpoint",
     "evaluate": "likelihood of a checkpoint, beside baselines",
     "score": "likelihood of a text, an image or a pair, token by token",
+    "detect": "whether texts carry a watermark, with z and p",
     "attention": "what each head of each layer reads, as a picture or a page",
     "translate": "translate a file line by line, with beam search",
     "compare": "compare networks on the same tokens: a table and an HTML page",

@@ -40,6 +40,8 @@ CASES: list[tuple[str, set[str]]] = [
     ("sample image.ckpt -n 1", BASE | {"PIL"}),
     ("score text.ckpt note.txt", BASE),
     ("score text.ckpt note.txt --html page.html", BASE | {"jinja2"}),
+    ("detect --help", set()),
+    ("detect text.ckpt note.txt --watermark gumbel", BASE),
     ("translate pair.ckpt note.txt --beam 1", BASE),
     ("attention text.ckpt abc --html page.html", BASE | {"jinja2", "PIL"}),
     ("show text.ckpt", BASE),

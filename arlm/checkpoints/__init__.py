@@ -7,7 +7,7 @@ from arlm.checkpoints.choose import Choice, Summary, choose, find, printable, su
 from arlm.checkpoints.classes import build, find_class, import_class
 from arlm.checkpoints.describe import describe, record
 from arlm.checkpoints.differences import differences
-from arlm.checkpoints.load import Loaded, load, read, verify_archive
+from arlm.checkpoints.load import Loaded, load, load_domain, read, verify_archive
 from arlm.checkpoints.save import save
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "find_class",
     "import_class",
     "load",
+    "load_domain",
     "printable",
     "read",
     "record",

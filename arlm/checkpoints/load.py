@@ -26,6 +26,10 @@ from arlm.core import Autoregressor
 from arlm.domains import Domain
 from arlm.errors import UserError
 
+NO_DOMAIN = (
+    "train with a TokenDataModule, or with the domain as an argument of AutoregressiveModule"
+)
+
 
 class Loaded(NamedTuple):
     """The contents of a checkpoint."""
@@ -60,10 +64,7 @@ def _load(path: str | Path, trusted: Sequence[str]) -> Loaded:
         contents = with_weights(find(path), contents)
     entry = contents["arlm"]
     if "domain" not in entry or "data" not in entry:
-        raise UserError(
-            f"checkpoint: '{path}' names no domain; train with a TokenDataModule, or with the domain as an argument "
-            "of AutoregressiveModule"
-        )
+        raise UserError(f"checkpoint: '{path}' names no domain; {NO_DOMAIN}")
     network, plain, described, data = (
         _parsed(path, entry, name) for name in ("network", "spec", "domain", "data")
     )
@@ -96,6 +97,15 @@ def _load(path: str | Path, trusted: Sequence[str]) -> Loaded:
             "train with a lower learning rate"
         )
     return Loaded(net.eval(), domain, data, entry["config"])
+
+
+def load_domain(path: str | Path, trusted: Sequence[str] = ()) -> Domain:
+    """Rebuild the domain alone; arguments and errors are those of `load`."""
+    with user_errors(path):
+        entry = read(path)["arlm"]
+        if "domain" not in entry:
+            raise UserError(f"checkpoint: '{path}' names no domain; {NO_DOMAIN}")
+        return build(_parsed(path, entry, "domain"), Domain, trusted=trusted)  # type: ignore[type-abstract]
 
 
 def read(path: str | Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import sys
 LOWER = {  # options of each verb that a lack of memory may come from
     "sample": "-n, --max-new-tokens or --beam",
     "score": "the size of FILE",
+    "detect": "the size of FILE",
     "translate": "--beam, --n-best or the length of the lines",
     "attention": "the length of TEXT",
     "evaluate": "--beam, or data.batch_size in --data",

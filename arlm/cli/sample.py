@@ -19,6 +19,7 @@ from arlm.cli.decoding import (
 from arlm.cli.imports import quick_imports
 from arlm.cli.parser import Parser, add_run_options, bar, open_network
 from arlm.cli.texts import texts, write_search
+from arlm.cli.watermarks import add_watermark_option, marked
 from arlm.errors import UserError, require
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         choices=["steps", "fixed_point"],
         help="token by token, or fixed-point iteration over whole rows; both give the same samples",
     )
+    add_watermark_option(decoding, "after all other processors, mark the texts for `arlm detect`")
     text = parser.add_argument_group("text")
     text.add_argument("--prompt", default="", help="text to continue; it is printed too")
     text.add_argument("--prompt-file", metavar="FILE", help="a file with a prompt on each line")
@@ -126,10 +128,11 @@ def check(options: argparse.Namespace) -> None:
     if options.beam is not None:
         count = options.n or 1
         require(options.beam >= count, "--beam", options.beam, f"choose at least -n, {count}")
-        if given_options(options) or options.sweep or options.decoding != "steps":
+        others = options.sweep or options.watermark or options.decoding != "steps"
+        if given_options(options) or others:
             raise UserError(
                 "--beam: it searches and draws nothing; omit --temperature, --top-k, --top-p, --greedy, "
-                "--processors, --preset, --sweep, --decoding and the constraint"
+                "--processors, --preset, --watermark, --sweep, --decoding and the constraint"
             )
     if options.tree and options.beam is None:
         raise UserError("--tree: it shows a search; give --beam")
@@ -157,7 +160,7 @@ def main(arguments: Sequence[str]) -> None:
         from arlm.reports.files import PAGES, check_writable
         from arlm.reports.view import view_of
 
-    processors = chosen_processors(options)
+    processors, options.noise = marked(options, chosen_processors(options))
     sweeps = sweep(options.sweep, options.trust) if options.sweep else {}
     net, domain, *_ = open_network(options)
     view = view_of(domain)

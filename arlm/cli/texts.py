@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arlm.cli.parser import bar
+from arlm.cli.watermarks import name_of
 from arlm.errors import UserError
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def draw(
     longest = row_lengths(net, prompts, new)
     size = rows_together(net, max(longest))
     most = (sum(longest) - sum(map(len, prompts))) * options.n
-    given: dict[str, Any] = {"processors": processors, "stop": options.stop}
+    given: dict[str, Any] = {"processors": processors, "noise": options.noise, "stop": options.stop}
     with bar("sampling", "tok", most) as progress:
         for first in range(0, count, size):
             rows = range(first, min(first + size, count))
@@ -145,6 +146,7 @@ def stream(
             *(net, view.domain.decode, [prompts[row // options.n]]),
             *(row_seeds(options.seed, 1, row), options.max_new_tokens),
             processors=processors,
+            noise=options.noise,
             stop=options.stop,
             context=class_labels(net, options.label, 1, row),
             show=lambda text: print(text, end="", flush=True),
@@ -189,6 +191,7 @@ def search(
         processors=processors,
         forced=given.expand(count, -1) if size else None,
         context=class_labels(net, options.label, count),
+        noise=options.noise,
     )
     print(f"{rows.passes} passes for {length} positions", file=sys.stderr)
     nats = -rows.log_prob[:, size:].sum(1)
@@ -209,6 +212,8 @@ def write_search(tree: BeamTree, options: argparse.Namespace, view: View) -> Non
 
 
 def as_json(index: int, one: Written, options: argparse.Namespace) -> str:
-    """A JSON object for a text: its number, the seed, the text, its drawn tokens and their nats."""
+    """A JSON object for a text: its number, the seed, the text, its drawn tokens, their nats, and its watermark."""
     record = {"index": index, "seed": options.seed, **one._asdict()}
+    if options.watermark:
+        record["watermark"] = name_of(options.watermark)  # without the key, which may be secret
     return json.dumps(record, ensure_ascii=False)

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from arlm.core import Autoregressor
 from arlm.inference.completer import stream
-from arlm.sampling import begin_steps, kept, prepare
+from arlm.sampling import Noise, Uniform, begin_steps, kept, prepare
 from arlm.sampling.processors import LogitsProcessor
 
 BLOCK = 16  # tokens that are drawn between two looks at the text
@@ -65,6 +65,7 @@ def written(
     new_tokens: int | None = None,
     *,
     processors: Sequence[LogitsProcessor] = (),
+    noise: Noise = Uniform(),  # noqa: B008  (frozen)
     context: Tensor | None = None,
     stop: Sequence[str] = (),
     show: Callable[[str], object] | None = None,
@@ -79,6 +80,7 @@ def written(
         seeds: one for each prompt; see `row_seeds`.
         new_tokens: most tokens to draw after each prompt; see `row_lengths`.
         processors: applied to the logits in order.
+        noise: turns seeds, positions and logits into tokens.
         context: (B, S), or None.
         stop: strings that end a text where they first occur after its prompt; they are not part of it.
         show: called with each piece of the text as soon as it is final; for a single prompt.
@@ -88,7 +90,7 @@ def written(
     free, of_rows = prepare(net, seeds, max(lengths), forced_rows(prompts))
     limits = torch.tensor(lengths, device=free.device)
     block = BLOCK if show is None else 1
-    steps = begin_steps(net, free, of_rows, processors, context, limits, block)
+    steps = begin_steps(net, free, of_rows, processors, context, limits, block, noise)
     texts, done = [""] * len(prompts), 0
     for piece in stream(steps, decode, stop):
         texts[piece.row] += piece.text

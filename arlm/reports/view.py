@@ -35,6 +35,7 @@ SHOWN_TOKENS = 1000
 PRINTED = (
     *("prompt", "prompt_file", "max_new_tokens", "json", "stream", "stop", "beam", "tree"),
     *("regex", "json_schema", "grammar"),
+    "watermark",  # it is detected in texts only
 )
 WRITTEN = ("complete", "gif", "sweep")
 

@@ -10,23 +10,28 @@ from arlm.sampling.generate import (
     generate,
     prepare,
 )
+from arlm.sampling.gumbel_watermark import GumbelWatermark
 from arlm.sampling.noise import Gumbel, Noise, Uniform, draw, row_seeds, seed_tensor, uniform_noise
 from arlm.sampling.sliding import SlidingSteps, begin_steps, kept
 from arlm.sampling.steps import Block, SamplerState, Steps, begin
+from arlm.sampling.watermark import Detection, Watermark
 
 __all__ = [
     "BeamStep",
     "Beams",
     "Block",
+    "Detection",
     "FixedPoint",
     "Generated",
     "Gumbel",
+    "GumbelWatermark",
     "Noise",
     "Sampler",
     "SamplerState",
     "SlidingSteps",
     "Steps",
     "Uniform",
+    "Watermark",
     "beam_search",
     "begin",
     "begin_steps",

@@ -33,9 +33,7 @@ from arlm.sampling.inverse_cdf import draw
 if TYPE_CHECKING:
     from arlm.sampling.processors import History
 
-FEW = (
-    8  # Gumbel noise is computed for the kept tokens alone where they are fewer than one in so many
-)
+FEW = 8  # noise and bits are computed for the kept tokens alone where they are fewer than one in so many
 
 
 def signed(number: int) -> int:

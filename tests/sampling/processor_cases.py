@@ -21,6 +21,7 @@ from arlm.sampling.processors.eta import Eta
 from arlm.sampling.processors.forced_tokens import ForcedTokens
 from arlm.sampling.processors.frequency_penalty import FrequencyPenalty
 from arlm.sampling.processors.greedy import Greedy
+from arlm.sampling.processors.green_list import GreenList
 from arlm.sampling.processors.keep_end import KeepEnd
 from arlm.sampling.processors.logit_bias import LogitBias
 from arlm.sampling.processors.max_new_tokens import MaxNewTokens
@@ -31,6 +32,7 @@ from arlm.sampling.processors.no_repeat_ngram import NoRepeatNgram
 from arlm.sampling.processors.notes_penalty import NotesPenalty
 from arlm.sampling.processors.presence_penalty import PresencePenalty
 from arlm.sampling.processors.repetition_penalty import RepetitionPenalty
+from arlm.sampling.processors.synth_id import SynthId
 from arlm.sampling.processors.temperature import Temperature
 from arlm.sampling.processors.top_h import TopH
 from arlm.sampling.processors.top_k import TopK
@@ -91,6 +93,10 @@ PROCESSORS: list[LogitsProcessor] = [
     KeepEnd(TopP(0.3)),
     Mirostat(0.8),
     Mirostat(3.0, rate=0.5),
+    GreenList(2.0, key=1),
+    GreenList(30.0, gamma=0.1, key=1, width=3),
+    SynthId(1),
+    SynthId(1, layers=64, width=1),
 ]
 # Those that change nothing.
 IDENTITIES: list[LogitsProcessor] = [
@@ -120,6 +126,8 @@ IDENTITIES: list[LogitsProcessor] = [
     MaxNewTokens(100),
     KeepEnd(TopK(V)),
     Mirostat(math.inf),
+    GreenList(0.0, key=1, width=1),
+    SynthId(1, layers=0, width=1),
 ]
 ELSEWHERE = {
     Constraint
@@ -147,7 +155,9 @@ LIKELIEST = TRUNCATIONS - {Typical, KeepEnd, Xtc}
 CONSTRAINTS = {NoRepeatNgram, LogitBias, BadWords, ForcedTokens, MinNewTokens, MaxNewTokens}
 # They change the logits, of which they mask none.
 SCALES = {Temperature, DynamicTemperature, FrequencyPenalty, PresencePenalty, NotesPenalty}
-SCALES |= {RepetitionPenalty, Dry}
+# They hash the numbers of tokens; their formulas are in test_watermark.py.
+MARKS = {GreenList, SynthId}
+SCALES |= {RepetitionPenalty, Dry} | MARKS
 NEEDS_END = (MinNewTokens, MaxNewTokens, KeepEnd)
 
 

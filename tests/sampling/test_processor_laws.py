@@ -17,6 +17,7 @@ from processor_cases import (
     END,
     IDENTITIES,
     LIKELIEST,
+    MARKS,
     NEEDS_END,
     NESTED,
     NO_IDENTITY,
@@ -151,6 +152,8 @@ class TestLaws:
             assert torch.equal(out, logits().masked_fill(out == -torch.inf, -torch.inf))
 
     def test_a_permutation_of_the_vocabulary_commutes(self, processor: LogitsProcessor) -> None:
+        if type(processor) in MARKS:
+            return
         names = torch.randperm(V, generator=torch.Generator().manual_seed(5))
         given, before = smooth(), history()
         there = torch.empty_like(given)

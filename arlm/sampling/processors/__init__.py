@@ -12,7 +12,7 @@ import importlib
 import pkgutil
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self, get_type_hints
 
@@ -225,8 +225,11 @@ def all_processors() -> dict[str, type[LogitsProcessor]]:
 
 
 def parse_processors(
-    text: str, find: Callable[[str], type[LogitsProcessor]] | None = None
-) -> tuple[LogitsProcessor, ...]:
+    text: str,
+    find: Callable[[str], type[LogitsProcessor]] | None = None,
+    known: Mapping[str, type] | None = None,
+    option: str = "--processors",
+) -> tuple[Any, ...]:
     """Processors from the command line: "temperature=0.8,frequency_penalty=0.5:prompt=true" or "greedy".
 
     The value after a name is that of its first field; other fields follow as `:field=value`. Lists are written
@@ -236,47 +239,51 @@ def parse_processors(
     Args:
         text: the processors, in order.
         find: imports the class at a path such as "mymodule.MyProcessor"; without it, paths are refused.
+        known: classes by name, by default all processors.
+        option: that has the text, for errors.
     """
     from arlm.sampling.processors.keep_end import KeepEnd  # late: it imports this module
 
-    known = all_processors()
+    own = known is None
+    known = dict(all_processors() if known is None else known)
     processors = []
-    for item in filter(None, split("--processors", text.replace(" ", ""), ",")):
-        first, *others = split("--processors", item, ":")
+    for item in filter(None, split(option, text.replace(" ", ""), ",")):
+        first, *others = split(option, item, ":")
         name, _, value = first.partition("=")
         if find and "." in name and name not in known:
             known[name] = find(name)
         if name not in known:
+            mend = ", or give the class path of one of yours" if own else ""
+            what = option.removeprefix("--").removesuffix("s")
             raise UserError(
-                f"--processors: unknown processor {name!r}; choose from {', '.join(known)}, or give "
-                "the class path of one of yours"
+                f"{option}: unknown {what} {name!r}; choose from {', '.join(known)}{mend}"
             )
         if known[name] is KeepEnd:
-            raise UserError("--processors: keep_end is a field; write top_p=0.9:keep_end=true")
+            raise UserError(f"{option}: keep_end is a field; write top_p=0.9:keep_end=true")
         if not dataclasses.is_dataclass(known[name]):
-            raise UserError(f"--processors: {name} is no dataclass; write @dataclass(frozen=True)")
+            raise UserError(f"{option}: {name} is no dataclass; write @dataclass(frozen=True)")
         fields = dataclasses.fields(known[name])  # type: ignore[arg-type]
         types = {**get_type_hints(known[name]), "keep_end": bool}
         if value and not fields:
-            raise UserError(f"--processors: {name} takes no value, but got {value!r}; write {name}")
+            raise UserError(f"{option}: {name} takes no value, but got {value!r}; write {name}")
         given = {fields[0].name: value} if value else {}
         for other in others:
             field, _, value = other.partition("=")
             if field not in {"keep_end", *(f.name for f in fields)}:
                 names = ", ".join(f.name for f in fields) or "none"
-                raise UserError(f"--processors: {name} has no field {field!r}; its fields: {names}")
+                raise UserError(f"{option}: {name} has no field {field!r}; its fields: {names}")
             if field in given:
-                raise UserError(f"--processors: {name} got {field} twice; give one value")
+                raise UserError(f"{option}: {name} got {field} twice; give one value")
             given[field] = value
         arguments = {
-            field: read_value(f"--processors: {name}", field, value, types[field])
+            field: read_value(f"{option}: {name}", field, value, types[field])
             for field, value in given.items()
         }
         for each in fields:
             if each.default is dataclasses.MISSING and each.name not in given:
                 example = example_of(types[each.name])
                 raise UserError(
-                    f"--processors: {name} needs {example[0]}; write for example {name}={example[1]}"
+                    f"{option}: {name} needs {example[0]}; write for example {name}={example[1]}"
                 )
         keep_end = arguments.pop("keep_end", False)
         processor = known[name](**arguments)
