@@ -126,7 +126,9 @@ def test_nothing_is_computed_unless_asked_for() -> None:
 
 def test_images_have_details_and_the_same_pixels() -> None:
     net = laws.lively(PixelCNN(Spec(3, (3, 3, 1)), width=8, depth=1, head_width=8))
-    plain, found = generate(net, range(3)), generate(net, range(3), processed=True, top=1)
+    plain = generate(net, range(3))
+    with patch.object(net, "sample_rows", side_effect=AssertionError):
+        found = generate(net, range(3), processed=True, top=1)
     assert torch.equal(plain.tokens, found.tokens)
     assert found.processed_log_prob is not None
     assert (found.processed_log_prob - plain.log_prob).abs().max() < 1e-10
@@ -193,7 +195,22 @@ def test_reasons() -> None:
     found = generate(net, range(9), WINDOW, stop_tokens=[END], forced=torch.full((9, 1), END))
     assert "end" in found.finish
     assert "stop" not in found.finish
+    full = generate(net, [0], 2, forced=torch.tensor([[1, END]]), stop_tokens=[1])
+    assert full.finish == ("length",)
     assert (found.lengths > 1).all()
+
+
+def test_log_probabilities_of_a_block_are_0_beyond_its_rows() -> None:
+    net = networks()[1]
+    state = begin(net, *prepare(net, range(16), WINDOW, None))
+    seen = False
+    for block in Steps(net, state, block=6, details=Details(processed=True)):
+        beyond = torch.arange(block.tokens.shape[1]) >= block.lengths[:, None]
+        assert block.processed_log_prob is not None
+        assert (block.processed_log_prob[beyond] == 0).all()
+        assert (block.processed_log_prob[~beyond] < 0).all()
+        seen |= bool(beyond.any())
+    assert seen
 
 
 def test_results_unpack_and_details_are_a_value() -> None:
