@@ -20,7 +20,7 @@ from arlm.errors import UserError
 from arlm.inference.async_batcher import AsyncBatcher, asynchronous
 from arlm.inference.batcher import Batcher
 from arlm.inference.completer import stream
-from arlm.inference.requests import Request, Update
+from arlm.inference.requests import Request, Update, joined
 from arlm.models.lstm_seq2seq import LSTMSeq2Seq
 from arlm.models.pixelcnn import PixelCNN
 from arlm.models.rnn import LSTMLanguageModel
@@ -155,6 +155,36 @@ def test_requests_come_in_order_and_slots_bound_the_batch() -> None:
     assert batcher._steps is None
     # It goes on after it was idle.
     check(net, asked[:5], batcher.run(asked[:5]))
+
+
+@pytest.mark.parametrize("number", range(2))
+def test_requests_that_arrive_over_time_take_free_and_new_slots(number: int) -> None:
+    net, asked = network(number), requests(30)
+    batcher, waiting = Batcher(net, 8, block=3), list(asked)
+    parts: dict[int, list[Update]] = {number: [] for number in range(30)}
+    for turn in range(200):
+        for _ in range((0, 3, 1, 0, 5)[turn % 5]):
+            if waiting:
+                batcher.submit(waiting.pop(0))
+        updates = batcher.step()
+        numbers = [update.request for update in updates]
+        assert len(set(numbers)) == len(numbers) <= 8
+        for update in updates:
+            parts[update.request].append(update)
+    assert not batcher.open
+    check(net, asked, [joined(updates) for updates in parts.values()])
+
+
+def test_classes_are_labels() -> None:
+    torch.manual_seed(0)
+    spec = Spec(V, (WINDOW,), context=Spec(3, (1,), kind="label"))
+    net = laws.lively(TransformerLanguageModel(spec, width=16, depth=1, heads=2))
+    asked = [replace(one, label=seed % 3) for seed, one in enumerate(requests(6))]
+    for request, update in zip(asked, Batcher(net, 2).run(asked), strict=True):
+        tokens, *_ = alone(net, request, context=torch.tensor([[request.label]]))
+        assert update.tokens.tolist() == tokens.tolist()
+    with pytest.raises(UserError, match="label: 3 is out of range; choose 0 to 2"):
+        Batcher(net).submit(Request(PROMPT, 0, 2, label=3))
 
 
 def test_cancelled_requests_leave_and_do_not_touch_others() -> None:

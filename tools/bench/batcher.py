@@ -119,9 +119,15 @@ def gpt2() -> Callable[[list[Request], int], int] | None:
         import transformers
     except ImportError:
         return None
-    size = {"n_embd": 384, "n_layer": 6, "n_head": 6, "n_positions": 2 * LENGTH}
     config = transformers.GPT2Config(
-        VOCABULARY, **size, bos_token_id=None, eos_token_id=None, pad_token_id=0
+        vocab_size=VOCABULARY,
+        n_embd=384,
+        n_layer=6,
+        n_head=6,
+        n_positions=2 * LENGTH,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=0,
     )
     model = transformers.GPT2LMHeadModel(config).eval()
 
