@@ -44,7 +44,7 @@ def picture(stages: Sequence[Stage], tokens: Sequence[int], texts: Sequence[str]
             if before is not None:
                 panel.barh(places, before, color=colours["line"], height=0.9)
             panel.barh(places, values, color=colours["c0"], height=0.5)
-            panel.set_title(axis_label(caption(stage)), fontsize=9)
+            panel.set_title("\n".join(map(axis_label, caption(stage))), fontsize=9)
             panel.set_xlabel("probability")
             panel.grid(axis="x", linewidth=0.6)
             panel.set_axisbelow(True)
@@ -56,9 +56,8 @@ def picture(stages: Sequence[Stage], tokens: Sequence[int], texts: Sequence[str]
     return file.getvalue()
 
 
-def caption(stage: Stage) -> str:
-    """What a stage is, and what it kept."""
+def caption(stage: Stage) -> tuple[str, str]:
+    """What a stage is, and what it kept: two lines."""
     share = f", tail {100 * stage.tail:.2f} %" if stage.kept < len(stage.log_prob) else ""
-    return (
-        f"{stage.name}\n{stage.kept} of {len(stage.log_prob)} tokens{share}, {stage.bits:.2f} bits"
-    )
+    kept = f"{stage.kept} of {len(stage.log_prob)} tokens{share}, {stage.bits:.2f} bits"
+    return stage.name, kept
