@@ -97,7 +97,8 @@ def spells(domain: Domain, text: str) -> bool:
             return True
     except UserError:
         pass  # its ends may be parts of longer tokens
-    pieces = _pieces(domain)
+    first, following = _pieces(domain)
+    pieces = first | following
     if any(text in piece for piece in pieces):
         return True
     # Places up to which the text can be spelled by the end of one token, and whole tokens that follow it.
@@ -107,16 +108,16 @@ def spells(domain: Domain, text: str) -> bool:
         if start not in reached:
             continue
         rest = text[start:]
-        if any(piece.startswith(rest) for piece in pieces):
+        if any(piece.startswith(rest) for piece in following):
             return True
-        reached |= {start + len(piece) for piece in pieces if piece and rest.startswith(piece)}
+        reached |= {start + len(piece) for piece in following if piece and rest.startswith(piece)}
     return False
 
 
 @lru_cache(maxsize=2)
-def _pieces(domain: Domain) -> frozenset[str]:
-    """What each token adds to the text of the one before it, and the text of each token that comes first."""
+def _pieces(domain: Domain) -> tuple[frozenset[str], frozenset[str]]:
+    """The text of each token that comes first, and what each token adds to that of the one before it."""
     alone = [domain.decode(torch.tensor([token])) for token in range(domain.vocab_size)]
-    first = len(alone[0])
-    added = (domain.decode(torch.tensor([0, token]))[first:] for token in range(domain.vocab_size))
-    return frozenset(alone) | frozenset(added)
+    size = len(alone[0])
+    added = (domain.decode(torch.tensor([0, token]))[size:] for token in range(domain.vocab_size))
+    return frozenset(alone), frozenset(added)

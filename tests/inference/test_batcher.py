@@ -295,7 +295,9 @@ def test_asynchronous_requests_take_turns_and_are_cancelled_when_closed() -> Non
         await iterator.aclose()  # type: ignore[attr-defined]
 
     async def main() -> list[list[Update]]:
-        *found, _ = await asyncio.gather(*map(whole, asked), abandoned())
+        with patch.object(batcher.batcher, "cancel") as cancel:
+            *found, _ = await asyncio.gather(*map(whole, asked), abandoned())
+        assert [call.args for call in cancel.call_args_list] == [(9,)]
         assert batcher._driver is not None
         await batcher._driver
         return found

@@ -3,8 +3,7 @@
 python -m tools.bench.batcher [--requests 200] [--slots 16] [--block 8] [--rounds 3] [--only GPT]
 
 Prompts have 1 to 100 tokens, budgets 1 to 100 more; `tokens/s` counts the tokens that were asked for and drawn, in
-CPU time. `equal rows` is one `generate` of as many rows as there are slots, all of the mean prompt and of 100 new
-tokens. `static` pads the requests in the order of their arrival to batches of as many rows, each of which runs to
+CPU time. `equal rows` is one `generate` of as many rows as there are slots, all of the mean prompt and budget. `static` pads the requests in the order of their arrival to batches of as many rows, each of which runs to
 its largest budget: `generate` here, and a GPT-2 of the same size with random weights in transformers (optional).
 """
 
@@ -90,8 +89,8 @@ def sizes(count: int) -> list[int]:
 def equal_rows(net: Autoregressor, rows: int) -> int:
     """One call of `generate`."""
     prompt = torch.randint(VOCABULARY, (rows, LARGEST // 2))
-    generate(net, range(rows), LARGEST // 2 + LARGEST, forced=prompt)
-    return rows * LARGEST
+    generate(net, range(rows), LARGEST, forced=prompt)
+    return rows * (LARGEST // 2)
 
 
 def served(net: Autoregressor, asked: list[Request], options: argparse.Namespace) -> int:
