@@ -64,7 +64,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add_watermark_option(decoding, "after all other processors, mark the texts for `arlm detect`")
     text = parser.add_argument_group("text")
     text.add_argument("--prompt", default="", help="text to continue; it is printed too")
-    text.add_argument("--prompt-file", metavar="FILE", help="a file with a prompt on each line")
+    text.add_argument(
+        "--prompt-file",
+        metavar="FILE",
+        help='a file with a prompt on each line, or lines {"prompt": "..."} (.jsonl); - is the standard input',
+    )
     text.add_argument(
         "--max-new-tokens",
         type=int,
@@ -85,6 +89,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     text.add_argument(
         "--json", action="store_true", help="print one JSON object a line for each text"
+    )
+    text.add_argument(
+        "--top",
+        type=int,
+        help="show the probability of each drawn token, under the network and as it was drawn, and this many of "
+        "the likeliest tokens in its place: a table after each text, or with --json objects",
     )
     text.add_argument(
         "--beam",
@@ -136,7 +146,11 @@ def check(options: argparse.Namespace) -> None:
             )
     if options.tree and options.beam is None:
         raise UserError("--tree: it shows a search; give --beam")
-    for option in ("stream", "stop", "prompt_file"):
+    if options.top is not None:
+        require(options.top >= 1, "--top", options.top, "choose at least 1")
+        if options.stream:
+            raise UserError("--top: it shows a text after it was drawn; omit --stream")
+    for option in ("stream", "stop", "prompt_file", "top"):
         if not getattr(options, option):
             continue
         name = "--" + option.replace("_", "-")

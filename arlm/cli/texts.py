@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from arlm.cli.alternatives import token_records, token_table
 from arlm.cli.parser import bar
 from arlm.cli.watermarks import name_of
 from arlm.errors import UserError
@@ -46,9 +47,11 @@ def texts(
     Returns: the number of tokens drawn.
     """
     from arlm.inference.capacity import check_capacity
+    from arlm.inference.stops import check_stops
     from arlm.inference.writer import announce_slides, row_lengths
     from arlm.reports.files import writing_text
 
+    check_stops(options.stop, view.domain)
     prompts = read_prompts(options, view)
     longest = max(row_lengths(net, prompts, options.max_new_tokens))
     searched = options.beam is not None or options.decoding == "fixed_point"
@@ -74,8 +77,10 @@ def texts(
         total = 0
         for index, one in enumerate(found):
             separator = f"{SEPARATOR}\n" if index and not options.json else ""
-            shown = as_json(index, one, options) if options.json else one.text
+            shown = as_json(index, one, options, view) if options.json else one.text
             print(f"{separator}{shown}", file=out, flush=not options.out)
+            if one.drawn is not None and not options.json:
+                print(f"\n{token_table(one.drawn, view)}", file=out, flush=not options.out)
             total += one.tokens
     if options.out:
         print(options.out)
@@ -86,15 +91,12 @@ def read_prompts(options: argparse.Namespace, view: View) -> list[Tensor]:
     """The tokens (P,) of each prompt."""
     if not options.prompt_file:
         return [view.prompt(options.prompt, "--prompt")]
-    from arlm.data.pairs import lines_of
+    from arlm.cli.prompts import prompts_in
 
     name = options.prompt_file
-    lines = lines_of(Path(name), "--prompt-file")
-    if not lines:
-        raise UserError(f"--prompt-file: '{name}' is empty; write one prompt on each line")
     return [
         view.prompt(line, f"line {number} of '{name}'")
-        for number, line in enumerate(lines, start=1)
+        for number, line in enumerate(prompts_in(name), start=1)
     ]
 
 
@@ -115,6 +117,7 @@ def draw(
     size = rows_together(net, max(longest))
     most = (sum(longest) - sum(map(len, prompts))) * options.n
     given: dict[str, Any] = {"processors": processors, "noise": options.noise, "stop": options.stop}
+    given["top"] = min(options.top or 0, net.spec.vocab_size)
     with bar("sampling", "tok", most) as progress:
         for first in range(0, count, size):
             rows = range(first, min(first + size, count))
@@ -183,7 +186,10 @@ def search(
             observe=tree.observe if tree else None,
         )
         scored = zip(tokens[0].cpu(), log_prob[0].tolist(), strict=True)
-        return [Written(decode(row), length - size, -value) for row, value in scored]
+        return [
+            Written(decode(row), length - size, -value, finish(row, net, size))
+            for row, value in scored
+        ]
     rows = fixed_point(
         net,
         row_seeds(options.seed, count),
@@ -196,9 +202,15 @@ def search(
     print(f"{rows.passes} passes for {length} positions", file=sys.stderr)
     nats = -rows.log_prob[:, size:].sum(1)
     return [
-        Written(decode(row), length - size, value)
+        Written(decode(row), length - size, value, finish(row, net, size))
         for row, value in zip(rows.tokens.cpu(), nats.tolist(), strict=True)
     ]
+
+
+def finish(row: Tensor, net: Autoregressor, prompt: int) -> str:
+    """Why a searched row (T,) ended, whose first `prompt` tokens were given."""
+    end = net.spec.eos_id
+    return "end" if end is not None and bool((row[prompt:] == end).any()) else "length"
 
 
 def write_search(tree: BeamTree, options: argparse.Namespace, view: View) -> None:
@@ -211,9 +223,12 @@ def write_search(tree: BeamTree, options: argparse.Namespace, view: View) -> Non
     print(write_tree([search], Path(options.tree), command), file=sys.stderr)
 
 
-def as_json(index: int, one: Written, options: argparse.Namespace) -> str:
-    """A JSON object for a text: its number, the seed, the text, its drawn tokens, their nats, and its watermark."""
+def as_json(index: int, one: Written, options: argparse.Namespace, view: View) -> str:
+    """A JSON object for a text: number, seed, text, drawn tokens, nats, why it ended, and its watermark."""
     record = {"index": index, "seed": options.seed, **one._asdict()}
+    drawn = record.pop("drawn")
+    if drawn is not None:
+        record["drawn"] = token_records(drawn, view)
     if options.watermark:
         record["watermark"] = name_of(options.watermark)  # without the key, which may be secret
     return json.dumps(record, ensure_ascii=False)

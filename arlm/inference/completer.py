@@ -1,11 +1,4 @@
-"""Text while it is drawn: pieces that are final, and stop strings.
-
-A piece is shown when nothing that follows can change it:
-
-    tokens (bytes)   e2 82        ac          the first two bytes of a character are held back
-    shown                         "€"
-    text drawn       "the end."   " Pa"       with the stop string "\n\n", a "\n" at the end would be held back
-"""
+"""Text while it is drawn, piece by piece: a piece is shown when nothing that follows can change it; see `stops`."""
 
 from __future__ import annotations
 
@@ -15,10 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from arlm.errors import require
-from arlm.sampling.steps import Steps
-
-REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+from arlm.inference.stops import RowText, check_stops
+from arlm.sampling.details import Block
+from arlm.sampling.finish import Finish, cut, finish_reasons
+from arlm.sampling.steps import Steps, filler
 
 
 class Piece(NamedTuple):
@@ -27,78 +20,56 @@ class Piece(NamedTuple):
     row: int  # the row's number
     text: str
     ended: bool  # whether it is the row's last piece
-
-
-class _Row:
-    """The text of one row, of which a part was shown."""
-
-    def __init__(self, prompt: str, stop: Sequence[str]) -> None:
-        self.shown, self.search_from, self.stop = "", len(prompt), stop
-
-    def take(self, text: str, ended: bool) -> Piece | None:
-        """What can be shown of the row's text; None if there is nothing new. `row` is -1; the caller sets it."""
-        found = [(text.find(one, self.search_from), len(one)) for one in self.stop]
-        # The one that ends first, so that the result does not depend on the size of the pieces.
-        ends = [(place + size, place) for place, size in found if place >= 0]
-        stopped = bool(ends)
-        if ends:
-            text = text[: min(ends)[1]]
-        elif not ended:
-            text = text.rstrip(REPLACEMENT)
-            text = text[: len(text) - max((overlap(text, one) for one in self.stop), default=0)]
-        new = text[len(self.shown) :]
-        if not (new or ended or stopped):
-            return None
-        self.shown += new
-        return Piece(-1, new, ended or stopped)
-
-
-def overlap(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that is a beginning of `stop`, shorter than `stop`."""
-    longest = min(len(text), len(stop) - 1)
-    return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
+    finish: str | None = None  # why the row ended: "end", "length" or "stop"
 
 
 def stream(
-    steps: Steps, decode: Callable[[Tensor], str], stop: Sequence[str] = ()
+    steps: Steps,
+    decode: Callable[[Tensor], str],
+    stop: Sequence[str] = (),
+    observe: Callable[[Block], object] | None = None,
 ) -> Iterator[Piece]:
     """Text of each row as it is drawn, its prompt first; the joined pieces are what `decode` returns.
 
+    A row that a stop string ends has its tokens up to the one that completes the string, whatever the size of blocks.
+
     Args:
         steps: the rows; a block of 1 shows each token at once.
-        decode: tokens (T,) -> str, in which the text of a prefix is a prefix of the text, but for bytes
-            of an incomplete character, which become U+FFFD.
+        decode: tokens (T,) -> str; see `RowText`.
         stop: strings that end a row where they first occur after its prompt; they are not shown.
+        observe: called with each block.
 
     Raises:
         UserError: a stop string is empty.
     """
-    for one in stop:
-        require(bool(one), "--stop", repr(one), "give at least one character")
-    rows: dict[int, _Row] = {}
+    check_stops(stop)
+    rows: dict[int, RowText | None] = {}  # None for one that has ended
 
     def pieces() -> list[Piece]:
         state, found = steps.state, []
-        stopped = torch.zeros_like(state.ended)
-        numbers, lengths, ended = state.rows.tolist(), state.lengths.tolist(), state.ended.tolist()
-        for slot, number in enumerate(numbers):
+        reasons, lengths = finish_reasons(state, steps.net.spec), state.lengths.tolist()
+        stopped = torch.full_like(state.lengths, -1)
+        for slot, number in enumerate(state.rows.tolist()):
+            tokens = state.tokens[slot].cpu()
             if number not in rows:
-                prompt = state.tokens[slot, : int(state.prompt_lengths[slot])]
-                rows[number] = _Row(decode(prompt.cpu()), stop)
-            elif rows[number] is finished:
+                rows[number] = RowText(decode, tokens[: int(state.prompt_lengths[slot])], stop)
+            text = rows[number]
+            if text is None:
                 continue
-            text = decode(state.tokens[slot, : lengths[slot]].cpu())
-            piece = rows[number].take(text, ended[slot])
-            if piece is not None:
-                found.append(piece._replace(row=number))
-                if piece.ended:
-                    rows[number] = finished
-                    stopped[slot] = True
-        if bool(stopped.any()):
-            steps.state = state.end(stopped)
+            reason = reasons[slot]
+            new, count = text.take(tokens[: lengths[slot]], reason is not None)
+            if count is not None:
+                stopped[slot], reason = count, Finish.STOP.label
+            if new or reason:
+                found.append(Piece(number, new, reason is not None, reason))
+            if reason:
+                rows[number] = None
+        if bool((stopped >= 0).any()):
+            steps.state = cut(state, stopped, Finish.STOP, filler(steps.net.spec))
         return found
 
-    finished = _Row("", ())
     yield from pieces()
-    for _ in steps:
+    for block in steps:
+        if observe:
+            observe(block)
         yield from pieces()

@@ -12,18 +12,41 @@ from torch.nn.utils.rnn import pad_sequence
 
 from arlm.core import Autoregressor
 from arlm.inference.completer import stream
-from arlm.sampling import Noise, Uniform, begin_steps, kept, prepare
+from arlm.sampling import (
+    Alternatives,
+    Details,
+    Noise,
+    SamplerState,
+    Uniform,
+    begin_steps,
+    kept,
+    prepare,
+)
+from arlm.sampling.details import Collected
 from arlm.sampling.processors import LogitsProcessor
 
 BLOCK = 16  # tokens that are drawn between two looks at the text
+
+
+class Drawn(NamedTuple):
+    """The n drawn tokens of a text."""
+
+    tokens: Tensor  # (n,) int64
+    log_prob: Tensor  # (n,) nats under the network
+    processed_log_prob: Tensor  # (n,) nats under the distribution that they come from
+    top: Alternatives  # (n, K)
 
 
 class Written(NamedTuple):
     """A text, its prompt included."""
 
     text: str
-    tokens: int  # that were drawn; after a stop string, a few of them are not in the text
+    tokens: (
+        int  # that were drawn, to the one that completes a stop string, which is not in the text
+    )
     nats: float  # -log p of the drawn tokens under the network, without processors
+    finish: str | None = None  # why it ended: "end", "length" or "stop"
+    drawn: Drawn | None = None  # the tokens, where alternatives were asked for
 
 
 def row_lengths(net: Autoregressor, prompts: Sequence[Tensor], new: int | None) -> list[int]:
@@ -68,6 +91,7 @@ def written(
     noise: Noise = Uniform(),  # noqa: B008  (frozen)
     context: Tensor | None = None,
     stop: Sequence[str] = (),
+    top: int = 0,
     show: Callable[[str], object] | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> list[Written]:
@@ -83,6 +107,7 @@ def written(
         noise: turns seeds, positions and logits into tokens.
         context: (B, S), or None.
         stop: strings that end a text where they first occur after its prompt; they are not part of it.
+        top: number of alternatives of each token; see `Drawn`.
         show: called with each piece of the text as soon as it is final; for a single prompt.
         progress: called with the number of tokens drawn since the last call.
     """
@@ -90,18 +115,41 @@ def written(
     free, of_rows = prepare(net, seeds, max(lengths), forced_rows(prompts))
     limits = torch.tensor(lengths, device=free.device)
     block = BLOCK if show is None else 1
-    steps = begin_steps(net, free, of_rows, processors, context, limits, block, noise)
-    texts, done = [""] * len(prompts), 0
-    for piece in stream(steps, decode, stop):
+    details = Details(processed=top > 0, top=top)
+    steps = begin_steps(
+        *(net, free, of_rows, processors, context, limits, block, noise), details=details
+    )
+    texts, done, collected = [""] * len(prompts), 0, Collected(details, free)
+    reasons: list[str | None] = [None] * len(prompts)
+    for piece in stream(steps, decode, stop, collected.add):
         texts[piece.row] += piece.text
+        reasons[piece.row] = piece.finish
         if show:
             show(piece.text)
         now = int((steps.state.lengths - steps.state.prompt_lengths).sum())
         if progress:
             progress(now - done)
         done = now
-    drawn = (steps.state.lengths - steps.state.prompt_lengths).tolist()
-    return list(map(Written, texts, drawn, _nats(steps.state.log_prob, prompts)))
+    state = steps.state
+    drawn = (state.lengths - state.prompt_lengths).tolist()
+    each = [_drawn(state, row, *collected.parts) for row in range(len(prompts))]
+    nats = _nats(state.log_prob, prompts)
+    return list(map(Written, texts, drawn, nats, reasons, each))
+
+
+def _drawn(
+    state: SamplerState, row: int, processed: Tensor | None, top: Alternatives | None
+) -> Drawn | None:
+    """The drawn tokens of a row, on the CPU; None without alternatives."""
+    if processed is None or top is None:
+        return None
+    inside = slice(int(state.prompt_lengths[row]), int(state.lengths[row]))
+    return Drawn(
+        state.tokens[row, inside].cpu(),
+        state.log_prob[row, inside].cpu(),
+        processed[row, inside].cpu(),
+        Alternatives(*(part[row, inside].cpu() for part in top)),
+    )
 
 
 def _nats(log_prob: Tensor, prompts: Sequence[Tensor]) -> Iterator[float]:

@@ -25,7 +25,7 @@ NEEDS_IMAGES = "the checkpoint draws text, not images; omit it"
 class TextView(View[TextDomain]):
     """Decoded text."""
 
-    verbs = frozenset({"sample", "score", "attention", "detect"})
+    verbs = frozenset({"sample", "score", "attention", "next", "detect"})
     purpose = "models text"
     refusals = dict.fromkeys(("complete", "gif", "sweep"), NEEDS_IMAGES)
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from arlm.core import Autoregressor, Spec, token_log_prob
-from arlm.sampling.checks import finished
+from arlm.sampling.finish import finished
 from arlm.sampling.generate import check_length, prepare
 from arlm.sampling.inference_context import inference_context
 from arlm.sampling.noise import Noise, Uniform

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,8 @@ from torch import Tensor
 
 from arlm.core import Autoregressor, Spec, device_of
 from arlm.errors import UserError, require
+from arlm.sampling.details import Alternatives, Collected, Details
+from arlm.sampling.finish import finish_reasons
 from arlm.sampling.noise import Noise, Uniform, seed_tensor, uniform_noise
 from arlm.sampling.processors import LogitsProcessor, MemoryProcessor, name_of
 from arlm.sampling.sliding import begin_steps, check_slides
@@ -21,11 +23,21 @@ if TYPE_CHECKING:
     from arlm.domains import Domain
 
 
-class Generated(NamedTuple):
-    """Sampled rows, and their log-probabilities under the network without the processors."""
+@dataclass(frozen=True)
+class Generated:
+    """Sampled rows, which unpack as tokens and their log-probabilities: `tokens, log_prob = generate(...)`."""
 
     tokens: Tensor  # (B, T) int64
-    log_prob: Tensor  # (B, T) nats; 0 after the end of a row
+    log_prob: (
+        Tensor  # (B, T) nats under the network without the processors; 0 after the end of a row
+    )
+    lengths: Tensor  # (B,) int64, tokens of each row, its prompt included
+    finish: tuple[str | None, ...]  # of each row: "end", "length", "stop" or "constraint"
+    processed_log_prob: Tensor | None = None  # (B, T) nats after the processors; 0 in a prompt
+    top: Alternatives | None = None  # (B, T, K); in a prompt and after an end, token 0 and 0 nats
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter((self.tokens, self.log_prob))
 
 
 @runtime_checkable
@@ -61,6 +73,9 @@ def generate(
     context: Tensor | None = None,
     lengths: Sequence[int] | None = None,
     noise: Noise = Uniform(),  # noqa: B008  (frozen)
+    stop_tokens: Sequence[int] = (),
+    processed: bool = False,
+    top: int = 0,
     progress: Callable[[int], object] | None = None,
 ) -> Generated:
     """Draw one row of `length` tokens for each seed.
@@ -77,32 +92,48 @@ def generate(
         context: (B, S) int64, or None.
         lengths: most tokens of each row, its prompt included.
         noise: turns seeds, positions and logits into tokens.
+        stop_tokens: tokens that end a row, as its last one, like the end token.
+        processed: also return log-probabilities under the processed distribution.
+        top: number of alternatives of each drawn token to return; see `Details`.
         progress: called with the number of positions done since the last call.
 
     Returns:
-        tokens and log-probabilities, (B, length) each. After its end, a row holds `pad_id`, or `eos_id`
+        tokens and log-probabilities, (B, length) each, and why each row ended. After its end, a row holds `pad_id`, or `eos_id`
         where there is no padding, or 0; padding is never drawn.
     """
-    report = progress or (lambda positions: None)
+    report, details = progress or (lambda positions: None), Details(processed, top)
     with inference_context(net):
         free, of_rows = prepare(net, seeds, length, forced)
         result = None
-        plain = not processors and lengths is None and noise == Uniform()
+        plain = not (processors or stop_tokens or details) and lengths is None
+        plain = plain and noise == Uniform()
         if plain and isinstance(net, SamplesRows):
             numbers = uniform_noise(of_rows, free.shape[1])
             result = net.sample_rows(numbers, free, context, report)
     if result is not None:
-        return Generated(*(value.clone() for value in result))  # clones may enter autograd again
+        tokens, log_prob = (value.clone() for value in result)  # clones may enter autograd again
+        count, size = tokens.shape
+        return Generated(tokens, log_prob, tokens.new_full((count,), size), ("length",) * count)
     limits = None if lengths is None else torch.tensor(lengths, device=free.device)
     steps = begin_steps(
-        net, free, of_rows, processors, context, limits, SCORED_TOGETHER, noise=noise
+        *(net, free, of_rows, processors, context, limits, SCORED_TOGETHER),
+        noise=noise,
+        stop_tokens=stop_tokens,
+        details=details,
     )
     done = int(steps.state.lengths.max())
     report(done)
-    for _ in steps:
+    collected = Collected(details, free)
+    for block in steps:
         before, done = done, int(steps.state.lengths.max())
         report(done - before)
-    return Generated(steps.state.tokens.clone(), steps.state.log_prob.clone())
+        collected.add(block)
+    state = steps.state
+    return Generated(
+        *(state.tokens.clone(), state.log_prob.clone(), state.lengths.clone()),
+        tuple(finish_reasons(state, net.spec)),
+        *collected.parts,
+    )
 
 
 def prepare(

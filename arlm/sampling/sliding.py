@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,11 +24,11 @@ from torch import Tensor
 
 from arlm.core import Autoregressor, token_log_prob
 from arlm.errors import UserError
-from arlm.sampling.checks import check_limits, finished
+from arlm.sampling.details import NOTHING, Block, Details
+from arlm.sampling.finish import at_end, check_limits
 from arlm.sampling.noise import Noise, Uniform
 from arlm.sampling.processors import LogitsProcessor
 from arlm.sampling.steps import (
-    Block,
     SamplerState,
     Steps,
     begin,
@@ -73,29 +74,32 @@ def begin_steps(
     limits: Tensor | None = None,
     block: int = 1,
     noise: Noise = Uniform(),  # noqa: B008  (frozen)
+    stop_tokens: Sequence[int] | Tensor = (),
+    details: Details = NOTHING,
 ) -> Steps:
     """Rows that are ready to be drawn, by a sliding window if they may be longer than that of the network.
 
     Args:
-        net, forced, seeds, processors, context, limits, noise: as for `begin`; any number of tokens for text.
-        block: positions in a block, as for `Steps`.
+        net, forced, seeds, processors, context, limits, noise, stop_tokens: as for `begin`; any number of tokens for text.
+        block, details: as for `Steps`.
     """
     window, (rows, length) = net.max_length, forced.shape
     check_slides(net, length)
+    chosen: dict[str, Any] = {"noise": noise, "stop_tokens": stop_tokens}
     if window is None or length <= window:
-        state = begin(net, forced, seeds, processors, context, limits, noise=noise)
-        return Steps(net, state, block)
+        state = begin(net, forced, seeds, processors, context, limits, **chosen)
+        return Steps(net, state, block, details)
     ends = torch.full((rows,), length, device=forced.device) if limits is None else limits.clone()
     check_limits(ends, rows, length, equal=False)
     in_first = ends.clamp(max=window)
-    first = begin(net, forced[:, :window], seeds, processors, context, in_first, noise=noise)
+    first = begin(net, forced[:, :window], seeds, processors, context, in_first, **chosen)
     parts = {f.name: getattr(first, f.name) for f in fields(SamplerState) if f.init}
     for name, value in {"tokens": filler(net.spec), "log_prob": 0.0}.items():
         parts[name] = F.pad(parts[name], (0, length - window), value=value)
     prompts = (forced >= 0).long().cumprod(1).sum(1)
     whole = {"forced": forced.clone(), "prompt_lengths": prompts}
     sliding = SlidingState(**parts | whole, ends=ends, context=context, window=window)
-    return SlidingSteps(net, sliding, block)
+    return SlidingSteps(net, sliding, block, details)
 
 
 class SlidingSteps(Steps):
@@ -103,8 +107,10 @@ class SlidingSteps(Steps):
 
     state: SlidingState
 
-    def __init__(self, net: Autoregressor, state: SlidingState, block: int = 1) -> None:
-        super().__init__(net, state, block)
+    def __init__(
+        self, net: Autoregressor, state: SlidingState, block: int = 1, details: Details = NOTHING
+    ) -> None:
+        super().__init__(net, state, block, details)
         self.state = slid(net, state)
 
     def __next__(self) -> Block:
@@ -123,12 +129,8 @@ def slid(net: Autoregressor, state: SlidingState) -> SlidingState:
 
 def _full(net: Autoregressor, s: SlidingState) -> Tensor:
     """Rows (B,) that stopped at the end of their window, and not at their own."""
-    full = s.ended & (s.lengths == s.limits) & (s.limits < s.ends)
-    if net.spec.eos_id is None:
-        over = finished(s.processors, s.memories)
-        return full if over is None else full & ~over
-    last = s.tokens.gather(1, (s.lengths[:, None] - 1).clamp(min=0)).squeeze(1)
-    return full & ~((last == net.spec.eos_id) & (s.lengths > s.prompt_lengths))
+    full = s.ended & (s.lengths == s.limits) & (s.limits < s.ends) & (s.reasons == 0)
+    return full & ~at_end(s, net.spec)
 
 
 def _slide(net: Autoregressor, s: SlidingState, rows: Tensor) -> SlidingState:

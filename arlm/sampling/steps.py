@@ -15,14 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from arlm.core import Autoregressor, Spec, token_log_prob
 from arlm.errors import UserError, require
-from arlm.sampling.checks import check_limits, finished
+from arlm.sampling.details import NOTHING, Block, Details
+from arlm.sampling.finish import Finish, check_limits, finished
 from arlm.sampling.inference_context import inference_context
 from arlm.sampling.noise import Noise, Uniform, seed_tensor
 from arlm.sampling.processors import (
@@ -37,16 +38,6 @@ from arlm.sampling.processors import (
 from arlm.states import SHARED, State, grows
 
 SCORED_TOGETHER = 64  # positions whose drawn tokens are scored in one call
-
-
-class Block(NamedTuple):
-    """Tokens that were drawn in one resume of `Steps`."""
-
-    rows: Tensor  # (B,) int64, the row numbers that `begin` was given
-    positions: Tensor  # (B,) int64, position of the first token of each row
-    tokens: Tensor  # (B, n) int64
-    lengths: Tensor  # (B,) int64, how many of the n tokens each row took; 0 if it had ended
-    log_prob: Tensor  # (B, n) nats under the network without processors; 0 beyond `lengths`
 
 
 @dataclass(frozen=True)
@@ -67,6 +58,8 @@ class SamplerState(State):
     limits: Tensor  # (B,) int64, most tokens of each row
     ended: Tensor  # (B,) bool
     rows: Tensor  # (B,) int64, row numbers
+    stop_tokens: Tensor = field(metadata=grows(1, fill=-1))  # (B, K) int64
+    reasons: Tensor  # (B,) int8, a `Finish`, or 0 where the tokens tell
 
     @torch.inference_mode()
     def __getitem__(self, rows: Tensor | slice) -> SamplerState:
@@ -89,7 +82,8 @@ class SamplerState(State):
 
     def end(self, rows: Tensor) -> SamplerState:
         """The state with some rows ended, (B,) bool."""
-        return replace(self, ended=self.ended | rows)
+        reasons = self.reasons.masked_fill(rows & ~self.ended, Finish.STOP)
+        return replace(self, ended=self.ended | rows, reasons=reasons)
 
 
 def begin(
@@ -101,6 +95,7 @@ def begin(
     limits: Tensor | None = None,
     rows: Tensor | None = None,
     noise: Noise = Uniform(),  # noqa: B008  (frozen)
+    stop_tokens: Sequence[int] | Tensor = (),
 ) -> SamplerState:
     """Start rows and take their prompts, the leading forced tokens of each row.
 
@@ -113,6 +108,7 @@ def begin(
         limits: (B,) int64, most tokens of each row, from 1 to T, which is the default; equal for images.
         rows: (B,) int64, numbers for the rows, by default 0, 1, 2, ...
         noise: turns seeds, positions and logits into tokens.
+        stop_tokens: end a row as its last token, like the end token; (K,) for all rows, or (B, K) with -1 for none.
 
     Raises a UserError if a limit is out of range.
     """
@@ -148,8 +144,10 @@ def begin(
             for p in processors
         )
         ended = lengths >= most_tokens
+        stops = torch.as_tensor(stop_tokens, dtype=torch.long, device=forced.device)
+        ending = ended, number, stops.expand(batch, -1).clone(), ended.to(torch.int8) * 0
         return SamplerState(
-            *(network, logits.clone(), tuple(processors), memories, *parts, ended, number),
+            *(network, logits.clone(), tuple(processors), memories, *parts, *ending),
             net=net.serial,
         )
 
@@ -161,20 +159,24 @@ class Steps(Iterator[Block]):
         net: is put into eval mode while it draws.
         state: from `begin`; `steps.state` holds the rows between two blocks and may be replaced there.
         block: positions in a block, at most; fewer are drawn where a row reaches its limit.
+        details: what blocks hold beside tokens and log-probabilities.
     """
 
-    def __init__(self, net: Autoregressor, state: SamplerState, block: int = 1) -> None:
+    def __init__(
+        self, net: Autoregressor, state: SamplerState, block: int = 1, details: Details = NOTHING
+    ) -> None:
         require(block >= 1, "block", block, "choose at least 1")
+        details.check(net.spec.vocab_size)
         if state.net != net.serial:
             raise UserError("state: another network made it; begin the rows with this network")
-        self.net, self.state, self.block = net, state, block
+        self.net, self.state, self.block, self.details = net, state, block, details
 
     def __next__(self) -> Block:
         with inference_context(self.net):
             if bool(self.state.ended.all()):
                 raise StopIteration
             block = self._draw_block()
-        return Block(*(part.clone() for part in block))  # clones can be used in autograd
+        return block.cloned()  # clones can be used in autograd
 
     def _draw_block(self) -> Block:
         s, end, fill = self.state, self.net.spec.eos_id, filler(self.net.spec)
@@ -188,8 +190,9 @@ class Steps(Iterator[Block]):
         numbers, forced = s.noise.numbers(s.seeds, columns), s.forced.gather(1, columns)
         given = forced >= 0
         any_given, any_ended = given.any(0).tolist(), not bool(live.all())
-        drawn, scores, counted = [], [], []
-        network, memories, history = s.network, s.memories, None
+        drawn, scores, shapes, counted = [], [], [], []
+        may_end = end is not None or s.stop_tokens.shape[1] > 0
+        network, memories, history, reasons = s.network, s.memories, None, s.reasons
         reads = bool(s.processors) or s.noise.reads_history  # each token before the next is drawn
         for i in range(count):
             shaped, outputs, over = without_padding(logits, self.net.spec), [], None
@@ -218,15 +221,20 @@ class Steps(Iterator[Block]):
                     over = finished(s.processors, memories) if end is None else None
             drawn.append(token)
             scores.append(logits)
+            if self.details:
+                shapes.append(shaped)
             counted.append(live)
             last = i + 1 == count
             if last:
                 ended = ended | (first + count >= s.limits)
             if end is not None:
                 ended = ended | ((token == end) & live)
+            if s.stop_tokens.shape[1]:
+                ended = ended | ((token[:, None] == s.stop_tokens).any(1) & live)
             if over is not None:
+                reasons = reasons.masked_fill(over & live & ~ended, Finish.CONSTRAINT)
                 ended = ended | (over & live)
-            if end is not None or over is not None or last:
+            if may_end or over is not None or last:
                 live = ~ended
                 any_ended = bool(ended.any())
                 if any_ended and not bool(live.any()):
@@ -247,8 +255,10 @@ class Steps(Iterator[Block]):
             memories=memories,
             lengths=first + lengths,
             ended=ended,
+            reasons=reasons,
         )
-        return Block(s.rows, first, each, lengths, nats)
+        details = self.details.of(scores, shapes, each, inside)
+        return Block(s.rows, first, each, lengths, nats, *details)
 
     def _write(self, columns: Tensor, tokens: Tensor, inside: Tensor) -> None:
         """Write tokens (B, n) to the columns (B, n) of the rows, where they are inside (B, n)."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arlm.core import Autoregressor, Spec
+from arlm.domains import TextDomain
 from arlm.errors import UserError
-from arlm.inference.completer import Piece, overlap, stream
-from arlm.sampling import SamplerState, Steps, begin, generate, prepare
+from arlm.inference.completer import Piece, stream
+from arlm.inference.stops import check_stops, overlap, spells
+from arlm.sampling import SamplerState, Steps, begin, finish_reasons, generate, prepare
 from arlm.tokenizers import BPETokenizer, ByteTokenizer, CharacterTokenizer, WordTokenizer
 from arlm.tokenizers.base import Tokenizer
 
@@ -109,6 +113,58 @@ def test_a_stopped_row_is_not_drawn_further() -> None:
     found = list(stream(steps, ByteTokenizer().decode, ["."]))
     assert steps.state.lengths.tolist() == [3, 9]
     assert (joined(found, 0), joined(found, 1)) == ("ab", "abcdefghi")
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=lambda t: type(t).__name__)
+def test_rows_end_at_the_token_that_completes_a_stop_string(tokenizer: Tokenizer) -> None:
+    """Whatever the size of blocks: the first prefix whose text has the string, and why it ended."""
+    row = tokenizer.encode(TEXT, strict=False)
+    decode = tokenizer.decode
+    for stop in (["空,", "the e"], ["é — 🦜"], ["nowhere"]):
+        whole = (n for n in range(len(row) + 1) if any(one in decode(row[:n]) for one in stop))
+        end = next(whole, len(row))
+        reason = "length" if stop == ["nowhere"] else "stop"
+        for block in (1, 4, 64):
+            net = Recites([row], tokenizer.vocab_size)
+            free, seeds = prepare(net, [0], len(row), None)
+            steps = Steps(net, begin(net, free, seeds), block=block)
+            *_, last = stream(steps, decode, stop)
+            assert (last.ended, last.finish) == (True, reason)
+            assert finish_reasons(steps.state, net.spec) == [reason]
+            assert steps.state.lengths.tolist() == [end]
+            assert steps.state.tokens[0].tolist() == row[:end].tolist() + [0] * (len(row) - end)
+            assert (steps.state.log_prob[0, end:] == 0).all()
+
+
+def spelled(tokenizer: Tokenizer, tokens: int) -> set[str]:
+    """Every string that is part of the text of some row of so many tokens."""
+    found: set[str] = set()
+    for row in itertools.product(range(tokenizer.vocab_size), repeat=tokens):
+        text = tokenizer.decode(torch.tensor(row))
+        found |= {text[i:j] for i in range(len(text)) for j in range(i + 1, len(text) + 1)}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "letters"),
+    [(WordTokenizer(["ab", "b"]), "ab <\n"), (CharacterTokenizer("ab"), "abc")],
+    ids=["words", "characters"],
+)
+def test_a_stop_string_can_be_spelled_if_some_row_has_it(
+    tokenizer: Tokenizer, letters: str
+) -> None:
+    """All strings of up to 4 letters; 6 tokens are enough to spell them."""
+    domain, there = TextDomain(tokenizer), spelled(tokenizer, 6)
+    for size in (1, 2, 3, 4):
+        for one in map("".join, itertools.product(letters, repeat=size)):
+            assert spells(domain, one) == (one in there), repr(one)
+
+
+def test_bytes_spell_everything_and_others_say_what_they_cannot() -> None:
+    check_stops(["🦜\n", "é"], TextDomain(ByteTokenizer()))
+    check_stops(["🦜 the"], TextDomain(BPETokenizer.train([TEXT] * 3, 300)))
+    with pytest.raises(UserError, match=r"--stop: the vocabulary cannot spell 'xyz'"):
+        check_stops(["a", "xyz"], TextDomain(CharacterTokenizer("ab")))
 
 
 def test_a_row_that_enters_is_streamed_too() -> None:

@@ -13,7 +13,7 @@ from languages import LETTERS, kept, words
 from arlm.domains import Domain, TextDomain
 from arlm.models.rnn import LSTMLanguageModel
 from arlm.sampling import begin, prepare
-from arlm.sampling.checks import finished
+from arlm.sampling.finish import finished
 from arlm.sampling.processors.constraint import Constraint
 from arlm.sampling.steps import Steps
 from arlm.tokenizers import (

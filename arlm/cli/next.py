@@ -1,0 +1,63 @@
+"""`arlm next RUN --prompt TEXT`: the distribution of the next token, before and after each logits processor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from arlm.cli.decoding import add_decoding_options, chosen_processors
+from arlm.cli.imports import quick_imports
+from arlm.cli.parser import Parser, add_run_options, open_network, print_json
+from arlm.errors import require
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the command."""
+    parser = Parser(
+        "next",
+        "The likeliest next tokens after a prompt: their probabilities under the network and after each logits "
+        "processor, with the number of tokens that it keeps, the probability of those that it drops (the tail) and "
+        "the entropy.",
+    )
+    add_run_options(parser)
+    parser.add_argument("--prompt", default="", help="text before the token (default: none)")
+    parser.add_argument("--label", type=int, help="class of the text, if the network needs one")
+    parser.add_argument("--seed", type=int, default=0, help="for processors that draw (default 0)")
+    add_decoding_options(parser, "Without these options, the network's distribution is shown.")
+    output = parser.add_argument_group("output")
+    output.add_argument("--top", type=int, default=10, help="number of tokens to show (default 10)")
+    output.add_argument("--json", action="store_true", help="print a JSON object for each stage")
+    output.add_argument("--out", help="a picture of all stages (.png)")
+    options = parser.parse(arguments)
+    require(options.top >= 1, "--top", options.top, "choose at least 1")
+
+    with quick_imports():
+        import torch
+
+        from arlm.inference.next_token import likeliest, next_token, table
+        from arlm.reports.files import check_writable, write_bytes
+        from arlm.reports.tokens import visible
+        from arlm.reports.view import view_of
+        from arlm.sampling import class_labels
+
+    processors = chosen_processors(options)
+    net, domain, *_ = open_network(options)
+    view = view_of(domain)
+    view.check_verb("next", options.run)
+    if options.out:
+        check_writable(Path(options.out), "--out", (".png",))
+    prompt = view.prompt(options.prompt, "--prompt")
+    label = class_labels(net, options.label, 1)
+    stages = next_token(net, prompt, processors, label, options.seed)
+    tokens = likeliest(stages[0], min(options.top, net.spec.vocab_size))
+    texts = [view.pieces(torch.tensor([token]))[0] for token in tokens]
+    shown = [visible(text) for text in texts]
+    if options.json:
+        for stage in stages:
+            print_json(stage.record(tokens, texts))
+    else:
+        print(table(stages, tokens, shown))
+    if options.out:
+        from arlm.reports.next_token import picture  # late: it takes matplotlib
+
+        print(write_bytes(picture(stages, tokens, shown), Path(options.out)))
