@@ -171,11 +171,13 @@ def search(
     if options.beam is not None:
         context = class_labels(net, options.label, 1)
         prompt = given[None] if size else None
-        tokens, log_prob, _ = beam_search(
+        tokens, log_prob, *_ = beam_search(
             *(net, 1, length),
             beam=options.beam,
             n_best=count,
             length_penalty=0.0,
+            processors=processors,
+            seeds=row_seeds(options.seed, 1),
             context=context,
             prompt=prompt,
             observe=tree.observe if tree else None,
