@@ -10,6 +10,7 @@ from arlm.errors import UserError
 
 if TYPE_CHECKING:
     from arlm.cli.parser import Parser
+    from arlm.sampling import Noise
     from arlm.sampling.processors import LogitsProcessor
 
 # In the order in which they are applied, after --processors.
@@ -80,6 +81,14 @@ def chosen_processors(options: argparse.Namespace) -> tuple[LogitsProcessor, ...
     if not text:
         return ()
     return processors_of(text, options.trust)
+
+
+def chosen_noise(options: argparse.Namespace) -> Noise:
+    """The noise of `--noise`; by default uniform, and with `--draft` Gumbel's."""
+    from arlm.sampling import Gumbel, Uniform
+
+    default = "gumbel" if options.draft else "uniform"
+    return Gumbel() if (options.noise or default) == "gumbel" else Uniform()
 
 
 def processors_of(text: str, trusted: Sequence[str]) -> tuple[LogitsProcessor, ...]:

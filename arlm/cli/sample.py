@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arlm.cli.decoding import add_decoding_options, chosen_processors, given_options, processors_of
+from arlm.cli.decoding import add_decoding_options, chosen_noise, chosen_processors, processors_of
+from arlm.cli.drafting import add_draft_options
 from arlm.cli.imports import quick_imports
 from arlm.cli.parser import Parser, add_run_options, bar, open_network
 from arlm.cli.texts import texts, write_search
@@ -54,6 +55,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         choices=["steps", "fixed_point"],
         help="token by token, or fixed-point iteration over whole rows; both give the same samples",
     )
+    decoding.add_argument(
+        "--noise",
+        choices=["uniform", "gumbel"],
+        help="how a token is drawn: from one random number (uniform, the default), or from one for each token "
+        "(gumbel, the default with --draft); the samples of a seed depend on it",
+    )
     text = parser.add_argument_group("text")
     text.add_argument("--prompt", default="", help="text to continue; it is printed too")
     text.add_argument("--prompt-file", metavar="FILE", help="a file with a prompt on each line")
@@ -87,6 +94,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--tree",
         help="with --beam, a picture (.png) or a page (.html) of what was kept at each step of the search",
     )
+    add_draft_options(text)
     images = parser.add_argument_group("images, and other samples that are written to files")
     images.add_argument(
         "--complete", help="an image, or a file of music, part of which is to be sampled"
@@ -120,19 +128,20 @@ def check(options: argparse.Namespace) -> None:
     if options.beam is not None:
         count = options.n or 1
         require(options.beam >= count, "--beam", options.beam, f"choose at least -n, {count}")
-        if given_options(options) or options.sweep or options.decoding != "steps":
+        if options.sweep or options.noise or options.decoding != "steps":
             raise UserError(
-                "--beam: it searches and draws nothing; omit --temperature, --top-k, --top-p, --greedy, "
-                "--processors, --sweep and --decoding"
+                "--beam: it searches and draws nothing; omit --sweep, --noise and --decoding"
             )
     if options.tree and options.beam is None:
         raise UserError("--tree: it shows a search; give --beam")
-    for option in ("stream", "stop", "prompt_file"):
+    for option in ("stream", "stop", "prompt_file", "draft"):
         if not getattr(options, option):
             continue
         name = "--" + option.replace("_", "-")
         if options.beam is not None or options.decoding != "steps":
             raise UserError(f"{name}: it draws token by token; omit --beam and --decoding")
+    if options.draft_tokens is not None and not options.draft:
+        raise UserError("--draft-tokens: a draft proposes them; give --draft")
     require(all(options.stop), "--stop", "''", "give at least one character")
     if options.prompt and options.prompt_file:
         raise UserError("--prompt-file: it holds the prompts; omit --prompt")
@@ -242,6 +251,7 @@ def rows(
         processors=processors,
         forced=forced,
         context=context,
+        noise=chosen_noise(options),
         progress=lambda positions: progress.update(positions * options.n),
     )
     if options.decoding == "fixed_point":

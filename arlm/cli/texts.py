@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from arlm.cli.decoding import chosen_noise
+from arlm.cli.drafting import open_draft, say_what_was_saved
 from arlm.cli.parser import bar
 from arlm.errors import UserError
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from arlm.inference.beam_tree import BeamTree
     from arlm.inference.writer import Written
     from arlm.reports.view import View
+    from arlm.sampling import Speculation
     from arlm.sampling.processors import LogitsProcessor
 
 SEPARATOR = "---"  # a line between two texts
@@ -59,8 +63,11 @@ def texts(
         )
     check_capacity(net, 1, longest, "--max-new-tokens", longest)
     announce_slides(net, longest)
+    speculation = open_draft(options, net)
     if options.stream:
-        return stream(options, net, view, processors, prompts)
+        total = stream(options, net, view, processors, prompts, speculation)
+        say_what_was_saved(speculation, total)
+        return total
     if searched:
         rows = options.n if options.beam is None else options.beam
         option = "-n" if options.beam is None else "--beam"
@@ -68,7 +75,7 @@ def texts(
         check_capacity(net, rows, longest, option, rows, positions)
         found = iter(search(options, net, view, processors, prompts[0], longest, tree))
     else:
-        found = draw(options, net, view, processors, prompts)
+        found = draw(options, net, view, processors, prompts, speculation)
     with writing_text(Path(options.out)) if options.out else nullcontext(sys.stdout) as out:
         total = 0
         for index, one in enumerate(found):
@@ -78,6 +85,7 @@ def texts(
             total += one.tokens
     if options.out:
         print(options.out)
+    say_what_was_saved(speculation, total)
     return total
 
 
@@ -103,6 +111,7 @@ def draw(
     view: View,
     processors: Sequence[LogitsProcessor],
     prompts: Sequence[Tensor],
+    speculation: Speculation | None = None,
 ) -> Iterator[Written]:
     """Draw `options.n` texts after each prompt, batch by batch; a text does not depend on its batch."""
     from arlm.inference.capacity import rows_together
@@ -113,7 +122,12 @@ def draw(
     longest = row_lengths(net, prompts, new)
     size = rows_together(net, max(longest))
     most = (sum(longest) - sum(map(len, prompts))) * options.n
-    given: dict[str, Any] = {"processors": processors, "stop": options.stop}
+    given: dict[str, Any] = {
+        "processors": processors,
+        "stop": options.stop,
+        "noise": chosen_noise(options),
+        "speculation": speculation,
+    }
     with bar("sampling", "tok", most) as progress:
         for first in range(0, count, size):
             rows = range(first, min(first + size, count))
@@ -132,6 +146,7 @@ def stream(
     view: View,
     processors: Sequence[LogitsProcessor],
     prompts: Sequence[Tensor],
+    speculation: Speculation | None = None,
 ) -> int:
     """Draw texts one after the other, and print each piece at once; returns the number of tokens drawn."""
     from arlm.inference.writer import written
@@ -147,6 +162,8 @@ def stream(
             processors=processors,
             stop=options.stop,
             context=class_labels(net, options.label, 1, row),
+            noise=chosen_noise(options),
+            speculation=speculation,
             show=lambda text: print(text, end="", flush=True),
         )
         print()
@@ -183,7 +200,12 @@ def search(
             observe=tree.observe if tree else None,
         )
         scored = zip(tokens[0].cpu(), log_prob[0].tolist(), strict=True)
-        return [Written(decode(row), length - size, -value) for row, value in scored]
+        # Processors may leave fewer texts than were asked for.
+        return [
+            Written(decode(row), length - size, -value)
+            for row, value in scored
+            if value > -math.inf
+        ]
     rows = fixed_point(
         net,
         row_seeds(options.seed, count),
@@ -191,6 +213,7 @@ def search(
         processors=processors,
         forced=given.expand(count, -1) if size else None,
         context=class_labels(net, options.label, count),
+        noise=chosen_noise(options),
     )
     print(f"{rows.passes} passes for {length} positions", file=sys.stderr)
     nats = -rows.log_prob[:, size:].sum(1)

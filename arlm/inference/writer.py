@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from arlm.core import Autoregressor
 from arlm.inference.completer import stream
-from arlm.sampling import begin_steps, kept, prepare
+from arlm.sampling import Noise, Speculation, Uniform, begin_steps, kept, prepare, speculate
 from arlm.sampling.processors import LogitsProcessor
 
 BLOCK = 16  # tokens that are drawn between two looks at the text
@@ -67,6 +67,8 @@ def written(
     processors: Sequence[LogitsProcessor] = (),
     context: Tensor | None = None,
     stop: Sequence[str] = (),
+    noise: Noise = Uniform(),  # noqa: B008  (frozen)
+    speculation: Speculation | None = None,
     show: Callable[[str], object] | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> list[Written]:
@@ -81,6 +83,8 @@ def written(
         processors: applied to the logits in order.
         context: (B, S), or None.
         stop: strings that end a text where they first occur after its prompt; they are not part of it.
+        noise: turns seeds, positions and logits into tokens.
+        speculation: a draft; it changes no text.
         show: called with each piece of the text as soon as it is final; for a single prompt.
         progress: called with the number of tokens drawn since the last call.
     """
@@ -88,7 +92,9 @@ def written(
     free, of_rows = prepare(net, seeds, max(lengths), forced_rows(prompts))
     limits = torch.tensor(lengths, device=free.device)
     block = BLOCK if show is None else 1
-    steps = begin_steps(net, free, of_rows, processors, context, limits, block)
+    steps = begin_steps(net, free, of_rows, processors, context, limits, block, noise)
+    if speculation is not None:
+        steps = speculate(steps, speculation)
     texts, done = [""] * len(prompts), 0
     for piece in stream(steps, decode, stop):
         texts[piece.row] += piece.text

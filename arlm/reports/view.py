@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 D = TypeVar("D", bound=Domain)
 SHOWN_TOKENS = 1000
 # Options of `arlm sample` that apply to samples which are printed, and to those which are written to files.
-PRINTED = ("prompt", "prompt_file", "max_new_tokens", "json", "stream", "stop", "beam", "tree")
+PRINTED = (
+    *("prompt", "prompt_file", "max_new_tokens", "json", "stream", "stop", "beam", "tree"),
+    *("draft", "draft_tokens"),
+)
 WRITTEN = ("complete", "gif", "sweep")
 
 

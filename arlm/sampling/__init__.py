@@ -1,6 +1,9 @@
-"""Sampling: decoding strategies that draw the same tokens from the same noise, and beam search."""
+"""Sampling: decoding strategies that draw the same tokens from the same noise, and searches."""
 
 from arlm.sampling.beam import Beams, BeamStep, beam_search
+from arlm.sampling.best_of import Best, best_of
+from arlm.sampling.contrastive_search import contrastive_search
+from arlm.sampling.drafts import Draft, NetworkDraft, PromptLookup
 from arlm.sampling.fixed_point import FixedPoint, fixed_point
 from arlm.sampling.generate import (
     Generated,
@@ -12,26 +15,35 @@ from arlm.sampling.generate import (
 )
 from arlm.sampling.noise import Gumbel, Noise, Uniform, draw, row_seeds, seed_tensor, uniform_noise
 from arlm.sampling.sliding import SlidingSteps, begin_steps, kept
+from arlm.sampling.speculative import Speculation, Speculative, speculate, speculative
 from arlm.sampling.steps import Block, SamplerState, Steps, begin
 
 __all__ = [
     "BeamStep",
     "Beams",
+    "Best",
     "Block",
+    "Draft",
     "FixedPoint",
     "Generated",
     "Gumbel",
+    "NetworkDraft",
     "Noise",
+    "PromptLookup",
     "Sampler",
     "SamplerState",
     "SlidingSteps",
+    "Speculation",
+    "Speculative",
     "Steps",
     "Uniform",
     "beam_search",
     "begin",
     "begin_steps",
+    "best_of",
     "class_count",
     "class_labels",
+    "contrastive_search",
     "draw",
     "fixed_point",
     "generate",
@@ -39,5 +51,7 @@ __all__ = [
     "prepare",
     "row_seeds",
     "seed_tensor",
+    "speculate",
+    "speculative",
     "uniform_noise",
 ]

@@ -79,9 +79,8 @@ class Rows:
         old = self.tokens.gather(1, column)
         self.tokens.scatter_(1, column, token[:, None].where(rows[:, None], old))
         if any(memory is not None for memory in self.memories):
-            observed = rows & (self.lengths >= self.prompt_lengths)
             self.memories = tuple(
-                choose(observed, processor.observe(token, output, memory), memory)
+                choose(rows, processor.observe(token, output, memory), memory)
                 if isinstance(processor, MemoryProcessor)
                 else memory
                 for processor, output, memory in zip(
@@ -143,6 +142,10 @@ class NetworkDraft(Draft):
             raise UserError(
                 f"draft: it has other tokens than the network ({_tokens(own)}, not {_tokens(target)}); "
                 "take a draft that was trained with the network's tokenizer"
+            )
+        if self.context is None and own.context is not None and own.context.kind == "sequence":
+            raise UserError(
+                "draft: it translates, and nothing is given to it; take a language model"
             )
 
     def propose(self, rows: Rows, count: int) -> Tensor:

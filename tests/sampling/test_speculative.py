@@ -129,7 +129,9 @@ def test_tokens_are_those_of_generate(kind: str, name: str) -> None:
     net = targets()[kind]
     draft = drafts(net)[name]
     chains = ("", CHAIN) if kind in ("transformer", "lstm") else (CHAIN,)
-    for chain, noise, count in itertools.product(chains, (Uniform(), Gumbel()), (1, 3)):
+    most = 6 if name == "short" else 3  # 6 are more than half of its window
+    ways = ((Uniform(), 1), (Gumbel(), most))
+    for chain, (noise, count) in itertools.product(chains, ways):
         given = {"processors": parse_processors(chain), "noise": noise, **requests()}
         expected = generate(net, range(ROWS), LENGTH, **given)
         found = speculative(net, range(ROWS), LENGTH, draft=draft, draft_tokens=count, **given)
