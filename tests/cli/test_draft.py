@@ -11,7 +11,7 @@ from conftest import Result, run_arlm
 
 TEXT = "Anna walked to the harbour and came back. Bo walked to the hill and came back. "
 DATA = ["--data", "datamodules.text_file.TextFile", "--data.path", "mine.txt"]
-SHORT = ["--trainer.max_steps", "60", "--samples.n", "0", "--data.length", "32"]
+SHORT = ["--samples.n", "0", "--data.length", "32"]
 
 
 @pytest.fixture(scope="module")
@@ -19,13 +19,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a transformer and an LSTM of bytes, and an LSTM of characters."""
     folder = tmp_path_factory.mktemp("drafts")
     (folder / "mine.txt").write_text(TEXT * 60)
-    for name, config, tokenizer in (
-        ("gpt", "docs_transformer", "byte"),
-        ("lstm", "docs_lstm", "byte"),
-        ("letters", "docs_lstm", "character"),
+    for name, config, tokenizer, steps in (
+        ("gpt", "docs_transformer", "byte", 60),
+        ("lstm", "docs_lstm", "byte", 40),
+        ("letters", "docs_lstm", "character", 1),
     ):
         given = ["--config", config, *DATA, *SHORT, "--data.tokenizer", tokenizer]
-        small = ["--model.net.width", "16", "--run-name", name]
+        small = ["--model.net.width", "16", "--run-name", name, "--trainer.max_steps", steps]
         done = run_arlm("fit", *given, *small, folder=folder)
         assert done.code == 0, done.err
     return folder
@@ -83,8 +83,8 @@ def test_bad_requests_are_one_line(folder: Path, arguments: list, message: str) 
 
 
 def test_beam_search_takes_processors(folder: Path) -> None:
-    greedy = sample(folder, "--greedy", "--processors", "frequency_penalty=0.5")
-    searched = sample(folder, "--beam", 1, "--processors", "frequency_penalty=0.5")
+    greedy = sample(folder, "--greedy", "--processors", "frequency_penalty=2")
+    searched = sample(folder, "--beam", 1, "--processors", "frequency_penalty=2")
     assert searched.code == 0, searched.err
     assert searched.out == greedy.out
     assert sample(folder, "--beam", 1).out != searched.out

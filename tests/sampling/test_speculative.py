@@ -170,14 +170,13 @@ def test_a_draft_that_knows_nothing_costs_a_pass_for_each_token() -> None:
 @pytest.mark.parametrize("window", [8, 12])
 def test_windows_slide_as_those_of_generate(window: int) -> None:
     net = laws.lively(transformer(spec=replace(SPEC, shape=(window,))))
-    for name in ("itself", "lstm", "ngram", "lookup", "constant"):
-        for chain in ("", CHAIN):
-            given = {"processors": parse_processors(chain), "noise": Gumbel(), **requests()}
-            expected = generate(net, range(ROWS), LENGTH, **given)
-            draft = drafts(net)[name]
-            found = speculative(net, range(ROWS), LENGTH, draft=draft, **given)
-            assert torch.equal(found.tokens, expected.tokens)
-            assert (found.log_prob - expected.log_prob).abs().max() < 1e-10
+    for name, chain in (("itself", ""), ("lstm", CHAIN), ("lookup", CHAIN), ("ngram", "")):
+        given = {"processors": parse_processors(chain), "noise": Gumbel(), **requests()}
+        expected = generate(net, range(ROWS), LENGTH, **given)
+        draft = drafts(net)[name]
+        found = speculative(net, range(ROWS), LENGTH, draft=draft, **given)
+        assert torch.equal(found.tokens, expected.tokens)
+        assert (found.log_prob - expected.log_prob).abs().max() < 1e-10
 
 
 def test_translations_and_single_images() -> None:
