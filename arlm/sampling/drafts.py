@@ -68,6 +68,17 @@ class Rows:
         given = self.forced.gather(1, column).squeeze(1)
         return torch.where(given >= 0, given, token), outputs
 
+    def drawn_together(self, logits: Tensor) -> Tensor | None:
+        """The next n tokens of each row (B, n) from logits (B, n, V), if no token changes the draw of the next one."""
+        if self.processors or self.noise.reads_history:
+            return None
+        columns = self.columns(logits.shape[1])
+        shaped = without_padding(logits, self.spec).flatten(0, 1)
+        numbers = self.noise.numbers(self.seeds, columns).flatten()
+        tokens = self.noise.draw(shaped, numbers, None).view_as(columns)
+        given = self.forced.gather(1, columns)
+        return torch.where(given >= 0, given, tokens)
+
     def append(self, token: Tensor, outputs: list[Tensor], rows: Tensor) -> None:
         """Take a token (B,) into the rows where `rows` (B,) is true; the memories of the others stay as they are.
 

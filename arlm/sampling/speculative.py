@@ -147,12 +147,13 @@ class _Speculating(Steps):
             proposed, counts: as returned by `_proposals`.
         """
         accepting, ours = rows.live, self.speculation
+        together = rows.drawn_together(logits[:, : proposed.shape[1]])
         for i, proposal in enumerate(proposed.unbind(1)):
             accepting = accepting & rows.live & (i < counts)
             if not bool(accepting.any()):
                 break
             free = rows.forced.gather(1, rows.columns(1)).squeeze(1) < 0
-            token, outputs = rows.drawn(logits[:, i])
+            token, outputs = rows.drawn(logits[:, i]) if together is None else (together[:, i], [])
             ours.compared += int((accepting & free).sum())
             accepting = accepting & (token == proposal)
             ours.accepted += int((accepting & free).sum())

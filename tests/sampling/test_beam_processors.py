@@ -37,7 +37,7 @@ class Coin(LogitsProcessor):
 
 @dataclass(frozen=True)
 class Spelled(LogitsProcessor):
-    """Only rows that begin as one of the texts, or nothing once a prefix has left them all."""
+    """Only prefixes of the texts; it fails where it sees another one."""
 
     texts: tuple[tuple[int, ...], ...]
 
@@ -45,6 +45,7 @@ class Spelled(LogitsProcessor):
         allowed = torch.zeros_like(logits, dtype=torch.bool)
         for i, length in enumerate(history.lengths.tolist()):
             prefix = tuple(history.tokens[i, :length].tolist())
+            assert any(text[:length] == prefix for text in self.texts)
             for text in self.texts:
                 if text[:length] == prefix and len(text) > length:
                     allowed[i, text[length]] = True
