@@ -114,6 +114,7 @@ def test_fixed_points_are_counted(tmp_path: Path) -> None:
     assert "100 % of rows the same" in done.stdout
 
 
+@pytest.mark.slow
 def test_drafts_are_measured(tmp_path: Path) -> None:
     data = PythonDocs(length=20)
     module = AutoregressiveModule(
