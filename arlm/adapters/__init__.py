@@ -1,6 +1,11 @@
 """Networks made of networks. A wrapped network is named by class path only: nothing here imports a model."""
 
-from arlm.adapters.logit_arithmetic import LogitArithmetic, guided
+from arlm.adapters.logit_arithmetic import (
+    LogitArithmetic,
+    contrastive,
+    guided,
+    proxy_tuned,
+)
 from arlm.adapters.pretrained import pretrained
 
-__all__ = ["LogitArithmetic", "guided", "pretrained"]
+__all__ = ["LogitArithmetic", "contrastive", "guided", "pretrained", "proxy_tuned"]

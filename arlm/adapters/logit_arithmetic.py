@@ -1,10 +1,13 @@
-"""Weighted sums of the log-probabilities of several networks: guidance, ensembles, contrastive decoding.
+"""Weighted sums of the log-probabilities of several networks: guidance, ensembles, contrast, proxy-tuning.
 
 References:
     | Classifier-Free Diffusion Guidance (Ho, Salimans, 2022), one network with and without its class
     | https://arxiv.org/abs/2207.12598
     | Stay on topic with Classifier-Free Guidance (Sanchez et al., 2023), for autoregressive networks
     | https://arxiv.org/abs/2306.17806
+    | Contrastive Decoding: Open-ended Text Generation as Optimization (Li et al., 2023), with a plausibility mask
+    | https://arxiv.org/abs/2210.15097
+    | Tuning Language Models by Proxy (Liu et al., 2024) | https://arxiv.org/abs/2401.08565
     | Products of Experts (Hinton, 1999), the geometric mean | https://www.cs.toronto.edu/~hinton/absps/icann-99.pdf
 """
 
@@ -55,7 +58,10 @@ class LogitArithmetic(Autoregressor):
 
     A term of weight 0 contributes exactly nothing, and its network is not run. Where a term of positive weight
     gives a token probability 0, so does the sum; under a negative weight, 0 counts as the smallest positive
-    number. A single term of weight 1 gives the logits of its network as they are.
+    number. A single term of weight 1 gives the logits of its network as they are. Terms are added in their order,
+    so that two equal ones of opposite weights, given first, leave nothing behind.
+
+    With a plausibility of a, tokens of p < a max p under one term, the expert, have probability 0.
 
     Args:
         spec: of the data.
@@ -65,6 +71,8 @@ class LogitArithmetic(Autoregressor):
             is for networks of data without a context; by default "given".
         indices: for each term, which of `nets` it runs, so that one network can appear in several terms; by
             default term i runs network i.
+        plausibility: a, from 0, which masks nothing, to 1, which leaves the expert's likeliest token.
+        expert: the term whose probabilities decide that; of a weight above 0.
 
     Shapes: tokens (B, T), context (B, S) or None -> logits (B, T, V).
 
@@ -83,6 +91,8 @@ class LogitArithmetic(Autoregressor):
         weights: list[float],
         contexts: list[Given] | None = None,
         indices: list[int] | None = None,
+        plausibility: float = 0.0,
+        expert: int = 0,
     ) -> None:
         super().__init__(spec)
         contexts = ["given"] * len(weights) if contexts is None else contexts
@@ -97,6 +107,11 @@ class LogitArithmetic(Autoregressor):
             Term(*term) for term in zip(map(float, weights), indices, contexts, strict=True)
         ]
         self._check_terms(len(nets))
+        require(0 <= plausibility <= 1, "model.net.plausibility", plausibility, "choose 0 to 1")
+        positive = [i for i, term in enumerate(self.terms) if term.weight > 0]
+        mend = f"choose a term of positive weight: {', '.join(map(str, positive))}"
+        require(not plausibility or expert in positive, "model.net.expert", expert, mend)
+        self.plausibility, self.expert = plausibility, expert
         specs = [self._spec_of(index) for index in range(len(nets))]
         self.nets = nn.ModuleList(make(own) for make, own in zip(nets, specs, strict=True))
         for index, own in enumerate(specs):
@@ -143,7 +158,7 @@ class LogitArithmetic(Autoregressor):
     def forward(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
         runs = self._runs(context is not None)
         logits = [self.nets[net](tokens, context if given else None) for net, given in runs]
-        return self._sum(logits, list(runs.values()))
+        return self._combined(logits, runs, context is not None)
 
     def start(self, batch: int, length: int, context: Tensor | None = None) -> tuple[Tensor, State]:
         runs = self._runs(context is not None)
@@ -151,7 +166,7 @@ class LogitArithmetic(Autoregressor):
             self.nets[net].start(batch, length, context if given else None) for net, given in runs
         ]
         states = tuple(state for _, state in started)
-        logits = self._sum([each for each, _ in started], list(runs.values()))
+        logits = self._combined([each for each, _ in started], runs, context is not None)
         return logits, ArithmeticState(states, context is not None, net=self.serial)
 
     def advance(
@@ -165,7 +180,7 @@ class LogitArithmetic(Autoregressor):
             self.nets[net].advance(tokens, own, lengths)
             for (net, _), own in zip(runs, state.states, strict=True)
         ]
-        logits = self._sum([each for each, _ in advanced], list(runs.values()))
+        logits = self._combined([each for each, _ in advanced], runs, state.given)
         return logits, replace(state, states=tuple(own for _, own in advanced))
 
     def _runs(self, given: bool) -> dict[Run, float]:
@@ -179,7 +194,22 @@ class LogitArithmetic(Autoregressor):
             if weight:
                 run = net, kind == "given" and given
                 runs[run] = runs.get(run, 0.0) + weight
-        return runs
+        masking = self._expert_run(given) if self.plausibility else None
+        return {run: w for run, w in runs.items() if w or run == masking} or runs
+
+    def _expert_run(self, given: bool) -> Run:
+        """The run whose probabilities decide which tokens are plausible."""
+        _, net, kind = self.terms[self.expert]
+        return net, kind == "given" and given
+
+    def _combined(self, logits: Sequence[Tensor], runs: dict[Run, float], given: bool) -> Tensor:
+        """Logits (..., V) of each run -> their weighted sum, -inf where the expert finds a token implausible."""
+        total = self._sum(logits, list(runs.values()))
+        if not self.plausibility:
+            return total
+        expert = log_softmax(logits[list(runs).index(self._expert_run(given))])
+        least = expert.amax(-1, keepdim=True) + math.log(self.plausibility)
+        return total.masked_fill(expert < least, -math.inf)
 
     def _sum(self, logits: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
         """Logits (..., V) of each run -> their weighted sum."""
@@ -213,3 +243,40 @@ def guided(net: Autoregressor, scale: float) -> LogitArithmetic:
     given: list[Given] = ["given", "null"]
     both = LogitArithmetic(net.spec, [lambda spec: net], [scale, 1 - scale], given, [0, 0])
     return both.train(net.training)
+
+
+def contrastive(
+    expert: Autoregressor, amateur: Autoregressor, strength: float = 0.5, plausibility: float = 0.1
+) -> LogitArithmetic:
+    """Contrastive decoding: (1 + b) log p_expert - b log p_amateur, of tokens of p_expert >= a max p_expert.
+
+    It favours what the large network knows and the small one does not, over what both find likely.
+
+    Args:
+        expert: the large network.
+        amateur: a small one of the same tokens.
+        strength: b; 0 is the expert alone, but for the mask.
+        plausibility: a, in [0, 1].
+    """
+    require(strength >= 0, "strength", strength, "choose at least 0")
+    given = [lambda spec: expert, lambda spec: amateur]
+    weights = [1 + strength, -strength]
+    both = LogitArithmetic(expert.spec, given, weights, plausibility=plausibility)
+    return both.train(expert.training)
+
+
+def proxy_tuned(
+    net: Autoregressor, tuned: Autoregressor, untuned: Autoregressor, scale: float = 1.0
+) -> LogitArithmetic:
+    """Proxy-tuning: log p + a (log p_tuned - log p_untuned), as if the large network had been tuned.
+
+    Equal networks `tuned` and `untuned` leave the distribution of `net` exactly as it is.
+
+    Args:
+        net: the large network, not tuned.
+        tuned, untuned: a small network of the same tokens, after and before its tuning.
+        scale: a.
+    """
+    require(math.isfinite(scale), "scale", scale, "choose a finite number, such as 1")
+    given = [lambda spec: tuned, lambda spec: untuned, lambda spec: net]
+    return LogitArithmetic(net.spec, given, [scale, -scale, 1.0]).train(net.training)

@@ -11,6 +11,7 @@ from arlm.errors import UserError
 if TYPE_CHECKING:
     from arlm.cli.parser import Parser
     from arlm.domains import Domain
+    from arlm.sampling import Noise
     from arlm.sampling.processors import LogitsProcessor
 
 # In the order in which they are applied, after --processors.
@@ -137,6 +138,18 @@ def with_preset(options: argparse.Namespace, given: dict[str, Any]) -> tuple[Log
             f"--processors: {name_of(kind)} is part of the preset {options.preset}; omit one of them"
         )
     return (*own, *preset)
+
+
+def chosen_noise(options: argparse.Namespace, mark: Noise | None) -> Noise:
+    """The noise of a watermark, or of `--noise`; by default uniform, and with `--draft` Gumbel's."""
+    from arlm.sampling import Gumbel, Uniform
+
+    if mark is not None:
+        if options.noise:
+            raise UserError("--noise: this watermark is a noise of its own; omit one of them")
+        return mark
+    default = "gumbel" if options.draft else "uniform"
+    return Gumbel() if (options.noise or default) == "gumbel" else Uniform()
 
 
 def processors_of(text: str, trusted: Sequence[str]) -> tuple[LogitsProcessor, ...]:

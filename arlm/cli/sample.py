@@ -7,29 +7,27 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from arlm.cli.decoding import (
     add_decoding_options,
     bound,
+    chosen_noise,
     chosen_processors,
-    given_options,
     processors_of,
 )
+from arlm.cli.drafting import add_draft_options
+from arlm.cli.files import files
 from arlm.cli.imports import quick_imports
-from arlm.cli.parser import Parser, add_run_options, bar, open_network
+from arlm.cli.parser import Parser, add_run_options, open_network
 from arlm.cli.texts import texts, write_search
 from arlm.cli.watermarks import add_watermark_option, marked
 from arlm.errors import UserError, require
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from arlm.core import Autoregressor
-    from arlm.reports.view import View
     from arlm.sampling.processors import LogitsProcessor
 
-MOST, MOST_FILES = 10**6, 10**4  # samples that are printed, and samples in pictures or files
+MOST = 10**6  # samples
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -62,6 +60,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="token by token, or fixed-point iteration over whole rows; both give the same samples",
     )
     add_watermark_option(decoding, "after all other processors, mark the texts for `arlm detect`")
+    decoding.add_argument(
+        "--noise",
+        choices=["uniform", "gumbel"],
+        help="how a token is drawn: from one random number (uniform, the default), or from one for each token "
+        "(gumbel, the default with --draft); the samples of a seed depend on it",
+    )
     text = parser.add_argument_group("text")
     text.add_argument("--prompt", default="", help="text to continue; it is printed too")
     text.add_argument(
@@ -105,6 +109,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--tree",
         help="with --beam, a picture (.png) or a page (.html) of what was kept at each step of the search",
     )
+    add_draft_options(text)
     images = parser.add_argument_group("images, and other samples that are written to files")
     images.add_argument(
         "--complete", help="an image, or a file of music, part of which is to be sampled"
@@ -138,24 +143,26 @@ def check(options: argparse.Namespace) -> None:
     if options.beam is not None:
         count = options.n or 1
         require(options.beam >= count, "--beam", options.beam, f"choose at least -n, {count}")
-        others = options.sweep or options.watermark or options.decoding != "steps"
-        if given_options(options) or others:
+        others = options.sweep or options.watermark or options.noise
+        if others or options.decoding != "steps":
             raise UserError(
-                "--beam: it searches and draws nothing; omit --temperature, --top-k, --top-p, --greedy, "
-                "--processors, --preset, --watermark, --sweep, --decoding and the constraint"
+                "--beam: it searches and draws nothing; omit --watermark, --sweep, --noise and --decoding"
             )
     if options.tree and options.beam is None:
         raise UserError("--tree: it shows a search; give --beam")
     if options.top is not None:
         require(options.top >= 1, "--top", options.top, "choose at least 1")
-        if options.stream:
-            raise UserError("--top: it shows a text after it was drawn; omit --stream")
-    for option in ("stream", "stop", "prompt_file", "top"):
+        if options.stream or options.draft:
+            what = "--stream" if options.stream else "--draft"
+            raise UserError(f"--top: it shows tokens that were drawn one by one; omit {what}")
+    for option in ("stream", "stop", "prompt_file", "top", "draft"):
         if not getattr(options, option):
             continue
         name = "--" + option.replace("_", "-")
         if options.beam is not None or options.decoding != "steps":
             raise UserError(f"{name}: it draws token by token; omit --beam and --decoding")
+    if options.draft_tokens is not None and not options.draft:
+        raise UserError("--draft-tokens: a draft proposes them; give --draft")
     require(all(options.stop), "--stop", "''", "give at least one character")
     if options.prompt and options.prompt_file:
         raise UserError("--prompt-file: it holds the prompts; omit --prompt")
@@ -174,7 +181,8 @@ def main(arguments: Sequence[str]) -> None:
         from arlm.reports.files import PAGES, check_writable
         from arlm.reports.view import view_of
 
-    processors, options.noise = marked(options, chosen_processors(options))
+    processors, mark = marked(options, chosen_processors(options))
+    options.noise = chosen_noise(options, mark)
     sweeps = sweep(options.sweep, options.trust) if options.sweep else {}
     net, domain, *_ = open_network(options)
     view = view_of(domain)
@@ -202,87 +210,6 @@ def main(arguments: Sequence[str]) -> None:
     print(f"{total} tokens, {total / seconds:.0f} tokens/s", file=sys.stderr)
     if tree:
         write_search(tree, options, view)
-
-
-def files(
-    options: argparse.Namespace,
-    net: Autoregressor,
-    view: View,
-    out: Path,
-    processors: Sequence[LogitsProcessor],
-    sweeps: dict[str, LogitsProcessor],
-) -> int:
-    """Draw samples, write them to files and print the paths; returns the number of tokens drawn."""
-    from arlm.inference.capacity import check_capacity
-    from arlm.sampling import class_count, class_labels
-
-    most = "since one picture shows them, or there is a file of each"
-    require(options.n <= MOST_FILES, "-n", options.n, f"choose at most {MOST_FILES}, {most}")
-    positions = net.spec.length if options.decoding == "fixed_point" else 1
-    check_capacity(net, options.n, net.spec.length, "-n", options.n, positions)
-    context = class_labels(net, options.label, options.n)
-    forced = view.forced(vars(options))
-    if forced is not None:
-        say_what_is_not_read(forced)
-        forced = forced.expand(options.n, -1)
-    count = options.n * max(1, len(sweeps))
-    with bar("sampling", "tok", net.spec.length * count) as progress:
-
-        def run(more: Sequence[LogitsProcessor]) -> Tensor:
-            return rows(options, net, [*processors, *more], forced, context, progress)
-
-        drawn = {name: run([each]) for name, each in sweeps.items()} or {"": run([])}
-    # A column for each class, since labels come in turn.
-    columns = class_count(net.spec) or None if options.label is None else None
-    print(*view.write(drawn, out, columns, vars(options)), sep="\n")
-    tokens = next(iter(drawn.values()))
-    if options.gif:
-        given = None if forced is None else forced >= 0
-        print(view.animate(tokens, given, Path(options.gif)))
-    return sum(count_drawn(rows, net.spec.eos_id) for rows in drawn.values())
-
-
-def count_drawn(tokens: Tensor, eos_id: int | None) -> int:
-    """Tokens of rows (n, T) up to the end token of each."""
-    ends = tokens == (-1 if eos_id is None else eos_id)
-    return int((ends.cumsum(1) - ends.long() == 0).sum())
-
-
-def rows(
-    options: argparse.Namespace,
-    net: Autoregressor,
-    processors: Sequence[LogitsProcessor],
-    forced: Tensor | None,
-    context: Tensor | None,
-    progress: Any,
-) -> Tensor:
-    """Rows of tokens (n, T) of the network's own length."""
-    from arlm.sampling import fixed_point, generate, row_seeds
-
-    result: Any = (fixed_point if options.decoding == "fixed_point" else generate)(
-        net,
-        row_seeds(options.seed, options.n),
-        net.spec.length,
-        processors=processors,
-        forced=forced,
-        context=context,
-        progress=lambda positions: progress.update(positions * options.n),
-    )
-    if options.decoding == "fixed_point":
-        print(f"{result.passes} passes for {result.tokens.shape[1]} positions", file=sys.stderr)
-    return result.tokens.cpu()
-
-
-def say_what_is_not_read(forced: Tensor) -> None:
-    """Note on stderr that tokens which are given after drawn ones do not change those."""
-    given = forced[0] >= 0
-    late = int((given & ((~given).cumsum(0) > 0)).sum())
-    if late:
-        print(
-            f"note: {late} of the {int(given.sum())} given tokens come after drawn ones in the order of the tokens; "
-            "what is drawn before a given token does not depend on it",
-            file=sys.stderr,
-        )
 
 
 def sweep(text: str, trusted: Sequence[str]) -> dict[str, LogitsProcessor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arlm.cli.alternatives import token_records, token_table
+from arlm.cli.drafting import open_draft, say_what_was_saved
 from arlm.cli.parser import bar
 from arlm.cli.watermarks import name_of
 from arlm.errors import UserError
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from arlm.inference.beam_tree import BeamTree
     from arlm.inference.writer import Written
     from arlm.reports.view import View
+    from arlm.sampling import Speculation
     from arlm.sampling.processors import LogitsProcessor
 
 SEPARATOR = "---"  # a line between two texts
@@ -63,8 +66,11 @@ def texts(
         )
     check_capacity(net, 1, longest, "--max-new-tokens", longest)
     announce_slides(net, longest)
+    speculation = open_draft(options, net)
     if options.stream:
-        return stream(options, net, view, processors, prompts)
+        total = stream(options, net, view, processors, prompts, speculation)
+        say_what_was_saved(speculation, total)
+        return total
     if searched:
         rows = options.n if options.beam is None else options.beam
         option = "-n" if options.beam is None else "--beam"
@@ -72,7 +78,7 @@ def texts(
         check_capacity(net, rows, longest, option, rows, positions)
         found = iter(search(options, net, view, processors, prompts[0], longest, tree))
     else:
-        found = draw(options, net, view, processors, prompts)
+        found = draw(options, net, view, processors, prompts, speculation)
     with writing_text(Path(options.out)) if options.out else nullcontext(sys.stdout) as out:
         total = 0
         for index, one in enumerate(found):
@@ -84,6 +90,7 @@ def texts(
             total += one.tokens
     if options.out:
         print(options.out)
+    say_what_was_saved(speculation, total)
     return total
 
 
@@ -106,6 +113,7 @@ def draw(
     view: View,
     processors: Sequence[LogitsProcessor],
     prompts: Sequence[Tensor],
+    speculation: Speculation | None = None,
 ) -> Iterator[Written]:
     """Draw `options.n` texts after each prompt, batch by batch; a text does not depend on its batch."""
     from arlm.inference.capacity import rows_together
@@ -117,7 +125,7 @@ def draw(
     size = rows_together(net, max(longest))
     most = (sum(longest) - sum(map(len, prompts))) * options.n
     given: dict[str, Any] = {"processors": processors, "noise": options.noise, "stop": options.stop}
-    given["top"] = min(options.top or 0, net.spec.vocab_size)
+    given |= {"speculation": speculation, "top": min(options.top or 0, net.spec.vocab_size)}
     with bar("sampling", "tok", most) as progress:
         for first in range(0, count, size):
             rows = range(first, min(first + size, count))
@@ -136,6 +144,7 @@ def stream(
     view: View,
     processors: Sequence[LogitsProcessor],
     prompts: Sequence[Tensor],
+    speculation: Speculation | None = None,
 ) -> int:
     """Draw texts one after the other, and print each piece at once; returns the number of tokens drawn."""
     from arlm.inference.writer import written
@@ -152,6 +161,7 @@ def stream(
             noise=options.noise,
             stop=options.stop,
             context=class_labels(net, options.label, 1, row),
+            speculation=speculation,
             show=lambda text: print(text, end="", flush=True),
         )
         print()
@@ -176,19 +186,23 @@ def search(
     if options.beam is not None:
         context = class_labels(net, options.label, 1)
         prompt = given[None] if size else None
-        tokens, log_prob, _ = beam_search(
+        tokens, log_prob, *_ = beam_search(
             *(net, 1, length),
             beam=options.beam,
             n_best=count,
             length_penalty=0.0,
+            processors=processors,
+            seeds=row_seeds(options.seed, 1),
             context=context,
             prompt=prompt,
             observe=tree.observe if tree else None,
         )
         scored = zip(tokens[0].cpu(), log_prob[0].tolist(), strict=True)
+        # Processors may leave fewer texts than were asked for.
         return [
             Written(decode(row), length - size, -value, finish(row, net, size))
             for row, value in scored
+            if value > -math.inf
         ]
     rows = fixed_point(
         net,

@@ -40,13 +40,13 @@ def name_of(text: str) -> str:
 
 def marked(
     options: argparse.Namespace, processors: Sequence[LogitsProcessor]
-) -> tuple[tuple[LogitsProcessor, ...], Noise]:
-    """The processors of a draw with that of the watermark as the last, and the noise of the draw."""
-    from arlm.sampling import Noise, Uniform
+) -> tuple[tuple[LogitsProcessor, ...], Noise | None]:
+    """The processors of a draw with that of the watermark as the last, and the noise of one that is a noise."""
+    from arlm.sampling import Noise
     from arlm.sampling.processors import LogitsProcessor
 
     if not options.watermark:
-        return tuple(processors), Uniform()
+        return tuple(processors), None
     mark: object = watermark_of(options.watermark)
     if options.greedy:
         raise UserError(
@@ -54,6 +54,6 @@ def marked(
             '--processors "green_list=2:key=7,greedy"'
         )
     if isinstance(mark, LogitsProcessor):
-        return (*processors, mark), Uniform()
+        return (*processors, mark), None
     assert isinstance(mark, Noise)
     return tuple(processors), mark

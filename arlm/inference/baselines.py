@@ -19,6 +19,7 @@ from arlm.data.pairs import Pairs
 from arlm.data.windows import TextDataset, TextWindows
 
 WINDOWS = 256, 128  # length and stride of the windows that replace continuous streams
+ORDER = 5  # tokens in an n-gram
 # A unigram without counts.
 UNIFORM = {"class_path": "arlm.models.unigram.Unigram", "init_args": {}}
 
@@ -33,8 +34,14 @@ def independent_batches(data: TokenDataModule, split: Split) -> Iterable[Batch]:
         yield dataset[Rows(0, chosen)]
 
 
-def baselines(data: TokenDataModule) -> dict[str, Autoregressor]:
-    """Simple networks for this kind of data, fitted to its training split; they condition on no context."""
+def fitted(data: TokenDataModule, path: str, **arguments: int) -> Autoregressor:
+    """A network of counts, fitted to the training split; it conditions on no context.
+
+    Args:
+        data: of the counts.
+        path: of the class in `arlm.models`.
+        arguments: of the class.
+    """
     train = data.dataset("train")
     if isinstance(train, Pairs):
         rows = torch.cat(list(train.targets))[None]
@@ -42,20 +49,27 @@ def baselines(data: TokenDataModule) -> dict[str, Autoregressor]:
         rows = train.corpus.whole()[None]
     else:
         rows = train[Rows(0, torch.arange(len(train)))].tokens
+    described = {"class_path": f"arlm.models.{path}", "init_args": arguments}
     spec = replace(data.spec, context=None)
+    net: Any = build(described, Autoregressor, spec)  # type: ignore[type-abstract]
+    net.count(rows)
+    return net.eval()
 
-    def fitted(path: str, **arguments: int) -> Autoregressor:
-        described = {"class_path": f"arlm.models.{path}", "init_args": arguments}
-        net: Any = build(described, Autoregressor, spec)  # type: ignore[type-abstract]
-        net.count(rows)
-        return net.eval()
 
+def ngram(data: TokenDataModule, order: int = ORDER) -> Autoregressor:
+    """The n-gram model of a text's training split; a lower order where the vocabulary is too large."""
+    order = min(order, int(62 / math.log2(data.spec.vocab_size)))
+    return fitted(data, "ngram.KneserNeyNGram", order=order)
+
+
+def baselines(data: TokenDataModule) -> dict[str, Autoregressor]:
+    """Simple networks for this kind of data, fitted to its training split; they condition on no context."""
+    spec = replace(data.spec, context=None)
     uniform = build(UNIFORM, Autoregressor, spec).eval()  # type: ignore[type-abstract]
-    if isinstance(train, (Pairs, TextDataset)):
-        order = min(5, int(62 / math.log2(spec.vocab_size)))
-        ngram = "ngram.KneserNeyNGram"
-        simple = {"unigram": fitted(ngram, order=1), f"{order}-gram": fitted(ngram, order=order)}
+    if isinstance(data.dataset("train"), (Pairs, TextDataset)):
+        longest: Any = ngram(data)
+        simple = {"unigram": ngram(data, 1), f"{longest.order}-gram": longest}
     else:
         name = "pixel histogram" if len(spec.shape) > 1 else "histogram by position"
-        simple = {name: fitted("unigram.Histogram")}
+        simple = {name: fitted(data, "unigram.Histogram")}
     return {"uniform": uniform} | simple

@@ -17,10 +17,12 @@ from arlm.sampling import (
     Details,
     Noise,
     SamplerState,
+    Speculation,
     Uniform,
     begin_steps,
     kept,
     prepare,
+    speculate,
 )
 from arlm.sampling.details import Collected
 from arlm.sampling.processors import LogitsProcessor
@@ -92,6 +94,7 @@ def written(
     context: Tensor | None = None,
     stop: Sequence[str] = (),
     top: int = 0,
+    speculation: Speculation | None = None,
     show: Callable[[str], object] | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> list[Written]:
@@ -108,6 +111,7 @@ def written(
         context: (B, S), or None.
         stop: strings that end a text where they first occur after its prompt; they are not part of it.
         top: number of alternatives of each token; see `Drawn`.
+        speculation: a draft; it changes no text, and shows no alternatives.
         show: called with each piece of the text as soon as it is final; for a single prompt.
         progress: called with the number of tokens drawn since the last call.
     """
@@ -119,6 +123,8 @@ def written(
     steps = begin_steps(
         *(net, free, of_rows, processors, context, limits, block, noise), details=details
     )
+    if speculation is not None:
+        steps = speculate(steps, speculation)
     texts, done, collected = [""] * len(prompts), 0, Collected(details, free)
     reasons: list[str | None] = [None] * len(prompts)
     for piece in stream(steps, decode, stop, collected.add):

@@ -17,7 +17,7 @@ def by_segments(
     tokens: Tensor,
     state: Any,
     lengths: Tensor | None,
-    vocab_size: int,
+    size: int,
 ) -> tuple[Tensor, Any]:
     """`advance` with a length for each row, for networks that take whole chunks only.
 
@@ -32,7 +32,7 @@ def by_segments(
         tokens: (B, S).
         state: of B rows, consumed.
         lengths: (B,) tokens that each row takes, or None for all.
-        vocab_size: V.
+        size: V, or that of whatever else `step` returns for each token.
 
     Returns: logits (B, S, V), zero beyond a row's length, and the new state.
     """
@@ -49,12 +49,12 @@ def by_segments(
         everything = len(rows) == len(tokens)
         chunk, part = step(tokens[rows, begin:end], state if everything else state[rows])
         if logits is None:
-            logits = chunk.new_zeros(*tokens.shape, vocab_size)
+            logits = chunk.new_zeros(*tokens.shape, size)
         logits[rows, begin:end] = chunk
         state = part if everything else state.assign(rows, part)
         begin = end
     if logits is None:
-        logits = torch.zeros(*tokens.shape, vocab_size, device=tokens.device)
+        logits = torch.zeros(*tokens.shape, size, device=tokens.device)
     return logits, state
 
 

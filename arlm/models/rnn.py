@@ -133,9 +133,18 @@ class RecurrentLanguageModel(FeatureAutoregressor, StatefulAutoregressor):
         state.consume(self)
         return by_segments(self._advance, tokens, state, lengths, self.spec.vocab_size)
 
+    def advance_features(
+        self, tokens: Tensor, state: RecurrentState, lengths: Tensor | None = None
+    ) -> tuple[Tensor, RecurrentState]:
+        state.consume(self)
+        return by_segments(self._advanced, tokens, state, lengths, self.head.in_features)
+
     def _advance(self, tokens: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
-        _, outputs, state = self._read(self._embed(tokens), state)
-        return self.head(outputs), state
+        features, state = self._advanced(tokens, state)
+        return self.head(features), state
+
+    def _advanced(self, tokens: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
+        return self._read(self._embed(tokens), state)[1:]
 
     def score_chunk(
         self,

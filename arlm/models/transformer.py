@@ -230,10 +230,16 @@ class TransformerLanguageModel(FeatureAutoregressor):
         caches = tuple(block.attention.kv_cache(batch, length) for block in self.blocks)
         position = torch.zeros(batch, dtype=torch.long, device=device_of(self))
         state = CachedState(caches, position, 0, length, net=self.serial)
-        logits, state = self._step(self._begin(batch, context), state, None)
-        return logits[:, 0], state
+        features, state = self._step(self._begin(batch, context), state, None)
+        return self.logits(features)[:, 0], state
 
     def advance(
+        self, tokens: Tensor, state: CachedState, lengths: Tensor | None = None
+    ) -> tuple[Tensor, CachedState]:
+        features, state = self.advance_features(tokens, state, lengths)
+        return self.logits(features), state
+
+    def advance_features(
         self, tokens: Tensor, state: CachedState, lengths: Tensor | None = None
     ) -> tuple[Tensor, CachedState]:
         state.consume(self)
@@ -245,7 +251,7 @@ class TransformerLanguageModel(FeatureAutoregressor):
     def _step(
         self, x: Tensor, state: CachedState, lengths: Tensor | None
     ) -> tuple[Tensor, CachedState]:
-        """Inputs of new positions (B, S, width) -> logits (B, S, V), and the state with these positions."""
+        """Inputs of new positions (B, S, width) -> features (B, S, F), and the state with these positions."""
         batch, new, _ = x.shape
         slots, after = state.reserve(new, lengths)
         if self.position_vectors is not None:
@@ -261,4 +267,4 @@ class TransformerLanguageModel(FeatureAutoregressor):
         }
         for index, (block, cache) in enumerate(zip(self.blocks, after.caches, strict=True)):
             x = block.step(x, cache, slots, masks[self._window(index)], rotary)
-        return self.logits(self.last_norm(x)), after
+        return self.last_norm(x), after

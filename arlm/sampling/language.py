@@ -16,14 +16,16 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from arlm.errors import UserError
-from arlm.tokenizers import Tokenizer
+
+if TYPE_CHECKING:
+    from arlm.tokenizers import Tokenizer
 
 # Without it only one division of a forced text into tokens would be allowed.
 ALL_DIVISIONS = '\n%llguidance {"no_forcing": true}\n'

@@ -232,7 +232,7 @@ class Steps(Iterator[Block]):
             if s.stop_tokens.shape[1]:
                 ended = ended | ((token[:, None] == s.stop_tokens).any(1) & live)
             if over is not None:
-                reasons = reasons.masked_fill(over & live & ~ended, Finish.CONSTRAINT)
+                reasons = reasons.masked_fill(over & live, Finish.CONSTRAINT)
                 ended = ended | (over & live)
             if may_end or over is not None or last:
                 live = ~ended

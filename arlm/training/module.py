@@ -77,9 +77,8 @@ class AutoregressiveModule(LightningModule):
         self.objective = Likelihood() if objective is None else objective
         self.objective.prepare(self.net)
         self.optimizer_factory = AdamW if optimizer is None else optimizer
-        self.scheduler_factory = scheduler
+        self.scheduler_factory, self.compile_forward = scheduler, compile
         self.sampler = sampler if domain is None else sampler.bind(domain, self.net.spec)
-        self.compile_forward = compile
         self.run_config = ""  # the resolved configuration as YAML, set by the command line
         self.effort = Effort()
         self.validated = -1  # step of the last validation

@@ -428,7 +428,11 @@ def test_bad_input_is_one_line(arlm, arguments: list, message: str) -> None:
         ("fox", ["--temperature", -1], "temperature: -1.0 is out of range"),
         ("fox", ["--prompt", "ß"], "--prompt: text: character 'ß' is unknown to the tokenizer"),
         ("fox", ["--beam", 3, "-n", 16], "--beam: 3 is out of range; choose at least -n, 16"),
-        ("fox", ["--beam", 20, "--processors", "greedy"], "--beam: it searches and draws nothing"),
+        (
+            "fox",
+            ["--beam", 20, "--decoding", "fixed_point"],
+            "--beam: it searches and draws nothing",
+        ),
         ("fox", ["--tree", "x.png"], "--tree: it shows a search; give --beam"),
         ("fox", ["--beam", 2, "--tree", "x.svg"], "--tree: 'x.svg' does not end in .png, .html"),
         (

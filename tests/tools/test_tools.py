@@ -14,9 +14,11 @@ from conftest import ROOT
 
 from arlm.domains import TextDomain
 from arlm.models.pixelcnn import PixelCNN
+from arlm.models.transformer import TransformerLanguageModel
 from arlm.tokenizers import BPETokenizer
 from arlm.training.module import AutoregressiveModule
 from datamodules.digits import Digits
+from datamodules.python_docs import PythonDocs
 from tools.bench.scale import Rates, needs
 
 
@@ -110,6 +112,23 @@ def test_fixed_points_are_counted(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "64 tokens in" in done.stdout
     assert "100 % of rows the same" in done.stdout
+
+
+@pytest.mark.slow
+def test_drafts_are_measured(tmp_path: Path) -> None:
+    data = PythonDocs(length=20)
+    module = AutoregressiveModule(
+        data.spec, partial(TransformerLanguageModel, width=8, depth=1, heads=2)
+    )
+    flags = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False}
+    trainer = pl.Trainer(**flags, max_steps=1, limit_val_batches=0, enable_progress_bar=False)
+    trainer.fit(module, data)
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    short = ["--draft", tmp_path / "x.ckpt", "--draft", "lookup", "--tokens", 4, "--rows", 1]
+    done = run("-m", "tools.bench.speculative", tmp_path / "x.ckpt", *short, "--repeats", 1)
+    assert done.returncode == 0, done.stderr
+    assert "4     4 passes" in done.stdout
+    assert "100.0% of 16 proposals accepted; 1 of 1 rows equal" in done.stdout
 
 
 def test_needs_of_a_run_follow_from_rates() -> None:

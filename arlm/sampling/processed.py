@@ -1,0 +1,94 @@
+"""The logits processors of a beam search, with their memories of each prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from arlm.core import Spec, log_softmax
+from arlm.errors import UserError
+from arlm.sampling.noise import seed_tensor
+from arlm.sampling.processors import History, LogitsProcessor, MemoryProcessor, apply
+from arlm.sampling.steps import without_padding
+
+
+class Processed:
+    """log q of the next token after each of n prefixes: the network's distribution after the processors.
+
+    Without processors q is the network's own p, without its padding token, and not normalised anew.
+
+    Args:
+        processors: applied to the logits in order.
+        rows: prefixes at the start, one for each row of the batch.
+        prompt: tokens of their prompts.
+        seeds: of the rows, for processors that draw; by default 0 for all.
+        spec: of the network's data.
+        device: of the logits.
+    """
+
+    def __init__(
+        self,
+        processors: Sequence[LogitsProcessor],
+        rows: int,
+        prompt: int,
+        seeds: Sequence[int] | None,
+        spec: Spec,
+        device: torch.device,
+    ) -> None:
+        self.processors, self.prompt, self.spec = tuple(processors), prompt, spec
+        self.seeds = seed_tensor([0] * rows if seeds is None else seeds, device)
+        self.memories: list[Any] = [
+            p.init(rows, device) if isinstance(p, MemoryProcessor) else None for p in processors
+        ]
+        self._outputs: list[Tensor] = []
+
+    def __bool__(self) -> bool:
+        return bool(self.processors)
+
+    def log_prob(self, logits: Tensor, tokens: Tensor, length: int) -> Tensor:
+        """log q (n, V) in nats, -inf for all tokens of a prefix that nothing may follow.
+
+        Args:
+            logits: (n, V), of the network.
+            tokens: (n, T) int64, the prefixes.
+            length: tokens of each.
+        """
+        if not self.processors:
+            return without_padding(log_softmax(logits), self.spec)
+        shaped = without_padding(logits, self.spec)
+        lengths = torch.full((len(tokens),), length, device=tokens.device)
+        prompts = torch.full_like(lengths, self.prompt)
+        history = History(tokens, lengths, prompts, self.spec, self.seeds)
+        self._outputs = []
+        for processor, memory in zip(self.processors, self.memories, strict=True):
+            shaped = apply(processor, shaped, history, memory)
+            self._outputs.append(shaped)
+        empty = (shaped == -torch.inf).all(-1, keepdim=True)
+        return log_softmax(shaped.masked_fill(empty, 0.0)).masked_fill(empty, -torch.inf)
+
+    def follow(self, rows: Tensor, tokens: Tensor) -> None:
+        """The prefixes `rows` (m,) of the last call, each with one more token (m,), take their place."""
+        self.seeds = self.seeds[rows]
+        for i, processor in enumerate(self.processors):
+            if isinstance(processor, MemoryProcessor):
+                memory = select(self.memories[i], rows)
+                self.memories[i] = processor.observe(tokens, self._outputs[i][rows], memory)
+
+
+def select(memory: Any, rows: Tensor) -> Any:
+    """Some rows (m,) of a memory: of tensors or states, or of nested tuples of them."""
+    if isinstance(memory, tuple):
+        return tuple(select(part, rows) for part in memory)
+    return memory[rows]
+
+
+def refuse_nothing_found(score: Tensor) -> None:
+    """Raise a UserError if a row (b, n) of scores, best first, has none above -inf."""
+    for row in (score[:, 0] == -torch.inf).nonzero().flatten().tolist():
+        raise UserError(
+            f"processors: they leave no token after any prefix that was kept in row {row}; "
+            "give other processors, or a wider beam"
+        )
