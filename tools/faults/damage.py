@@ -7,6 +7,7 @@ file (a text, a picture, a configuration) every content means something: it may 
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import zipfile
 from collections.abc import Callable, Sequence
@@ -50,9 +51,10 @@ def inject(
 
         def change(folder: Path) -> None:
             path = folder / noise.choice(sorted(folder.glob(target.pattern))).relative_to(folder)  # noqa: B023
-            content = path.read_bytes()
+            content, times = path.read_bytes(), path.stat()
             path.unlink()
             path.write_bytes(way(content, noise))  # noqa: B023
+            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # `runs` shows it
 
         result = read(inputs, reader, change)
         fault = f"damaged file, {reader.verb}"
