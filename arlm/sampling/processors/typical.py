@@ -17,7 +17,7 @@ from arlm.sampling.processors import History, LogitsProcessor, entropy
 
 @dataclass(frozen=True)
 class Typical(LogitsProcessor):
-    """Keep the fewest tokens of smallest |-log p - H| with total probability `mass`; of equal ones the first.
+    """Keep the fewest tokens of smallest abs(-log p - H) with total probability `mass`; of equal ones the first.
 
     H is the entropy. The likeliest token may be dropped, if it says less than the average one.
 
