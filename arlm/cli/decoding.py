@@ -1,4 +1,4 @@
-"""Options of decoding that `sample` and `translate` share: what is between the network's logits and the draw."""
+"""Options of decoding that `sample`, `next` and `translate` share: what is between the network's logits and the draw."""
 
 from __future__ import annotations
 

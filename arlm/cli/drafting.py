@@ -22,7 +22,8 @@ def add_draft_options(group: Any) -> None:
         "--draft",
         metavar="RUN",
         help="draw faster, with a cheap model that proposes tokens: a smaller run with the same tokens, ngram (counted "
-        "in the training data of the run), or lookup (what followed before in the same text); no text changes",
+        "in the training data of the run), or lookup (what followed before in the same text); the texts are those of --noise gumbel without a draft, or of "
+        "the --noise that is given",
     )
     group.add_argument(
         "--draft-tokens",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from arlm.cli.decoding import add_decoding_options, chosen_processors
+from arlm.cli.decoding import add_decoding_options, bound, chosen_processors
 from arlm.cli.imports import quick_imports
 from arlm.cli.parser import Parser, add_run_options, open_network, print_json
 from arlm.errors import require
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> None:
         from arlm.reports.files import check_writable, write_bytes
         from arlm.reports.tokens import visible
         from arlm.reports.view import view_of
-        from arlm.sampling import class_labels
+        from arlm.sampling import class_labels, row_seeds
 
     processors = chosen_processors(options)
     net, domain, *_ = open_network(options)
@@ -46,9 +46,11 @@ def main(arguments: Sequence[str]) -> None:
     view.check_verb("next", options.run)
     if options.out:
         check_writable(Path(options.out), "--out", (".png",))
+    processors = bound(processors, domain)
     prompt = view.prompt(options.prompt, "--prompt")
     label = class_labels(net, options.label, 1)
-    stages = next_token(net, prompt, processors, label, options.seed)
+    (seed,) = row_seeds(options.seed, 1)  # that of the first text of `arlm sample`
+    stages = next_token(net, prompt, processors, label, seed)
     tokens = likeliest(stages[0], min(options.top, net.spec.vocab_size))
     texts = [view.pieces(torch.tensor([token]))[0] for token in tokens]
     shown = [visible(text) for text in texts]

@@ -189,6 +189,7 @@ def main(arguments: Sequence[str]) -> None:
     view.check_verb("sample", options.run)
     view.check_options(vars(options))
     processors = bound(processors, domain)
+    sweeps = {name: one.bind(domain) for name, one in sweeps.items()}
     if options.guidance is not None:
         net = guided(net, options.guidance)
     options.n = options.n or view.default_n

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from arlm.cli.alternatives import token_records, token_table
 from arlm.cli.drafting import open_draft, say_what_was_saved
-from arlm.cli.parser import bar
+from arlm.cli.parser import bar, finite
 from arlm.cli.watermarks import name_of
 from arlm.errors import UserError
 
@@ -186,7 +186,7 @@ def search(
     if options.beam is not None:
         context = class_labels(net, options.label, 1)
         prompt = given[None] if size else None
-        tokens, log_prob, *_ = beam_search(
+        beams = beam_search(
             *(net, 1, length),
             beam=options.beam,
             n_best=count,
@@ -197,11 +197,16 @@ def search(
             prompt=prompt,
             observe=tree.observe if tree else None,
         )
-        scored = zip(tokens[0].cpu(), log_prob[0].tolist(), strict=True)
+        found = zip(
+            *(beams.tokens[0].cpu(), beams.log_prob[0].tolist(), beams.lengths[0].tolist()),
+            strict=True,
+        )
         # Processors may leave fewer texts than were asked for.
         return [
-            Written(decode(row), length - size, -value, finish(row, net, size))
-            for row, value in scored
+            Written(
+                decode(row[:end]), end - size, -value, finish(row[size:end], net, end == length)
+            )
+            for row, value, end in found
             if value > -math.inf
         ]
     rows = fixed_point(
@@ -214,17 +219,21 @@ def search(
         noise=options.noise,
     )
     print(f"{rows.passes} passes for {length} positions", file=sys.stderr)
-    nats = -rows.log_prob[:, size:].sum(1)
+    nats, ends = -rows.log_prob[:, size:].sum(1), rows.lengths.tolist()
     return [
-        Written(decode(row), length - size, value, finish(row, net, size))
-        for row, value in zip(rows.tokens.cpu(), nats.tolist(), strict=True)
+        Written(decode(row[:end]), end - size, value, reason)
+        for row, value, end, reason in zip(
+            *(rows.tokens.cpu(), nats.tolist(), ends, rows.finish), strict=True
+        )
     ]
 
 
-def finish(row: Tensor, net: Autoregressor, prompt: int) -> str:
-    """Why a searched row (T,) ended, whose first `prompt` tokens were given."""
+def finish(drawn: Tensor, net: Autoregressor, full: bool) -> str:
+    """Why a row ended that a search found: from its tokens (n,) after the prompt, and whether it has all it may have."""
     end = net.spec.eos_id
-    return "end" if end is not None and bool((row[prompt:] == end).any()) else "length"
+    if end is not None and bool((drawn == end).any()):
+        return "end"
+    return "length" if full else "constraint"
 
 
 def write_search(tree: BeamTree, options: argparse.Namespace, view: View) -> None:
@@ -245,4 +254,4 @@ def as_json(index: int, one: Written, options: argparse.Namespace, view: View) -
         record["drawn"] = token_records(drawn, view)
     if options.watermark:
         record["watermark"] = name_of(options.watermark)  # without the key, which may be secret
-    return json.dumps(record, ensure_ascii=False)
+    return json.dumps(finite(record), ensure_ascii=False, allow_nan=False)

@@ -30,6 +30,8 @@ def watermark_of(text: str) -> Watermark:
     found = parse_processors(text, known=known, option="--watermark")
     if len(found) != 1:
         raise UserError(f"--watermark: {text!r} names {len(found)}; give one, such as {SPELLINGS}")
+    if not isinstance(found[0], Watermark):
+        raise UserError("--watermark: keep_end is for truncations; omit it")
     return found[0]
 
 
@@ -44,13 +46,15 @@ def marked(
     """The processors of a draw with that of the watermark as the last, and the noise of one that is a noise."""
     from arlm.sampling import Noise
     from arlm.sampling.processors import LogitsProcessor
+    from arlm.sampling.processors.greedy import Greedy
 
     if not options.watermark:
         return tuple(processors), None
     mark: object = watermark_of(options.watermark)
-    if options.greedy:
+    if options.greedy or Greedy() in processors:
+        what = "--greedy" if options.greedy else "greedy before it"
         raise UserError(
-            "--watermark: --greedy leaves it no choice; omit one of them, or write "
+            f"--watermark: {what} leaves it no choice; omit one of them, or write "
             '--processors "green_list=2:key=7,greedy"'
         )
     if isinstance(mark, LogitsProcessor):

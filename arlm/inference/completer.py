@@ -20,7 +20,7 @@ class Piece(NamedTuple):
     row: int  # the row's number
     text: str
     ended: bool  # whether it is the row's last piece
-    finish: str | None = None  # why the row ended: "end", "length" or "stop"
+    finish: str | None = None  # why the row ended: "end", "length", "stop" or "constraint"
 
 
 def stream(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -13,7 +12,8 @@ from torch import Tensor
 
 from arlm.core import Autoregressor, device_of
 from arlm.errors import require
-from arlm.sampling.processors import History, LogitsProcessor, apply
+from arlm.sampling.processors import History, LogitsProcessor, apply, name_of, refuse_masked
+from arlm.sampling.processors.keep_end import KeepEnd
 from arlm.sampling.sliding import begin_steps
 from arlm.sampling.steps import inference_context, without_padding
 
@@ -69,7 +69,9 @@ def next_token(
             state.tokens, state.lengths, state.prompt_lengths, net.spec, seeds=state.seeds
         )
         for processor, memory in zip(processors, state.memories, strict=True):
-            logits = apply(processor, logits, history, memory)
+            before, logits = logits, apply(processor, logits, history, memory)
+            empty = (logits == -math.inf).all(-1)
+            refuse_masked([processor], [before, logits], empty, state.lengths)
             stages.append(_stage(described(processor), logits, stages[-1].log_prob))
     return stages
 
@@ -77,7 +79,7 @@ def next_token(
 def _stage(name: str, logits: Tensor, before: Tensor | None) -> Stage:
     log_prob = logits[0].double().log_softmax(-1).cpu()
     there = log_prob > -math.inf
-    bits = -float((log_prob[there].exp() * log_prob[there]).sum()) / math.log(2)
+    bits = float((log_prob[there].exp() * -log_prob[there]).sum()) / math.log(2) + 0.0  # no -0
     tail = 0.0 if before is None else float(before[~there].exp().sum())
     return Stage(name, log_prob.clone(), int(there.sum()), tail, bits)
 
@@ -91,21 +93,27 @@ def likeliest(stage: Stage, count: int) -> list[int]:
 
 def described(processor: LogitsProcessor) -> str:
     """A processor as on the command line: "top_p=0.9", "frequency_penalty=0.5:prompt=true"."""
-    name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(processor).__name__).lower()
+    if isinstance(processor, KeepEnd):
+        return f"{described(processor.processor)}:keep_end=true"
+    name = name_of(type(processor))
     if not dataclasses.is_dataclass(processor):
         return name
-    first, *others = (*dataclasses.fields(processor), None)
-    if first is None:
-        return name
-    text = f"{name}={_plain(getattr(processor, first.name))}"
-    for other in others:
-        if other is not None and getattr(processor, other.name) != other.default:
-            text += f":{other.name}={_plain(getattr(processor, other.name))}"
-    return text
+    for index, each in enumerate(dataclasses.fields(processor)):
+        value = getattr(processor, each.name)
+        if value != each.default:
+            name += f":{each.name}={_plain(value)}" if index else f"={_plain(value)}"
+    return name
 
 
 def _plain(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    """A value as `arlm.sampling.values.read_value` reads it."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{','.join(map(_plain, value))}]"
+    return str(value).replace(" ", "")
 
 
 def table(stages: Sequence[Stage], tokens: Sequence[int], texts: Sequence[str]) -> str:

@@ -50,7 +50,7 @@ class Update(NamedTuple):
     tokens: Tensor  # (n,) int64
     log_prob: Tensor  # (n,) nats under the network
     text: str  # final text that follows the prompt and the updates before; "" without `decode`
-    finish: str | None  # in the last update: "end", "length", "stop" or "cancelled"
+    finish: str | None  # in the last update: "end", "length", "stop", "constraint" or "cancelled"
     processed_log_prob: Tensor | None = None  # (n,) nats after the processors; see `Details`
     top: Alternatives | None = None  # (n, K)
 

@@ -159,7 +159,7 @@ class Translator:
     ) -> list[list[Translation]]:
         lengths = self._lengths(sources)
         if self.processors is None:
-            tokens, log_prob, score, _ = self._search(sources)
+            tokens, log_prob, score, *_ = self._search(sources)
         else:
             seeds, limits = [], []
             for i, length in zip(rows, lengths, strict=True):

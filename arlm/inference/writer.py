@@ -47,7 +47,7 @@ class Written(NamedTuple):
         int  # that were drawn, to the one that completes a stop string, which is not in the text
     )
     nats: float  # -log p of the drawn tokens under the network, without processors
-    finish: str | None = None  # why it ended: "end", "length" or "stop"
+    finish: str | None = None  # why it ended: "end", "length", "stop" or "constraint"
     drawn: Drawn | None = None  # the tokens, where alternatives were asked for
 
 

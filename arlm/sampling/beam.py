@@ -36,20 +36,20 @@ from arlm.errors import UserError, require
 from arlm.sampling.generate import check_length
 from arlm.sampling.processed import Processed, refuse_nothing_found
 from arlm.sampling.processors import LogitsProcessor
+from arlm.sampling.selection import largest
 from arlm.sampling.steps import inference_context
-
-BLOCK = 64  # tokens of the vocabulary in a block; only the best blocks are searched
 
 
 class Beams(NamedTuple):
     """The n best rows that were found for each row of the batch, best first."""
 
-    tokens: Tensor  # (B, n, T) int64; end tokens after the end of a row
+    tokens: Tensor  # (B, n, T) int64; end tokens, or 0 where there is none, after the end of a row
     log_prob: (
         Tensor  # (B, n) nats of a whole row under the network; -inf where fewer than n were found
     )
     score: Tensor  # (B, n): processed divided by the length normalisation
     processed: Tensor  # (B, n) nats under the processed distribution; log_prob without processors
+    lengths: Tensor  # (B, n) int64, tokens of each row, its prompt and its end included
 
 
 class BeamStep(NamedTuple):
@@ -72,16 +72,18 @@ class _Finished(NamedTuple):
     log_prob: Tensor  # (b, n)
     score: Tensor  # (b, n)
     processed: Tensor  # (b, n)
+    lengths: Tensor  # (b, n)
     total: Tensor  # (b,) number of finished rows, whether they are kept or not
 
     def add(
-        self, tokens: Tensor, nats: Tensor, own: Tensor, norm: float, ended: Tensor
+        self, tokens: Tensor, nats: Tensor, own: Tensor, norm: float, ended: Tensor, length: int
     ) -> _Finished:
         """Add those of the (b, c) candidates that have ended, and keep the n best.
 
         Args:
             tokens, nats, own: of the candidates: (b, c, T), nats after the processors and under the network.
             norm, ended: length normalisation, and which have ended.
+            length: their tokens.
         """
         score = _scores(nats, norm, ended)
         best, order = torch.cat([self.score, score], 1).topk(self.score.shape[1], sorted=True)
@@ -93,7 +95,10 @@ class _Finished(NamedTuple):
         rows = torch.cat([self.tokens, tokens], 1)
         rows = rows.gather(1, order[..., None].expand(-1, -1, rows.shape[2]))
         figures = kept(self.log_prob, own), best, kept(self.processed, nats)
-        return _Finished(rows, *figures, self.total + ended.sum(1))
+        sizes = torch.cat([self.lengths, self.lengths.new_full(nats.shape, length)], 1).gather(
+            1, order
+        )
+        return _Finished(rows, *figures, sizes, self.total + ended.sum(1))
 
 
 def _scores(log_prob: Tensor, norm: float, ended: Tensor) -> Tensor:
@@ -201,8 +206,10 @@ def _search(
     live = torch.zeros(batch, 1, dtype=torch.float64, device=device)
     own = live  # nats of the prefixes under the network
     none = torch.full((batch, n_best), -math.inf, dtype=torch.float64, device=device)
-    finished = _Finished(tokens.repeat(1, n_best, 1), none, none, none, tokens.new_zeros(batch))
-    done: list[Tensor] = [tokens.new_empty(0, n_best, length), *([none[:0]] * 3)]
+    sizes = tokens.new_full((batch, n_best), length)
+    begun = tokens.repeat(1, n_best, 1), none, none, none, sizes, tokens.new_zeros(batch)
+    finished = _Finished(*begun)
+    done = [part[:0] for part in finished[:5]]
     active = torch.arange(batch, device=device)  # rows that are still searched
     done_rows = active[:0]
     for t in range(first, length):
@@ -217,10 +224,14 @@ def _search(
         full = t + 1 >= limits[active]
         ended = full[:, None] if end is None else token.eq(end) | full[:, None]
         ended = ended.expand_as(token)
+        if processed:
+            chosen = (within * tokens.shape[1] + parent).flatten()
+            if (over := processed.ended(chosen, token.flatten())) is not None:
+                ended = ended | over.view_as(token)
         norm = length_norm(t + 1 - first, length_penalty)
         best = slice(0, beam)  # only ends among the `beam` likeliest count, so that 1 is greedy
         finished = finished.add(
-            *(grown[:, best], log_prob[:, best], network[:, best], norm, ended[:, best])
+            *(grown[:, best], log_prob[:, best], network[:, best], norm, ended[:, best], t + 1)
         )
         continued = log_prob.masked_fill(ended, -math.inf)
         live, order = continued.topk(min(beam, continued.shape[1]), sorted=True)
@@ -238,7 +249,7 @@ def _search(
         reach = bound(live, limits[active] - first, length_penalty)
         over = (finished.total >= beam) | (finished.score[:, -1] >= reach) | full
         if bool(over.any()):
-            for i, part in enumerate(finished[:4]):
+            for i, part in enumerate(finished[:5]):
                 done[i] = torch.cat([done[i], part[over]])
             done_rows = torch.cat([done_rows, active[over]])
             progress(int(over.sum()))
@@ -278,20 +289,3 @@ def _candidates(nats: Tensor, live: Tensor, beam: int) -> tuple[Tensor, Tensor, 
     log_prob, order = totals.topk(min(2 * beam, totals.shape[1]), sorted=True)
     each = tokens.shape[-1]
     return log_prob, order // each, tokens.view(rows, -1).gather(1, order)
-
-
-def largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """`values.topk(count)` of (B, V), in half the time on a CPU, since only the best blocks are searched.
-
-    The `count` largest values are in the `count` blocks with the largest maxima, or in the remainder.
-    """
-    rows, size = values.shape
-    blocks = size // BLOCK
-    if blocks <= 2 * count:
-        return values.topk(count)
-    heads = values[:, : blocks * BLOCK].view(rows, blocks, BLOCK)
-    _, best = heads.amax(-1).topk(count)
-    within = heads.gather(1, best[..., None].expand(-1, -1, BLOCK)).flatten(1)
-    found, index = torch.cat([within, values[:, blocks * BLOCK :]], 1).topk(count)
-    chosen = best.gather(1, (index // BLOCK).clamp(max=count - 1)) * BLOCK + index % BLOCK
-    return found, chosen.where(index < count * BLOCK, index + (blocks - count) * BLOCK)

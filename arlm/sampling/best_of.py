@@ -69,7 +69,9 @@ def best_of(
     if scorer is None:
         scores = drawn.log_prob.sum(1).double()
     else:
-        natives = [row if decode is None else decode(row) for row in drawn.tokens.cpu()]
+        ended = zip(drawn.tokens.cpu(), drawn.lengths.tolist(), strict=True)
+        rows_of = [row[:end] for row, end in ended]  # without what follows the end
+        natives = [row if decode is None else decode(row) for row in rows_of]
         scores = torch.tensor([float(scorer(native)) for native in natives], dtype=torch.float64)
     scores = scores.to(drawn.tokens.device).view(rows, n)
     chosen = scores.argmax(1)

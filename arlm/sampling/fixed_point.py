@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from arlm.core import Autoregressor, Spec, token_log_prob
-from arlm.sampling.finish import finished
+from arlm.sampling.finish import Finish, finished
 from arlm.sampling.generate import check_length, prepare
 from arlm.sampling.inference_context import inference_context
 from arlm.sampling.noise import Noise, Uniform
@@ -42,6 +42,8 @@ class FixedPoint(NamedTuple):
     tokens: Tensor  # (B, T) int64
     log_prob: Tensor  # (B, T) nats; 0 after the end of a row
     passes: int
+    lengths: Tensor  # (B,) int64, tokens of each row
+    finish: tuple[str, ...]  # of each row: "end", "length" or "constraint"
 
 
 def fixed_point(
@@ -57,7 +59,7 @@ def fixed_point(
 ) -> FixedPoint:
     """Draw the same rows as `generate`, by whole passes of `net.forward`.
 
-    The arguments are those of `generate` without `lengths`; `progress` is called with the number of positions that settled in
+    The arguments are those of `generate` without `lengths`, `stop_tokens`, `processed` and `top`; `progress` is called with the number of positions that settled in
     every row since the last call. Rows that have settled leave the batch.
     """
     with inference_context(net):
@@ -68,6 +70,8 @@ def fixed_point(
         tokens = torch.where(given, forced, 0)
         log_prob = torch.zeros(tokens.shape, dtype=torch.float64, device=tokens.device)
         active = torch.arange(len(tokens), device=tokens.device)
+        lengths = torch.full_like(active, tokens.shape[1])
+        reasons = torch.full_like(active, Finish.LENGTH)
         passes = settled = 0
         while len(active):
             guess = tokens[active]
@@ -77,20 +81,29 @@ def fixed_point(
             rows = (guess, prompt_lengths[active], of_rows[active])
             drawn, over, masked = _drawn(net, logits, *rows, processors, noise)
             drawn = torch.where(given[active], forced[active], drawn)
-            drawn, over = _ended(drawn, over, net.spec)
+            stopped = over.any(1)
+            drawn, over = _ended(drawn, over[:, :-1], prompt_lengths[active], net.spec)
+            lengths[active] = (~over).sum(1)
+            reasons[active] = torch.where(stopped, Finish.CONSTRAINT, Finish.LENGTH)
             log_prob[active] = log_prob[active].masked_fill(over, 0.0)
             tokens[active] = drawn
             same = drawn == guess
             for t, impossible, outputs in masked:  # of a row's own prefix, not of a guess
                 final = same[:, :t].all(1) & ~(given[active] | over)[:, t]
-                refuse_masked(processors, outputs, impossible & final, torch.full_like(active, t))
+                refuse_masked(
+                    processors, outputs, impossible & final, torch.full_like(active, t), active
+                )
             active = active[~same.all(1)]
             # The first position that changed is correct now: all before it had settled.
             first = int((same.cumprod(1).sum(1) + 1).min()) if len(active) else tokens.shape[1]
             if progress and first > settled:
                 progress(first - settled)
                 settled = first
-    return FixedPoint(tokens.clone(), log_prob.clone(), passes)
+        if net.spec.eos_id is not None:
+            free = torch.arange(tokens.shape[1], device=tokens.device) >= prompt_lengths[:, None]
+            reasons[((tokens == net.spec.eos_id) & free).any(1)] = Finish.END
+    names = tuple(Finish(reason).label for reason in reasons.tolist())
+    return FixedPoint(tokens.clone(), log_prob.clone(), passes, lengths.clone(), names)
 
 
 def _drawn(
@@ -104,13 +117,14 @@ def _drawn(
 ) -> tuple[Tensor, Tensor, list[tuple[int, Tensor, list[Tensor]]]]:
     """Draw every position, each with the history before it.
 
-    Returns: tokens (B, T); whether the processors have finished the row before a position, (B, T) bool; and for each
+    Returns: tokens (B, T); whether the processors have finished the row before a position, (B, T + 1) bool, the last
+    one after all tokens; and for each
     position with rows that have no token to draw: the position, these rows (B,) bool, and the logits (B, V) before
     the processors and after each.
     """
     logits = without_padding(logits, net.spec)
-    over = torch.zeros_like(tokens, dtype=torch.bool)
     rows, device = len(tokens), tokens.device
+    over = torch.zeros(rows, tokens.shape[1] + 1, dtype=torch.bool, device=device)
     numbers = noise.numbers(seeds, torch.arange(tokens.shape[1], device=device).expand_as(tokens))
     if not processors and not noise.reads_history:
         drawn = noise.draw(logits.flatten(0, 1), numbers.flatten(), None)
@@ -137,12 +151,15 @@ def _drawn(
             masked.append((t, ~possible, outputs))
             token = token.clamp(max=column.shape[1] - 1)
         columns.append(token)
+    if net.spec.eos_id is None and (ends := finished(processors, memories)) is not None:
+        over[:, -1] = ends
     return torch.stack(columns, dim=1), over, masked
 
 
-def _ended(tokens: Tensor, over: Tensor, spec: Spec) -> tuple[Tensor, Tensor]:
-    """Rows with the filler after their first end token and where they are `over`, and a mask of the filled positions."""
+def _ended(tokens: Tensor, over: Tensor, prompts: Tensor, spec: Spec) -> tuple[Tensor, Tensor]:
+    """Rows with the filler after the first end token behind their prompts (B,) and where they are `over`, and a mask of the filled positions."""
     if spec.eos_id is not None:
-        ends = tokens == spec.eos_id
+        columns = torch.arange(tokens.shape[1], device=tokens.device)
+        ends = (tokens == spec.eos_id) & (columns >= prompts[:, None])
         over = over | (ends.cumsum(1) - ends.long() > 0)
     return tokens.masked_fill(over, filler(spec)), over

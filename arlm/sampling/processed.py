@@ -10,6 +10,7 @@ from torch import Tensor
 
 from arlm.core import Spec, log_softmax
 from arlm.errors import UserError
+from arlm.sampling.finish import finished
 from arlm.sampling.noise import seed_tensor
 from arlm.sampling.processors import History, LogitsProcessor, MemoryProcessor, apply
 from arlm.sampling.steps import without_padding
@@ -44,6 +45,7 @@ class Processed:
             p.init(rows, device) if isinstance(p, MemoryProcessor) else None for p in processors
         ]
         self._outputs: list[Tensor] = []
+        self._ends = spec.eos_id is None and finished(self.processors, self.memories) is not None
 
     def __bool__(self) -> bool:
         return bool(self.processors)
@@ -71,11 +73,22 @@ class Processed:
 
     def follow(self, rows: Tensor, tokens: Tensor) -> None:
         """The prefixes `rows` (m,) of the last call, each with one more token (m,), take their place."""
-        self.seeds = self.seeds[rows]
+        self.seeds, self.memories = self.seeds[rows], self._after(rows, tokens)
+
+    def ended(self, rows: Tensor, tokens: Tensor) -> Tensor | None:
+        """Whether nothing may follow the prefixes `rows` (m,) of the last call with one more token (m,); None if only
+        an end token, or the limit, ends a row.
+        """
+        return finished(self.processors, self._after(rows, tokens)) if self._ends else None
+
+    def _after(self, rows: Tensor, tokens: Tensor) -> list[Any]:
+        """The memories of some prefixes with one more token."""
+        memories = list(self.memories)
         for i, processor in enumerate(self.processors):
             if isinstance(processor, MemoryProcessor):
-                memory = select(self.memories[i], rows)
-                self.memories[i] = processor.observe(tokens, self._outputs[i][rows], memory)
+                memory = select(memories[i], rows)
+                memories[i] = processor.observe(tokens, self._outputs[i][rows], memory)
+        return memories
 
 
 def select(memory: Any, rows: Tensor) -> Any:

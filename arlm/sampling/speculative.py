@@ -211,6 +211,8 @@ def speculate(steps: Steps, speculation: Speculation) -> Steps:
 
     Raises a UserError if the draft has other tokens, or the rows are images, which are at one position.
     """
+    if steps.details:
+        raise UserError("draft: it draws several tokens at once, without details; omit one of them")
     if steps.state.network.one_position and len(steps.state.lengths) > 1:
         raise UserError(
             "draft: the images of a batch are at the same pixel, so none can be ahead of the others; "

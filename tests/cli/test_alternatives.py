@@ -122,7 +122,10 @@ def test_prompts_from_the_standard_input_and_from_jsonl(
     ("arguments", "message"),
     [
         (("--top", 0), "--top: 0 is out of range; choose at least 1"),
-        (("--top", 2, "--stream"), "--top: it shows a text after it was drawn; omit --stream"),
+        (
+            ("--top", 2, "--stream"),
+            "--top: it shows tokens that were drawn one by one; omit --stream",
+        ),
         (("--top", 2, "--beam", 2), "--top: it draws token by token; omit --beam"),
         (("--stop", "ab🦜"), "--stop: the vocabulary cannot spell 'ab🦜'"),
         (("--prompt-file", "bad.jsonl"), "--prompt-file: line 2 of 'bad.jsonl' is no JSON object"),

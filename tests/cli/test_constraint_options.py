@@ -53,6 +53,10 @@ def test_texts_match_and_end(runs: Path) -> None:
         runs, "--regex", "[A-Z][a-z]{5}", "--decoding", "fixed_point", "--max-new-tokens", 6
     ).out.splitlines()
     assert re.fullmatch("[A-Z][a-z]{5}", parallel)
+    for way in (["--beam", 3], ["--decoding", "fixed_point"]):
+        (found,) = sample(runs, "--regex", "[A-Z][a-z]{2}", *way, "--json").out.splitlines()
+        assert re.fullmatch("[A-Z][a-z]{2}", json.loads(found)["text"])
+        assert (json.loads(found)["tokens"], json.loads(found)["finish"]) == (3, "constraint")
 
 
 def test_json_and_grammars(runs: Path) -> None:
@@ -94,7 +98,6 @@ def test_translations_are_dates(runs: Path) -> None:
             ["--regex", "a", "--grammar", "b"],
             "--grammar: the text has one language; omit it, or --regex",
         ),
-        (["--regex", "a", "--beam", 2], "--beam: it searches and draws nothing; omit"),
         (["--regex", ""], "--regex: its value is empty"),
         (["--processors", "constraint"], "constraint: none given"),
     ],

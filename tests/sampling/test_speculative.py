@@ -243,7 +243,7 @@ def test_lookup_copies_what_followed_the_longest_end() -> None:
         ).state
         rows = Rows(
             *(state.tokens, state.lengths, ~state.ended, state.limits, state.prompt_lengths),
-            *(state.forced, state.seeds, state.noise, (), (), SPEC),
+            *(state.forced, state.seeds, state.noise, (), (), SPEC, state.stop_tokens),
         )
         return PromptLookup(longest).propose(rows, count)[0].tolist()
 

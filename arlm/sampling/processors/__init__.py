@@ -186,7 +186,11 @@ def drawable(logits: Tensor, tokens: Tensor) -> Tensor:
 
 
 def refuse_masked(
-    processors: Sequence[LogitsProcessor], logits: Sequence[Tensor], rows: Tensor, position: Tensor
+    processors: Sequence[LogitsProcessor],
+    logits: Sequence[Tensor],
+    rows: Tensor,
+    position: Tensor,
+    numbers: Tensor | None = None,
 ) -> None:
     """Raise a UserError that names the processor which left a row nothing to draw, unless there is no such row.
 
@@ -195,10 +199,12 @@ def refuse_masked(
         logits: (B, V) before them and after each one.
         rows: (B,) bool, which rows have no token that can be drawn.
         position: (B,) int64, of the token in each row.
+        numbers: (B,) int64, of the rows, by default 0 to B - 1.
     """
     for row in rows.nonzero().flatten().tolist():
         left = [bool((each[row] > -torch.inf).any()) for each in logits]
-        where = f"at position {int(position[row])} of row {row}"
+        number = row if numbers is None else int(numbers[row])
+        where = f"at position {int(position[row])} of row {number}"
         if not left[0]:
             raise UserError(f"network: its logits {where} are -inf or nan; nothing can be drawn")
         cause = processors[left.index(False) - 1]
@@ -247,9 +253,9 @@ def parse_processors(
     own = known is None
     known = dict(all_processors() if known is None else known)
     processors = []
-    for item in filter(None, split(option, text.replace(" ", ""), ",")):
+    for item in filter(None, map(str.strip, split(option, text, ","))):
         first, *others = split(option, item, ":")
-        name, _, value = first.partition("=")
+        name, _, value = map(str.strip, first.partition("="))
         if find and "." in name and name not in known:
             known[name] = find(name)
         if name not in known:
@@ -268,7 +274,7 @@ def parse_processors(
             raise UserError(f"{option}: {name} takes no value, but got {value!r}; write {name}")
         given = {fields[0].name: value} if value else {}
         for other in others:
-            field, _, value = other.partition("=")
+            field, _, value = map(str.strip, other.partition("="))
             if field not in {"keep_end", *(f.name for f in fields)}:
                 names = ", ".join(f.name for f in fields) or "none"
                 raise UserError(f"{option}: {name} has no field {field!r}; its fields: {names}")

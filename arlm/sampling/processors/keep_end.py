@@ -5,7 +5,10 @@ References:
     | 4.1: consistent top-k and nucleus sampling | https://arxiv.org/abs/2002.02492
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,6 +21,9 @@ from arlm.sampling.processors import (
     end_token,
     name_of,
 )
+
+if TYPE_CHECKING:
+    from arlm.domains import Domain
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,9 @@ class KeepEnd(LogitsProcessor):
         if isinstance(self.processor, MemoryProcessor | KeepEnd):
             name = name_of(type(self.processor))
             raise UserError(f"keep_end: it cannot hold {name}; give it a truncation such as top_p")
+
+    def bind(self, domain: Domain) -> KeepEnd:
+        return KeepEnd(self.processor.bind(domain))
 
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         end = end_token("keep_end", history.spec)
