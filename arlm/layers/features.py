@@ -11,14 +11,12 @@ gradient as much again.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
 from arlm.core import Autoregressor, Spec, token_log_prob
 from arlm.errors import require
 from arlm.layers.head import log_prob_in_blocks
-from arlm.states import State
 
 MAX_LOGITS = 2**24  # 64 MiB in float32
 
@@ -84,16 +82,3 @@ class FeatureAutoregressor(Autoregressor):
             return token_log_prob(self.logits(features), tokens)
         rows = max(1, self.max_logits // self.spec.vocab_size)
         return log_prob_in_blocks(features, *self.linear_map(), tokens, rows, smoothing)
-
-
-@runtime_checkable
-class AdvancesFeatures(Protocol):
-    """A network with features that offers them in decoding, too."""
-
-    def advance_features(
-        self, tokens: Tensor, state: Any, lengths: Tensor | None = None
-    ) -> tuple[Tensor, State]:
-        """As `advance`, with features in place of logits.
-
-        Returns: (B, S, F), of which `logits` makes what `advance` returns, and the new state.
-        """

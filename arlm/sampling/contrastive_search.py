@@ -13,7 +13,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -21,10 +21,27 @@ from torch import Tensor
 
 from arlm.core import Autoregressor, device_of, log_softmax
 from arlm.errors import UserError, require
-from arlm.layers.features import AdvancesFeatures, FeatureAutoregressor
 from arlm.sampling.finish import Finish
 from arlm.sampling.generate import Generated
-from arlm.sampling.steps import filler, inference_context, without_padding
+from arlm.sampling.inference_context import inference_context
+from arlm.sampling.steps import filler, without_padding
+from arlm.states import State
+
+
+@runtime_checkable
+class AdvancesFeatures(Protocol):
+    """A network with features that offers them in decoding, too."""
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Logits (B, S, V) of features (B, S, F)."""
+
+    def advance_features(
+        self, tokens: Tensor, state: Any, lengths: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """As `advance`, with features in place of logits.
+
+        Returns: (B, S, F), of which `logits` makes what `advance` returns, and the new state.
+        """
 
 
 def contrastive_search(
@@ -56,7 +73,7 @@ def contrastive_search(
 
     Raises a UserError if the network has no features, or the row or a value is out of range.
     """
-    if not (isinstance(net, FeatureAutoregressor) and isinstance(net, AdvancesFeatures)):
+    if not isinstance(net, AdvancesFeatures):
         raise UserError(
             f"net: {type(net).__name__} offers no features in decoding, which contrastive search compares; "
             "take a transformer or a recurrent language model"

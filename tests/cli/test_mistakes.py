@@ -138,7 +138,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     "sample twice": ("checkpoint: the folder 'twice' holds no best.ckpt", "train first"),
     f"show {'x' * 300}": ("does not exist", "a run's folder"),
     f"{FIT} --ckpt_path nope.ckpt": ("'nope.ckpt' does not exist",),
-    f"{FIT} --ckpt_path DIGITS": ("ckpt_path", "width 4, not 32", "configuration"),
+    f"{FIT} --ckpt_path DIGITS": ("model.net", "width 4, not 32", "configuration"),
     # Verbs.
     "sample FOX --temprature 2": ("--temprature", "did you mean '--temperature'?"),
     "sample FOX --top_k 5": ("--top_k", "did you mean '--top-k'?"),

@@ -153,7 +153,7 @@ def test_own_processors_on_the_command_line(home: Path, elsewhere: Path) -> None
         "mynet.Colder=warm": "--processors: mynet.Colder needs a number for by, not 'warm'",
         "mynet.Colder:twice=2": "--processors: mynet.Colder has no field 'twice'; its fields: by",
         "mynet.Plain": "--processors: mynet.Plain is no dataclass; write @dataclass(frozen=True)",
-        "Colder": "temperature, top_k, top_p, or give the class path of one of yours",
+        "Colder": "typical, xtc, or give the class path of one of yours",
     }.items():
         assert message in run_arlm(*command, "--processors", name).error()
 

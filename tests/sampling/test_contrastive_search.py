@@ -11,12 +11,13 @@ from torch import Tensor
 
 from arlm.core import Spec
 from arlm.errors import UserError
-from arlm.layers.features import AdvancesFeatures, FeatureAutoregressor
+from arlm.layers.features import FeatureAutoregressor
 from arlm.models.neural_ngram import NeuralNGram
 from arlm.models.ngram import KneserNeyNGram
 from arlm.models.rnn import GRULanguageModel, LSTMLanguageModel
 from arlm.models.transformer import TransformerLanguageModel
 from arlm.sampling import contrastive_search, generate
+from arlm.sampling.contrastive_search import AdvancesFeatures
 from arlm.sampling.processors.greedy import Greedy
 
 LENGTH, END = 12, 8

@@ -332,7 +332,7 @@ def test_bad_checkpoints_are_refused(trained: Path, tmp_path: Path) -> None:
 
 
 def test_resuming_with_another_network_is_refused(trained: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"ckpt_path: .*give the configuration"):
+    with pytest.raises(UserError, match=r"model.net: .*give the configuration"):
         run(tmp_path, 12, resume=trained, net=partial(PixelCNN, width=5, depth=1, head_width=5))
 
 
