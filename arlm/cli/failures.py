@@ -18,7 +18,9 @@ LOWER = {  # options of each verb that a lack of memory may come from
 }
 TRAINER = "data.batch_size, data.length or the size of model.net"
 
-KILLED = re.compile(r"DataLoader worker \(pid\S* (\d+)")  # in what torch raises
+# In what torch raises:
+KILLED = re.compile(r"DataLoader worker \(pid\S* (\d+)")
+LOST = re.compile(r"gloo/transport|NCCL|Connection (reset|closed) by peer")
 
 
 def in_one_line(error: BaseException, verb: str) -> str | None:
@@ -31,6 +33,8 @@ def in_one_line(error: BaseException, verb: str) -> str | None:
             f"data.num_workers: a worker (pid {found[1]}) was killed, perhaps for lack of memory; choose fewer, and "
             "go on with --resume"
         )
+    if isinstance(error, RuntimeError) and LOST.search(str(error)):
+        return "processes: another process of the run has ended; see what it says, and go on with --resume"
     if not isinstance(error, OSError):
         return None
     if error.filename is not None:

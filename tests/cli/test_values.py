@@ -138,6 +138,10 @@ def test_what_can_be_used_is(command: str, folder: Path) -> None:
             "output: cannot be written (No space left on device)",
         ),
         (OSError(13, "Permission denied", "a.txt"), "file: 'a.txt': Permission denied"),
+        (
+            RuntimeError("[/gloo/transport/tcp/pair.cc:545] Read error: Connection reset by peer"),
+            "processes: another process of the run has ended",
+        ),
     ],
 )
 def test_what_the_system_refuses_is_said_in_one_line(
