@@ -6,11 +6,11 @@ import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from arlm.inference.writer import Drawn
+    from arlm.inference.writer import DrawnTokens
     from arlm.reports.view import View
 
 
-def token_records(drawn: Drawn, view: View) -> list[dict[str, Any]]:
+def token_records(drawn: DrawnTokens, view: View) -> list[dict[str, Any]]:
     """Each token as plain values: id, text, nats under the network and under the distribution it comes from.
 
     Log-probabilities are in nats; that of a token that the processors dropped is None.
@@ -38,7 +38,7 @@ def _record(token: int, text: str, before: float, after: float) -> dict[str, Any
     }
 
 
-def token_table(drawn: Drawn, view: View) -> str:
+def token_table(drawn: DrawnTokens, view: View) -> str:
     """A line for each token: its probability under the network, after the processors, and the alternatives."""
     from arlm.reports.tokens import visible
 

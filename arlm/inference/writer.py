@@ -30,7 +30,7 @@ from arlm.sampling.processors import LogitsProcessor
 BLOCK = 16  # tokens that are drawn between two looks at the text
 
 
-class Drawn(NamedTuple):
+class DrawnTokens(NamedTuple):
     """The n drawn tokens of a text."""
 
     tokens: Tensor  # (n,) int64
@@ -48,7 +48,7 @@ class Written(NamedTuple):
     )
     nats: float  # -log p of the drawn tokens under the network, without processors
     finish: str | None = None  # why it ended: "end", "length", "stop" or "constraint"
-    drawn: Drawn | None = None  # the tokens, where alternatives were asked for
+    drawn: DrawnTokens | None = None  # the tokens, where alternatives were asked for
 
 
 def row_lengths(net: Autoregressor, prompts: Sequence[Tensor], new: int | None) -> list[int]:
@@ -110,7 +110,7 @@ def written(
         noise: turns seeds, positions and logits into tokens.
         context: (B, S), or None.
         stop: strings that end a text where they first occur after its prompt; they are not part of it.
-        top: number of alternatives of each token; see `Drawn`.
+        top: number of alternatives of each token; see `DrawnTokens`.
         speculation: a draft; it changes no text, and shows no alternatives.
         show: called with each piece of the text as soon as it is final; for a single prompt.
         progress: called with the number of tokens drawn since the last call.
@@ -145,12 +145,12 @@ def written(
 
 def _drawn(
     state: SamplerState, row: int, processed: Tensor | None, top: Alternatives | None
-) -> Drawn | None:
+) -> DrawnTokens | None:
     """The drawn tokens of a row, on the CPU; None without alternatives."""
     if processed is None or top is None:
         return None
     inside = slice(int(state.prompt_lengths[row]), int(state.lengths[row]))
-    return Drawn(
+    return DrawnTokens(
         state.tokens[row, inside].cpu(),
         state.log_prob[row, inside].cpu(),
         processed[row, inside].cpu(),
