@@ -150,6 +150,11 @@ def test_text_that_the_tokenizer_does_not_know_is_one_of_its_tokens(folder: Path
         ("detect text.ckpt letters.txt --watermark gumbel:seed=1", "has no field 'seed'"),
         ("detect text.ckpt letters.txt --watermark gumbel:key=x", "needs a number for key"),
         ("detect text.ckpt letters.txt --watermark gumbel,synth_id", "names 2; give one"),
+        ("detect text.ckpt letters.txt --watermark green_list=2:keep_end=true", "keep_end is for"),
+        (
+            "sample text.ckpt --processors greedy --watermark green_list=2",
+            "--watermark: greedy before it",
+        ),
         ("detect text.ckpt letters.txt --watermark green_list", "--watermark: green_list needs"),
         ("detect text.ckpt short.txt --watermark gumbel", "short.txt: 3 tokens hold no context"),
         ("detect text.ckpt empty.jsonl --watermark gumbel", "empty.jsonl: it has no lines"),

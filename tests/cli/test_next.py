@@ -143,3 +143,18 @@ def test_bad_input_is_one_line(folder: Path) -> None:
         (("image.ckpt",), "which `arlm next` does not do"),
     ]:
         assert message in run_arlm("next", *arguments, folder=folder).error()
+
+
+def test_a_constraint_and_the_seed_are_those_of_sample(folder: Path) -> None:
+    pytest.importorskip("llguidance", reason="needs llguidance, of the extra [constrained]")
+    only = ("next", "text.ckpt", "--regex", "[xy]", "--json")
+    last = json.loads(run_arlm(*only, folder=folder).out.splitlines()[-1])
+    assert last["kept"] == 2
+    for seed in range(6):  # XTC removes tokens for some seeds
+        given = ("--processors", "xtc=0.5:threshold=0.001,greedy", "--seed", seed, "--json")
+        first = ("next", "text.ckpt", "--prompt", "The ", "--top", 97)
+        stages = run_arlm(*first, *given, folder=folder)
+        listed = json.loads(stages.out.splitlines()[-1])["tokens"]
+        token = max(listed, key=lambda one: one["probability"])["text"]
+        one = ("sample", "text.ckpt", "--prompt", "The ", "--max-new-tokens", 1)
+        assert json.loads(run_arlm(*one, *given, folder=folder).out)["text"] == "The " + token

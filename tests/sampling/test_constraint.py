@@ -14,7 +14,9 @@ from arlm.domains import Domain, TextDomain
 from arlm.models.rnn import LSTMLanguageModel
 from arlm.sampling import begin, prepare
 from arlm.sampling.finish import finished
+from arlm.sampling.processors import parse_processors
 from arlm.sampling.processors.constraint import Constraint
+from arlm.sampling.processors.top_k import TopK
 from arlm.sampling.steps import Steps
 from arlm.tokenizers import (
     BPETokenizer,
@@ -194,3 +196,7 @@ def test_a_schema_and_a_grammar_are_read_from_files(tmp_path: Any) -> None:
     assert kept(schema, domain, []) == kept(text, domain, []) == {ord(c) for c in "-0123456789"}
     grammar = Constraint(grammar=str(tmp_path / "word.lark")).bind(domain)
     assert kept(grammar, domain, []) == {0xC3, ord("b")}
+
+
+def test_spaces_belong_to_an_expression() -> None:
+    assert parse_processors("top_k = 3, constraint=a b") == (TopK(3), Constraint("a b"))

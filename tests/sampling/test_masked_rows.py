@@ -43,6 +43,14 @@ class TestEveryTokenMasked:
             with pytest.raises(UserError, match=self.message):
                 strategy(net, range(3), 14, processors=self.processors, **noise)
 
+    def test_names_the_row_in_the_batch(self) -> None:
+        """Also where other rows have settled and left the batch."""
+        net, given = small(), torch.full((2, 14), 3)
+        given[1, 4:] = -1
+        for strategy in (generate, fixed_point):
+            with pytest.raises(UserError, match=r"nothing: .* position 4 of row 1;"):
+                strategy(net, range(2), 14, processors=[Nothing(4)], forced=given)
+
     def test_only_where_a_token_is_drawn(self) -> None:
         """Not at a given token, not in a row that has ended or is full, and not for a guess."""
         net, given = small(), torch.full((2, 14), 3)
@@ -84,3 +92,29 @@ def test_keep_end_gives_the_end_back_and_nothing_else() -> None:
         out, without = called(KeepEnd(inner), given, history()), called(inner, given, history())
         assert torch.equal(out[:, :END], without[:, :END])
         assert torch.equal(out[:, END], given[:, END])
+
+
+def test_an_end_token_in_a_prompt_ends_no_row() -> None:
+    net, given = small(END), torch.full((3, 14), -1)
+    given[:, :3] = torch.tensor([1, END, 2])
+    for strategy in (generate, fixed_point):
+        rows = strategy(net, range(3), 14, forced=given)
+        assert (rows.tokens[:, :3] == given[:, :3]).all()
+    assert torch.equal(rows.tokens, generate(net, range(3), 14, forced=given).tokens)
+
+
+@dataclass(frozen=True)
+class Bound(LogitsProcessor):
+    """Knows whether it was bound."""
+
+    to: object = None
+
+    def bind(self, domain: object) -> Bound:  # type: ignore[override]
+        return Bound(domain)
+
+    def __call__(self, logits: torch.Tensor, history: History) -> torch.Tensor:
+        return logits
+
+
+def test_what_keeps_the_end_binds_the_processor_within() -> None:
+    assert KeepEnd(Bound()).bind("domain") == KeepEnd(Bound("domain"))  # type: ignore[arg-type]
