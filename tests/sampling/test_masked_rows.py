@@ -48,8 +48,8 @@ class TestEveryTokenMasked:
         net, given = small(), torch.full((2, 14), 3)
         given[1, 4:] = -1
         for strategy in (generate, fixed_point):
-            with pytest.raises(UserError, match=r"nothing: .* position 4 of row 1;"):
-                strategy(net, range(2), 14, processors=[Nothing(4)], forced=given)
+            with pytest.raises(UserError, match=r"nothing: .* position 6 of row 1;"):
+                strategy(net, range(2), 14, processors=[Nothing(6)], forced=given)
 
     def test_only_where_a_token_is_drawn(self) -> None:
         """Not at a given token, not in a row that has ended or is full, and not for a guess."""
