@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from arlm.cli.alternatives import token_records, token_table
 from arlm.cli.drafting import open_draft, say_what_was_saved
 from arlm.cli.parser import bar, finite
-from arlm.cli.watermarks import name_of
+from arlm.cli.watermarks import watermark_name
 from arlm.errors import UserError
 
 if TYPE_CHECKING:
@@ -253,5 +253,6 @@ def as_json(index: int, one: Written, options: argparse.Namespace, view: View) -
     if drawn is not None:
         record["drawn"] = token_records(drawn, view)
     if options.watermark:
-        record["watermark"] = name_of(options.watermark)  # without the key, which may be secret
+        # Without the key, which may be secret.
+        record["watermark"] = watermark_name(options.watermark)
     return json.dumps(finite(record), ensure_ascii=False, allow_nan=False)

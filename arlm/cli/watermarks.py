@@ -35,7 +35,7 @@ def watermark_of(text: str) -> Watermark:
     return found[0]
 
 
-def name_of(text: str) -> str:
+def watermark_name(text: str) -> str:
     """The name of the watermark that --watermark spells."""
     return text.partition(":")[0].partition("=")[0].strip()
 

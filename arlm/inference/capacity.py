@@ -12,7 +12,7 @@ import torch
 
 from arlm.core import Autoregressor, device_of
 from arlm.data.machine import check_memory, machine_memory
-from arlm.sampling.steps import inference_context
+from arlm.sampling.inference_context import inference_context
 from arlm.states import State
 
 ROW_BYTES = 80  # of a token: in rows, log-probabilities and their copies

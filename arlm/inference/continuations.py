@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from arlm.core import Autoregressor, device_of, token_log_prob
 from arlm.errors import UserError
-from arlm.sampling.steps import inference_context
+from arlm.sampling.inference_context import inference_context
 
 TOGETHER = 2**24  # largest number of logits that are computed together
 

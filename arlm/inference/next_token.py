@@ -12,10 +12,12 @@ from torch import Tensor
 
 from arlm.core import Autoregressor, device_of
 from arlm.errors import require
-from arlm.sampling.processors import History, LogitsProcessor, apply, name_of, refuse_masked
+from arlm.sampling.chain import apply_all
+from arlm.sampling.inference_context import inference_context
+from arlm.sampling.processors import History, LogitsProcessor, name_of, refuse_masked
 from arlm.sampling.processors.keep_end import KeepEnd
 from arlm.sampling.sliding import begin_steps
-from arlm.sampling.steps import inference_context, without_padding
+from arlm.sampling.steps import without_padding
 
 
 class Stage(NamedTuple):
@@ -68,11 +70,10 @@ def next_token(
         history = History(
             state.tokens, state.lengths, state.prompt_lengths, net.spec, seeds=state.seeds
         )
-        for processor, memory in zip(processors, state.memories, strict=True):
-            before, logits = logits, apply(processor, logits, history, memory)
-            empty = (logits == -math.inf).all(-1)
-            refuse_masked([processor], [before, logits], empty, state.lengths)
-            stages.append(_stage(described(processor), logits, stages[-1].log_prob))
+        outputs = [logits, *apply_all(processors, logits, history, state.memories)]
+        refuse_masked(processors, outputs, (outputs[-1] == -math.inf).all(-1), state.lengths)
+        for processor, output in zip(processors, outputs[1:], strict=True):
+            stages.append(_stage(described(processor), output, stages[-1].log_prob))
     return stages
 
 

@@ -34,10 +34,10 @@ from torch import Tensor
 from arlm.core import Autoregressor, device_of, log_softmax
 from arlm.errors import UserError, require
 from arlm.sampling.generate import check_length
+from arlm.sampling.inference_context import inference_context
 from arlm.sampling.processed import Processed, refuse_nothing_found
 from arlm.sampling.processors import LogitsProcessor
 from arlm.sampling.selection import largest
-from arlm.sampling.steps import inference_context
 
 
 class Beams(NamedTuple):

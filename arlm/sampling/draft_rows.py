@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from arlm.core import Spec
+from arlm.sampling.chain import Memories, apply_all, observe_all
 from arlm.sampling.finish import finished
 from arlm.sampling.noise import Noise
-from arlm.sampling.processors import (
-    History,
-    LogitsProcessor,
-    MemoryProcessor,
-    apply,
-    choose,
-    drawable,
-    refuse_masked,
-)
+from arlm.sampling.processors import History, LogitsProcessor, drawable, refuse_masked
 from arlm.sampling.steps import without_padding
 
 
@@ -36,7 +28,7 @@ class Rows:
     seeds: Tensor  # (B,) int64
     noise: Noise
     processors: tuple[LogitsProcessor, ...]
-    memories: tuple[Any, ...]
+    memories: Memories
     spec: Spec
     stop_tokens: Tensor  # (B, K) int64, -1 for none
 
@@ -55,10 +47,9 @@ class Rows:
         shaped, outputs = without_padding(logits, self.spec), []
         if self.processors or self.noise.reads_history:
             history = History(self.tokens, self.lengths, self.prompt_lengths, self.spec, self.seeds)
-        for processor, memory in zip(self.processors, self.memories, strict=True):
-            assert history is not None
-            shaped = apply(processor, shaped, history, memory)
-            outputs.append(shaped)
+        if history is not None and self.processors:
+            outputs = apply_all(self.processors, shaped, history, self.memories)
+            shaped = outputs[-1]
         token = self.noise.draw(shaped, self.noise.numbers(self.seeds, column).squeeze(1), history)
         # Where the processors leave none, it is any token; see `refuse_undrawable`.
         token = token.clamp(max=shaped.shape[1] - 1)
@@ -94,14 +85,7 @@ class Rows:
         old = self.tokens.gather(1, column)
         self.tokens.scatter_(1, column, token[:, None].where(rows[:, None], old))
         if any(memory is not None for memory in self.memories):
-            self.memories = tuple(
-                choose(rows, processor.observe(token, output, memory), memory)
-                if isinstance(processor, MemoryProcessor)
-                else memory
-                for processor, output, memory in zip(
-                    self.processors, outputs, self.memories, strict=True
-                )
-            )
+            self.memories = observe_all(self.processors, token, outputs, self.memories, rows)
         self.lengths = self.lengths + rows.long()
         over = (self.lengths >= self.limits) | (token[:, None] == self.stop_tokens).any(1)
         if self.spec.eos_id is not None:

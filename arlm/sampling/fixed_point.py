@@ -20,19 +20,12 @@ import torch
 from torch import Tensor
 
 from arlm.core import Autoregressor, Spec, token_log_prob
+from arlm.sampling.chain import apply_all, new_memories, observe_all
 from arlm.sampling.finish import Finish, finished
 from arlm.sampling.generate import check_length, prepare
 from arlm.sampling.inference_context import inference_context
 from arlm.sampling.noise import Noise, Uniform
-from arlm.sampling.processors import (
-    History,
-    LogitsProcessor,
-    MemoryProcessor,
-    apply,
-    choose,
-    drawable,
-    refuse_masked,
-)
+from arlm.sampling.processors import History, LogitsProcessor, drawable, refuse_masked
 from arlm.sampling.steps import filler, without_padding
 
 
@@ -118,9 +111,8 @@ def _drawn(
     """Draw every position, each with the history before it.
 
     Returns: tokens (B, T); whether the processors have finished the row before a position, (B, T + 1) bool, the last
-    one after all tokens; and for each
-    position with rows that have no token to draw: the position, these rows (B,) bool, and the logits (B, V) before
-    the processors and after each.
+    one after all tokens; and for each position with rows that have no token to draw: the position, these rows (B,)
+    bool, and the logits (B, V) before the processors and after each.
     """
     logits = without_padding(logits, net.spec)
     rows, device = len(tokens), tokens.device
@@ -129,23 +121,18 @@ def _drawn(
     if not processors and not noise.reads_history:
         drawn = noise.draw(logits.flatten(0, 1), numbers.flatten(), None)
         return drawn.view(tokens.shape), over, []
-    memories = [
-        p.init(rows, device) if isinstance(p, MemoryProcessor) else None for p in processors
-    ]
+    memories = new_memories(processors, rows, device)
     columns, masked = [], []
     for t, column in enumerate(logits.unbind(1)):
-        outputs = [column]
         lengths = torch.full((rows,), t, device=device)
         history = History(tokens, lengths, prompt_lengths, net.spec, seeds)
         ends = finished(processors, memories) if net.spec.eos_id is None else None
         if ends is not None:
             over[:, t] = ends
-        for index, processor in enumerate(processors):
-            column = apply(processor, column, history, memories[index])
-            outputs.append(column)
-            if isinstance(processor, MemoryProcessor):
-                after = processor.observe(tokens[:, t], column, memories[index])
-                memories[index] = choose(t >= prompt_lengths, after, memories[index])
+        outputs = [column, *apply_all(processors, column, history, memories)]
+        observed = t >= prompt_lengths
+        memories = observe_all(processors, tokens[:, t], outputs[1:], memories, observed)
+        column = outputs[-1]
         token = noise.draw(column, numbers[:, t], history)
         if processors and not bool((possible := drawable(column, token)).all()):
             masked.append((t, ~possible, outputs))
@@ -157,7 +144,10 @@ def _drawn(
 
 
 def _ended(tokens: Tensor, over: Tensor, prompts: Tensor, spec: Spec) -> tuple[Tensor, Tensor]:
-    """Rows with the filler after the first end token behind their prompts (B,) and where they are `over`, and a mask of the filled positions."""
+    """Rows with the filler where they are `over` or after the first end token behind their prompts (B,).
+
+    Returns: tokens (B, T), and a mask of the filled positions.
+    """
     if spec.eos_id is not None:
         columns = torch.arange(tokens.shape[1], device=tokens.device)
         ends = (tokens == spec.eos_id) & (columns >= prompts[:, None])

@@ -14,10 +14,11 @@ from arlm.core import Autoregressor, Spec, device_of
 from arlm.errors import UserError, require
 from arlm.sampling.details import Alternatives, Collected, Details
 from arlm.sampling.finish import finish_reasons
+from arlm.sampling.inference_context import inference_context
 from arlm.sampling.noise import Noise, Uniform, seed_tensor, uniform_noise
 from arlm.sampling.processors import LogitsProcessor, MemoryProcessor, name_of
 from arlm.sampling.sliding import begin_steps, check_slides
-from arlm.sampling.steps import SCORED_TOGETHER, inference_context
+from arlm.sampling.steps import SCORED_TOGETHER
 
 if TYPE_CHECKING:
     from arlm.domains import Domain

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from arlm.core import Spec, log_softmax
 from arlm.errors import UserError
+from arlm.sampling.chain import Memories, apply_all, new_memories
 from arlm.sampling.finish import finished
 from arlm.sampling.noise import seed_tensor
-from arlm.sampling.processors import History, LogitsProcessor, MemoryProcessor, apply
+from arlm.sampling.processors import History, LogitsProcessor, MemoryProcessor
 from arlm.sampling.steps import without_padding
 
 
@@ -41,9 +42,7 @@ class Processed:
     ) -> None:
         self.processors, self.prompt, self.spec = tuple(processors), prompt, spec
         self.seeds = seed_tensor([0] * rows if seeds is None else seeds, device)
-        self.memories: list[Any] = [
-            p.init(rows, device) if isinstance(p, MemoryProcessor) else None for p in processors
-        ]
+        self.memories = new_memories(self.processors, rows, device)
         self._outputs: list[Tensor] = []
         self._ends = spec.eos_id is None and finished(self.processors, self.memories) is not None
 
@@ -64,10 +63,8 @@ class Processed:
         lengths = torch.full((len(tokens),), length, device=tokens.device)
         prompts = torch.full_like(lengths, self.prompt)
         history = History(tokens, lengths, prompts, self.spec, self.seeds)
-        self._outputs = []
-        for processor, memory in zip(self.processors, self.memories, strict=True):
-            shaped = apply(processor, shaped, history, memory)
-            self._outputs.append(shaped)
+        self._outputs = apply_all(self.processors, shaped, history, self.memories)
+        shaped = self._outputs[-1]
         empty = (shaped == -torch.inf).all(-1, keepdim=True)
         return log_softmax(shaped.masked_fill(empty, 0.0)).masked_fill(empty, -torch.inf)
 
@@ -81,14 +78,14 @@ class Processed:
         """
         return finished(self.processors, self._after(rows, tokens)) if self._ends else None
 
-    def _after(self, rows: Tensor, tokens: Tensor) -> list[Any]:
+    def _after(self, rows: Tensor, tokens: Tensor) -> Memories:
         """The memories of some prefixes with one more token."""
         memories = list(self.memories)
         for i, processor in enumerate(self.processors):
             if isinstance(processor, MemoryProcessor):
                 memory = select(memories[i], rows)
                 memories[i] = processor.observe(tokens, self._outputs[i][rows], memory)
-        return memories
+        return tuple(memories)
 
 
 def select(memory: Any, rows: Tensor) -> Any:

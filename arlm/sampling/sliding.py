@@ -26,6 +26,7 @@ from arlm.core import Autoregressor, token_log_prob
 from arlm.errors import UserError
 from arlm.sampling.details import NOTHING, Block, Details
 from arlm.sampling.finish import at_end, check_limits
+from arlm.sampling.inference_context import inference_context
 from arlm.sampling.noise import Noise, Uniform
 from arlm.sampling.processors import LogitsProcessor
 from arlm.sampling.steps import (
@@ -33,7 +34,6 @@ from arlm.sampling.steps import (
     Steps,
     begin,
     filler,
-    inference_context,
 )
 from arlm.states import SHARED, State
 

@@ -15,26 +15,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from arlm.core import Autoregressor, Spec, token_log_prob
 from arlm.errors import UserError, require
+from arlm.sampling.chain import Memories, apply_all, new_memories, observe_all
 from arlm.sampling.details import NOTHING, Block, Details
 from arlm.sampling.finish import Finish, check_limits, finished
 from arlm.sampling.inference_context import inference_context
 from arlm.sampling.noise import Noise, Uniform, seed_tensor
-from arlm.sampling.processors import (
-    History,
-    LogitsProcessor,
-    MemoryProcessor,
-    apply,
-    choose,
-    drawable,
-    refuse_masked,
-)
+from arlm.sampling.processors import History, LogitsProcessor, drawable, refuse_masked
 from arlm.states import SHARED, State, grows
 
 SCORED_TOGETHER = 64  # positions whose drawn tokens are scored in one call
@@ -47,7 +39,7 @@ class SamplerState(State):
     network: State
     logits: Tensor  # (B, V) of each row's next token
     processors: tuple[LogitsProcessor, ...] = field(metadata=SHARED)
-    memories: tuple[Any, ...]  # of each processor; None if it has none
+    memories: Memories
     tokens: Tensor = field(metadata=grows(1))  # (B, T) int64, the filler beyond `lengths`
     log_prob: Tensor = field(metadata=grows(1))  # (B, T) float64, 0 beyond `lengths`
     forced: Tensor = field(metadata=grows(1, fill=-1))  # (B, T) int64, -1 where free
@@ -139,10 +131,7 @@ def begin(
             log_prob[:, :longest] = nats.where(columns[:longest] < lengths[:, None], 0.0)
         number = torch.arange(batch, device=forced.device) if rows is None else rows.clone()
         parts = (tokens, log_prob, forced, of_rows, noise, lengths, leading, most_tokens)
-        memories = tuple(
-            p.init(batch, forced.device) if isinstance(p, MemoryProcessor) else None
-            for p in processors
-        )
+        memories = new_memories(processors, batch, forced.device)
         ended = lengths >= most_tokens
         stops = torch.as_tensor(stop_tokens, dtype=torch.long, device=forced.device)
         ending = ended, number, stops.expand(batch, -1).clone(), ended.to(torch.int8) * 0
@@ -199,7 +188,7 @@ class Steps(Iterator[Block]):
             if reads:
                 history = History(s.tokens, columns[:, i], s.prompt_lengths, self.net.spec, s.seeds)
             if history and s.processors:
-                outputs = self._process(shaped, history, memories)
+                outputs = apply_all(s.processors, shaped, history, memories)
                 shaped = outputs[-1]
             token = s.noise.draw(shaped, numbers[:, i], history)
             if outputs and not bool((possible := drawable(shaped, token)).all()):
@@ -217,7 +206,7 @@ class Steps(Iterator[Block]):
                     s.tokens.scatter_(1, column, token[:, None])
                 if any(memory is not None for memory in memories):
                     observed = live & (first + i >= s.prompt_lengths)
-                    memories = self._observe(token, outputs, memories, observed)
+                    memories = observe_all(s.processors, token, outputs, memories, observed)
                     over = finished(s.processors, memories) if end is None else None
             drawn.append(token)
             scores.append(logits)
@@ -264,25 +253,6 @@ class Steps(Iterator[Block]):
         """Write tokens (B, n) to the columns (B, n) of the rows, where they are inside (B, n)."""
         kept = self.state.tokens.gather(1, columns)
         self.state.tokens.scatter_(1, columns, tokens.where(inside, kept))
-
-    def _process(self, logits: Tensor, history: History, memories: tuple[Any, ...]) -> list[Tensor]:
-        """Logits after each processor."""
-        outputs = []
-        for processor, memory in zip(self.state.processors, memories, strict=True):
-            logits = apply(processor, logits, history, memory)
-            outputs.append(logits)
-        return outputs
-
-    def _observe(
-        self, token: Tensor, outputs: list[Tensor], memories: tuple[Any, ...], observed: Tensor
-    ) -> tuple[Any, ...]:
-        """The processors' memories after the token, in the rows (B,) where it is observed."""
-        new = []
-        for processor, output, memory in zip(self.state.processors, outputs, memories, strict=True):
-            if isinstance(processor, MemoryProcessor):
-                memory = choose(observed, processor.observe(token, output, memory), memory)
-            new.append(memory)
-        return tuple(new)
 
 
 def without_padding(logits: Tensor, spec: Spec) -> Tensor:

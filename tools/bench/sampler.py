@@ -23,13 +23,13 @@ from arlm.core import Spec, token_log_prob
 from arlm.inference.memory import keep_freed_memory
 from arlm.models.transformer import TransformerLanguageModel
 from arlm.sampling import draw
+from arlm.sampling.inference_context import inference_context
 from arlm.sampling.processors import History, LogitsProcessor
 from arlm.sampling.processors.greedy import Greedy
 from arlm.sampling.processors.min_p import MinP
 from arlm.sampling.processors.temperature import Temperature
 from arlm.sampling.processors.top_k import TopK
 from arlm.sampling.processors.top_p import TopP
-from arlm.sampling.steps import inference_context
 from tools.bench.timing import machine, median
 
 VOCABULARY, PROMPT, LENGTH = 50257, 32, 64

@@ -1,0 +1,55 @@
+"""Logits processors in their order, each with what it remembers of the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from arlm.sampling.processors import History, LogitsProcessor, MemoryProcessor, apply, choose
+
+Memories = tuple[Any, ...]  # of each processor; None if it has none
+
+
+def new_memories(
+    processors: Sequence[LogitsProcessor], rows: int, device: torch.device
+) -> Memories:
+    """The memories of rows that have drawn nothing."""
+    return tuple(
+        p.init(rows, device) if isinstance(p, MemoryProcessor) else None for p in processors
+    )
+
+
+def apply_all(
+    processors: Sequence[LogitsProcessor], logits: Tensor, history: History, memories: Memories
+) -> list[Tensor]:
+    """Logits (B, V) after each processor."""
+    outputs = []
+    for processor, memory in zip(processors, memories, strict=True):
+        logits = apply(processor, logits, history, memory)
+        outputs.append(logits)
+    return outputs
+
+
+def observe_all(
+    processors: Sequence[LogitsProcessor],
+    tokens: Tensor,
+    outputs: Sequence[Tensor],
+    memories: Memories,
+    rows: Tensor | None = None,
+) -> Memories:
+    """The memories after tokens (B,) followed the outputs of `apply_all`.
+
+    Args:
+        processors, tokens, outputs, memories: as above.
+        rows: (B,) bool, those that take the token; the memories of the others stay. None is all.
+    """
+    new = []
+    for processor, output, memory in zip(processors, outputs, memories, strict=True):
+        if isinstance(processor, MemoryProcessor):
+            after = processor.observe(tokens, output, memory)
+            memory = after if rows is None else choose(rows, after, memory)
+        new.append(memory)
+    return tuple(new)
