@@ -46,9 +46,23 @@ Use checkpoints and configurations:
 def main() -> int:
     """Run one verb; returns the exit code: 2 for bad input, 129, 130, 141 or 143 when interrupted."""
     # Late, because `entry` changes where modules are found.
+    from arlm.cli.failures import side_errors_collected
+
+    code, ignored = 0, list[str]()
+    try:
+        with side_errors_collected(ignored):
+            code = checked()
+    finally:
+        if not code:  # otherwise they follow from what has been said
+            sys.stderr.writelines(ignored)
+    return code
+
+
+def checked() -> int:
+    """Run one verb; what it cannot do is said in one line."""
     import signal
 
-    from arlm.cli.failures import discard_output, in_one_line
+    from arlm.cli.failures import discard_output, in_one_line, killed_worker, leave_at_once
     from arlm.errors import UserError
 
     verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
@@ -61,12 +75,15 @@ def main() -> int:
     except BrokenPipeError:  # the reader of the output, such as `head`, has closed it
         discard_output()
         return 128 + 13  # SIGPIPE, which Windows has not
-    except (OSError, MemoryError, RuntimeError) as error:
+    except Exception as error:
         line = in_one_line(error, verb)
         if line is None:
             raise
         discard_output()
-        return fail(line)
+        code = fail(line)
+        if killed_worker(error):
+            leave_at_once(code)
+        return code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     return code

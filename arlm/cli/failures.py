@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
 import re
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
 
 LOWER = {  # options of each verb that a lack of memory may come from
     "sample": "-n, --max-new-tokens or --beam",
@@ -28,7 +33,7 @@ def in_one_line(error: BaseException, verb: str) -> str | None:
     no_memory = isinstance(error, OSError) and error.errno == errno.ENOMEM  # of a fork
     if isinstance(error, MemoryError) or no_memory or is_out_of_memory(error):
         return f"memory: {verb} needs more than there is; lower {LOWER.get(verb, TRAINER)}"
-    if isinstance(error, RuntimeError) and (found := KILLED.search(str(error))):
+    if found := killed_worker(error):
         return (
             f"data.num_workers: a worker (pid {found[1]}) was killed, perhaps for lack of memory; choose fewer, and "
             "go on with --resume"
@@ -45,10 +50,56 @@ def in_one_line(error: BaseException, verb: str) -> str | None:
     return f"output: cannot be written ({error.strerror or error}); check where it goes, and the space there"
 
 
+def killed_worker(error: BaseException | None) -> re.Match[str] | None:
+    """What torch says of a killed worker, in an error or in those that it followed from.
+
+    torch raises it from a handler of SIGCHLD, between any two instructions, which may be those of a clean-up.
+    """
+    while error is not None:
+        if isinstance(error, RuntimeError) and (found := KILLED.search(str(error))):
+            return found
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def leave_at_once(code: int) -> None:
+    """End the process without its clean-up, which may wait for good for a lock that a killed worker held."""
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    discard_output()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether torch says that an allocation failed, on the CPU or on a GPU."""
     message = str(error) if isinstance(error, RuntimeError) else ""
     return "can't allocate memory" in message or "out of memory" in message
+
+
+@contextmanager
+def side_errors_collected(messages: list[str]) -> Iterator[None]:
+    """Collect errors that Python shows as tracebacks and ignores: those of destructors, and of the thread that
+    hands tensors over to other processes.
+
+    A signal or a killed worker leaves objects that are half made and connections without a partner.
+    """
+
+    def keep_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
+        keep(unraisable.exc_type, unraisable.exc_value, unraisable.exc_traceback)
+
+    def keep(
+        kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        lines = traceback.format_exception(kind, error, trace)
+        messages.append(f"Exception ignored:\n{''.join(lines)}")
+
+    before = sys.unraisablehook, sys.excepthook
+    sys.unraisablehook, sys.excepthook = keep_unraisable, keep
+    try:
+        yield
+    finally:
+        sys.unraisablehook, sys.excepthook = before
 
 
 def discard_output() -> None:

@@ -36,6 +36,7 @@ from arlm.training.checkpointing import RunCheckpoint
 from arlm.training.interrupts import Interrupted, interrupts
 from arlm.training.module import AutoregressiveModule
 from arlm.training.progress import Bar, LineProgress
+from arlm.training.rendezvous import meet_interruptibly
 from arlm.training.report import RunReport
 from arlm.training.run_folder import first_process
 from arlm.training.sharding import check_sharding
@@ -168,6 +169,7 @@ class Command(LightningCLI):
         try:
             trainer = super().instantiate_trainer(**arguments)
             check_sharding(trainer, self.model.objective, self.datamodule)
+            meet_interruptibly(trainer)
             if self.config_init[self.subcommand].tensorboard and not trainer.fast_dev_run:  # type: ignore[attr-defined]
                 folder = getattr(trainer.logger, "log_dir", None) or "runs"
                 board = TensorBoardLogger(folder, name="", version="tensorboard")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -157,6 +159,19 @@ def by_length(lengths: Tensor) -> Tensor:
     return (target * (int(source.max()) + 1) + source).argsort(stable=True)
 
 
+def end_quietly(_: int) -> None:
+    """Let a worker say nothing when the process that reads its batches is gone.
+
+    A thread of Python's multiprocessing, which hands tensors over, shows its errors as tracebacks.
+    """
+
+    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not issubclass(kind, ConnectionError | EOFError):
+            sys.__excepthook__(kind, error, trace)
+
+    sys.excepthook = show
+
+
 class ResumableLoader(DataLoader):
     """A loader of whole batches that continues in the middle of an epoch.
 
@@ -167,7 +182,12 @@ class ResumableLoader(DataLoader):
         # With a generator of its own: every pass over a loader draws a number, which would shift the dropout of a
         # run that is resumed between two epochs.
         own = torch.Generator()
-        options: Any = {"batch_size": None, "sampler": order, "generator": own}
+        options: Any = {
+            "batch_size": None,
+            "sampler": order,
+            "generator": own,
+            "worker_init_fn": end_quietly,
+        }
         super().__init__(dataset, num_workers=num_workers, **options)
         self.order = order
         self.yielded = 0

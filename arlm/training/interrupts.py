@@ -63,6 +63,13 @@ class Interrupts:
         self.deferred = True
         self._set(self._handle)
 
+    def counts(self) -> dict[str, float]:
+        """1 for the signal that this process has received, 0 for the others, to be added up over processes."""
+        return {name: float(self._is(name)) for name in NAMES}
+
+    def _is(self, name: str) -> bool:
+        return self.received is not None and signal.Signals(self.received).name == name
+
     def _set(self, handler: object) -> None:
         for number in self._numbers():
             signal.signal(number, handler)  # type: ignore[arg-type]
@@ -86,3 +93,13 @@ class Interrupts:
 
 
 interrupts = Interrupts()  # signals belong to the process
+
+
+def agreed(sums: dict[str, float]) -> int | None:
+    """The signal at which all processes stop, if one of them has received any.
+
+    Args:
+        sums: of `Interrupts.counts` over the processes; these entries are removed.
+    """
+    counts = {name: sums.pop(name) for name in NAMES}
+    return next((getattr(signal, name) for name, count in counts.items() if count), None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -27,7 +26,7 @@ from arlm.training.effort import Effort, Rate
 from arlm.training.finite import check_finite
 from arlm.training.fully_sharded import FullySharded
 from arlm.training.history import run_record
-from arlm.training.interrupts import interrupts
+from arlm.training.interrupts import agreed, interrupts
 from arlm.training.objectives import Likelihood, Objective, Terms
 from arlm.training.optimizers import parameter_groups
 from arlm.training.processes import gathered, own_part, part_of, restore_generators
@@ -132,10 +131,8 @@ class AutoregressiveModule(LightningModule):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         self.step_start = None
-        received = interrupts.received or 0
-        sums = self._accumulated.finish(optimizer, self.trainer, interrupted=float(received > 0))
-        if sums.pop("interrupted"):
-            self.agreed_signal = received or signal.SIGTERM
+        sums = self._accumulated.finish(optimizer, self.trainer, **interrupts.counts())
+        self.agreed_signal = agreed(sums)
         self.step_sums = sums
         trainer: Any = self.trainer
         if (self.global_step + 1) % trainer.log_every_n_steps == 0:  # logging a scalar takes 0.3 ms

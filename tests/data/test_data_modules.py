@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -265,3 +266,18 @@ def test_missing_mnist_without_a_network_is_refused(
     monkeypatch.setattr(torchvision.datasets.MNIST, "download", refuse)
     with pytest.raises(UserError, match=r"is missing and the download failed .* ARLM_DATA_DIR"):
         MNIST(data_dir=str(tmp_path)).read("test")
+
+
+def test_a_worker_says_nothing_when_its_reader_is_gone(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    dataset = FixedRows(torch.zeros(20, 4, dtype=torch.long), ImageDomain(4, 2, 2))
+    loader = ResumableLoader(dataset, BatchOrder(20, 3, training=True), num_workers=1)
+    assert loader.worker_init_fn is not None
+    loader.worker_init_fn(0)
+    for error in (ConnectionResetError("planted"), EOFError("planted")):
+        sys.excepthook(type(error), error, None)
+    assert capsys.readouterr().err == ""
+    sys.excepthook(ValueError, ValueError("planted"), None)
+    assert capsys.readouterr().err == "ValueError: planted\n"

@@ -285,8 +285,8 @@ def test_two_processes_stop_together(rank: int, arlm: Run) -> None:
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
 
     assert run("--run-name", "whole").returncode == 0
-    moment = [*at("on_after_backward", 6), f"--trainer.callbacks.rank={rank}"]
-    assert run("--run-name", "cut", *moment).returncode == 143
+    moment = [*at("on_after_backward", 6, "SIGINT"), f"--trainer.callbacks.rank={rank}"]
+    assert run("--run-name", "cut", *moment).returncode == 130
     assert run("--run-name", "cut", "--resume").returncode == 0
     assert outcome("cut") == outcome("whole")
 

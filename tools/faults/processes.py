@@ -193,14 +193,22 @@ def two_process_reference(whole: Reference) -> Reference:
 def interrupt_ranks(table: Table, folder: Path, whole: Reference, noise: random.Random) -> None:
     """Kill one of two ranks, or send both a signal; the rest ends by itself, and the run is resumed."""
     two = two_process_reference(whole)
-    interruption = noise.choice([each for each in INTERRUPTIONS if not each.writing])
-    kills = interruption.number == signal.SIGKILL
+    kills = noise.random() < 0.5
+    interruption = noise.choice(
+        [
+            each
+            for each in INTERRUPTIONS
+            if not each.writing and (each.number == signal.SIGKILL) == kills
+        ]
+    )
     fault = f"two processes: {'one is killed' if kills else f'{interruption.name} to both'}"
     two.copy(folder)
     for attempt in range(RESUMES):
         children = ranks(resumption(two, folder), folder)
         if not attempt:
             time.sleep(noise.uniform(0.3, 0.95) * two.seconds)
+            while kills and children[0].running() and not any(folder.glob("runs/*/version_*")):
+                time.sleep(0.01)  # a launcher ends the ranks that wait for one that was killed
             send(children, interruption, noise, kills)
             table.injected(fault, whole.name)
         ended = [child.wait(SURVIVES) for child in children]
