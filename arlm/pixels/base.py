@@ -225,6 +225,7 @@ class PixelNetwork(Autoregressor):
         forced: Tensor,
         context: Tensor | None,
         progress: Callable[[int], object],
+        rules: Sequence[tuple[str, float]] = (),
     ) -> tuple[Tensor, Tensor] | None:
         """Draw whole images with the native backend, one call for each image row.
 
@@ -248,7 +249,8 @@ class PixelNetwork(Autoregressor):
                 state.program.before_row(state.workspace, row)
             drawn = tokens[:, image_row].contiguous()
             scores = logits.new_empty(*drawn.shape, self.spec.vocab_size)
-            state.backend.sample_row(row, self.embed.values, noise[:, image_row], drawn, scores)
+            level, numbers = self.embed.values, noise[:, image_row]
+            state.backend.sample_row(row, level, numbers, drawn, scores, rules)
             tokens[:, image_row] = drawn
             log_prob.append(token_log_prob(scores, drawn).double())
             progress(width * channels)

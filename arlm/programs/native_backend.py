@@ -22,6 +22,7 @@ import importlib.metadata
 import importlib.util
 import os
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -37,6 +38,7 @@ INSTALLED = importlib.util.find_spec("numba") is not None
 CODE = "arlm.programs.native_code"
 SOURCES = [Path(__file__).with_name(f"native_{part}.py") for part in ("code", "math")]
 SIMD_WIDTH = 16  # lanes that one instruction processes
+RULES = ("temperature", "top_k", "top_p", "min_p")  # processors that machine code applies
 MIN_LANES = 3  # images in the smallest batch that is stored as lanes
 
 
@@ -145,7 +147,13 @@ class NativeBackend:
         self.code.run_pixel(self.memory, table, self.weights, self.scores, row, column, *sizes)
 
     def sample_row(
-        self, row: int, values: Tensor, noise: Tensor, tokens: Tensor, logits: Tensor
+        self,
+        row: int,
+        values: Tensor,
+        noise: Tensor,
+        tokens: Tensor,
+        logits: Tensor,
+        rules: Sequence[tuple[str, float]] = (),
     ) -> None:
         """Draw the pixels of an image row one after the other, from the logits that the program computes.
 
@@ -155,7 +163,8 @@ class NativeBackend:
             values: (V,) intensities.
             noise: (B, W * C) float64 in [0, 1).
             tokens: (B, W * C) int64, -1 where a token is to be drawn; written in place.
-            logits: (B, W * C, V) float32; written in place.
+            logits: (B, W * C, V) float32; written in place, without the rules.
+            rules: names of `RULES` and their numbers, applied in order before a token is drawn.
         """
         program, slot = self.program, self.program.image.window()
         sizes = (
@@ -169,6 +178,7 @@ class NativeBackend:
         shape = np.array(sizes)
         uniform, drawn, scored = noise.contiguous().numpy(), tokens.numpy(), logits.numpy()
         level = values.to(torch.float32).numpy()
+        coded = np.array([(RULES.index(name), number) for name, number in rules], np.float64)
 
         def sample_part(bounds: tuple[int, int]) -> None:
             first, last = bounds
@@ -177,8 +187,9 @@ class NativeBackend:
             tables = (self.tables, self.counts, self.stages)
             inputs = (*tables, self.weights, np.empty_like(self.scores))
             own = (uniform[rows], drawn[rows], scored[rows])
+            shaped = (coded.reshape(-1, 2), np.empty_like(level), np.empty(len(level), np.int64))
             memory = self.memory if self.lanes > 1 else self.memory[rows]
-            self.code.sample_row(memory, *inputs, row, shape, level, np.array(lanes), *own)
+            self.code.sample_row(memory, *inputs, row, shape, level, np.array(lanes), *own, *shaped)
 
         count, unit = (self.lanes, SIMD_WIDTH) if self.lanes > 1 else (self.rows, 1)
         each = -(-count // unit // torch.get_num_threads()) * unit

@@ -51,6 +51,7 @@ class SamplesRows(Protocol):
         forced: Tensor,
         context: Tensor | None,
         progress: Callable[[int], object],
+        rules: Sequence[tuple[str, float]] = (),
     ) -> tuple[Tensor, Tensor] | None:
         """Draw whole rows.
 
@@ -59,8 +60,9 @@ class SamplesRows(Protocol):
             forced: (B, T) int64, -1 where a token is to be drawn.
             context: as for `forward`.
             progress: called with the number of positions done since the last call.
+            rules: of the processors; see `LogitsProcessor.rule`.
 
-        Returns: tokens and log-probabilities (B, T), or None where `advance` has to be used.
+        Returns: tokens and log-probabilities (B, T) without the rules, or None where `advance` has to be used.
         """
 
 
@@ -106,11 +108,11 @@ def generate(
     with inference_context(net):
         free, of_rows = prepare(net, seeds, length, forced)
         result = None
-        plain = not (processors or stop_tokens or details) and lengths is None
-        plain = plain and noise == Uniform()
-        if plain and isinstance(net, SamplesRows):
+        rules = [rule for each in processors if (rule := each.rule()) is not None]
+        plain = not (stop_tokens or details) and lengths is None and noise == Uniform()
+        if plain and len(rules) == len(processors) and isinstance(net, SamplesRows):
             numbers = uniform_noise(of_rows, free.shape[1])
-            result = net.sample_rows(numbers, free, context, report)
+            result = net.sample_rows(numbers, free, context, report, rules)
     if result is not None:
         tokens, log_prob = (value.clone() for value in result)  # clones may enter autograd again
         count, size = tokens.shape

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import laws
+import numpy as np
+import processor_cases
 import pytest
 import torch
+from torch import Tensor
 
 from arlm.core import Spec
 from arlm.models.pixelcnn import PixelCNN
 from arlm.pixels.base import PixelNetwork, PixelState
+from arlm.programs import native_backend
 from arlm.programs.native_backend import NativeBackend
 from arlm.programs.torch_backend import TorchBackend
 from arlm.sampling import fixed_point, generate
+from arlm.sampling.processors import History, LogitsProcessor
+from arlm.sampling.processors.greedy import Greedy
+from arlm.sampling.processors.min_p import MinP
 from arlm.sampling.processors.temperature import Temperature
+from arlm.sampling.processors.top_k import TopK
+from arlm.sampling.processors.top_p import TopP
 
 pytest.importorskip("numba", reason="machine code needs numba (pip install arlm[native])")
 
@@ -99,7 +110,14 @@ def test_threads_share_out_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
         assert torch.equal(generate(net, range(len(tokens))).tokens, tokens)
 
 
-def test_forced_pixels_stay_and_processors_advance_step_by_step() -> None:
+class Same(LogitsProcessor):
+    """Changes nothing, and machine code does not know it."""
+
+    def __call__(self, logits: Tensor, history: History) -> Tensor:
+        return logits
+
+
+def test_forced_pixels_stay_and_other_processors_advance_step_by_step() -> None:
     net = laws.lively(PixelCNN(Spec(4, (6, 6, 1)), width=4, depth=2, head_width=4)).float()
     forced = torch.full((5, 36), -1)
     forced[:, 10:20] = torch.arange(10) % 4
@@ -108,8 +126,53 @@ def test_forced_pixels_stay_and_processors_advance_step_by_step() -> None:
     assert sum(counted) == 36
     assert torch.equal(drawn.tokens[:, 10:20], forced[:, 10:20])
     assert torch.equal(fixed_point(net, range(5), forced=forced).tokens, drawn.tokens)
-    same = generate(net, range(5), forced=forced, processors=[Temperature(1.0)])
-    assert torch.equal(same.tokens, drawn.tokens)
+    for processors in ([Same()], [Temperature(1.0)], [Same(), Temperature(1.0)]):
+        same = generate(net, range(5), forced=forced, processors=processors)
+        assert torch.equal(same.tokens, drawn.tokens)
+
+
+RULES = [each for each in processor_cases.PROCESSORS if each.rule() is not None]
+
+
+@pytest.mark.parametrize("processor", RULES, ids=str)
+@pytest.mark.parametrize("size", [1, 2, 9, 256])
+def test_rules_are_those_of_the_processors(processor: LogitsProcessor, size: int) -> None:
+    noise = torch.Generator().manual_seed(size)
+    logits = 3 * torch.randn(60, size, generator=noise)
+    logits[20:] = logits[20:].round()  # equal logits
+    logits[40:, 1::3] = -torch.inf
+    history = History(*torch.zeros(3, 60, 1, dtype=torch.long), Spec(size, (1,)))
+    name, number = processor.rule() or ("", 0.0)
+    rules = np.array([(native_backend.RULES.index(name), number)])
+    shaped, heap = logits.clone(), np.empty(size, np.int64)
+    for row in shaped.numpy():
+        native_backend.compiled().apply_rules(row, rules, heap)
+    expected = processor(logits, history)
+    assert torch.equal(shaped.isinf(), expected.isinf())
+    assert (shaped - expected).nan_to_num(0).abs().max() < 1e-5
+
+
+CHAINS: list[list[LogitsProcessor]] = [
+    [Temperature(0.7), TopP(0.8)],
+    [TopP(0.8), Temperature(1.5)],  # another distribution
+    [TopK(3), MinP(0.3)],
+    [Temperature(2.0), Greedy()],
+]
+
+
+@pytest.mark.parametrize("images", [2, 19])  # one after the other, and side by side
+@pytest.mark.parametrize("chain", CHAINS, ids=str)
+def test_chains_of_rules_are_drawn_by_machine_code(
+    chain: list[LogitsProcessor], images: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = laws.lively(PixelCNN(Spec(8, (6, 6, 1)), width=4, depth=2, head_width=4)).float()
+    with patch.object(net, "advance", side_effect=AssertionError):
+        drawn = generate(net, range(images), processors=chain)
+    monkeypatch.setenv("ARLM_NATIVE", "0")
+    stepwise = generate(net, range(images), processors=chain)
+    assert torch.equal(drawn.tokens, stepwise.tokens)
+    assert (drawn.log_prob - stepwise.log_prob).abs().max() < 1e-4
+    assert not torch.equal(generate(net, range(images)).tokens, drawn.tokens)
 
 
 def test_the_torch_backend_runs_where_native_code_is_switched_off(

@@ -3,8 +3,8 @@
 python -m tools.bench.sampling [--batches 1 16 64] [--threads 2] [--only PixelCNN] [--peer FOLDER]
 
 `naive` is the time of a forward pass multiplied by the number of tokens; for text it is the mean over
-prefixes of 16 lengths. `torch` and `native` are complete samplings; `gap` is the largest difference of a
-log-probability from that of a forward pass. FOLDER is a checkout of EugenHotaj/pytorch-generative, whose
+prefixes of 16 lengths. `torch` and `native` are complete samplings, `torch, p` and `native, p` with temperature 0.8 and
+top-p 0.9; `gap` is the largest difference of a log-probability from that of a forward pass. FOLDER is a checkout of EugenHotaj/pytorch-generative, whose
 own `sample` of the same PixelCNN is then timed against ours.
 """
 
@@ -30,6 +30,8 @@ from arlm.models.transformer import TransformerLanguageModel
 from arlm.pixels.base import PixelNetwork
 from arlm.programs.native_backend import INSTALLED
 from arlm.sampling import generate, row_seeds
+from arlm.sampling.processors.temperature import Temperature
+from arlm.sampling.processors.top_p import TopP
 from tools.bench.timing import interleaved, machine, median
 
 IMAGE, TEXT = Spec(2, (28, 28, 1)), Spec(97, (256,))
@@ -45,6 +47,8 @@ NETWORKS: dict[str, Callable[[], Autoregressor]] = {
     "Transformer 3 x 128, text": lambda: TransformerLanguageModel(TEXT, depth=3),
     "LSTM 2 x 188, text": lambda: LSTMLanguageModel(TEXT, width=188),
 }
+
+SHAPED = (Temperature(0.8), TopP(0.9))
 
 
 def with_larger_weights(net: Autoregressor) -> Autoregressor:
@@ -75,15 +79,18 @@ def compare(name: str, net: Autoregressor, batch: int, repeats: int) -> None:
     gaps: dict[str, float] = {}
 
     def sample(backend: str) -> None:
-        os.environ["ARLM_NATIVE"] = "0" if backend == "torch" else "1"
-        drawn = generate(net, row_seeds(0, batch))
+        os.environ["ARLM_NATIVE"] = "0" if backend.startswith("torch") else "1"
+        processors = SHAPED if backend.endswith("p") else ()
+        drawn = generate(net, row_seeds(0, batch), processors=processors)
         if backend not in gaps:
             with torch.inference_mode():
                 rows = slice(min(batch, 4))
                 exact = net.log_prob(drawn.tokens[rows]).double()
                 gaps[backend] = float((exact - drawn.log_prob[rows]).abs().max())
 
-    backends = ["torch", "native"] if INSTALLED and isinstance(net, PixelNetwork) else ["torch"]
+    backends = ["torch", "torch, p"]
+    if INSTALLED and isinstance(net, PixelNetwork):
+        backends += ["native", "native, p"]
     slow = naive(net, batch)
     seconds = interleaved({name: partial(sample, name) for name in backends}, repeats)
     line = f"{name:26}{batch:4}{slow:10.2f}"
@@ -126,7 +133,9 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     print(machine())
-    print(f"{'seconds':26}{'n':>4}{'naive':>10}{'torch':>10}{'':9}{'native':>10}")
+    print(
+        f"{'seconds':26}{'n':>4}{'naive':>10}{'torch':>10}{'':9}{'torch, p':>10}{'':9}{'native':>10}{'':9}{'native, p':>10}"
+    )
     for name, build in NETWORKS.items():
         if name.startswith(options.only):
             net = with_larger_weights(build())

@@ -104,6 +104,13 @@ class LogitsProcessor(ABC):
         """
         return self
 
+    def rule(self) -> tuple[str, float] | None:
+        """What it does as one of the rules that machine code applies, with its number; None if it is none of them.
+
+        See `arlm.programs.native_backend.RULES`.
+        """
+        return None
+
     @abstractmethod
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         """Args: logits (B, V); history, the tokens before. Returns: new logits (B, V)."""

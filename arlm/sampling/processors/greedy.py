@@ -16,6 +16,9 @@ class Greedy(LogitsProcessor):
     Order: last; it makes temperature and truncation before it superfluous.
     """
 
+    def rule(self) -> tuple[str, float]:
+        return "top_k", 1
+
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         best = argmax(logits).unsqueeze(-1)
         return torch.full_like(logits, -torch.inf).scatter(-1, best, logits.gather(-1, best))

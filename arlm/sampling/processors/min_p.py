@@ -30,6 +30,9 @@ class MinP(LogitsProcessor):
     def __post_init__(self) -> None:
         require(0 <= self.p <= 1, "min_p", self.p, "choose 0 to 1")
 
+    def rule(self) -> tuple[str, float]:
+        return "min_p", self.p
+
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         if self.p == 0:
             return logits

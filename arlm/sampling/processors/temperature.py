@@ -31,6 +31,9 @@ class Temperature(LogitsProcessor):
             "choose above 0, or the processor greedy",
         )
 
+    def rule(self) -> tuple[str, float] | None:
+        return None if self.value < EXACT else ("temperature", self.value)
+
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         if self.value < EXACT:
             # Shifted, so that the likeliest token is 0 and no quotient overflows; a softmax does not change.

@@ -29,5 +29,8 @@ class TopK(LogitsProcessor):
     def __post_init__(self) -> None:
         require(self.k >= 1, "top_k", self.k, "choose at least 1")
 
+    def rule(self) -> tuple[str, float]:
+        return "top_k", self.k
+
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         return top_k(logits, self.k)

@@ -32,6 +32,9 @@ class TopP(LogitsProcessor):
     def __post_init__(self) -> None:
         require(0 < self.p <= 1, "top_p", self.p, "choose above 0 and at most 1")
 
+    def rule(self) -> tuple[str, float]:
+        return "top_p", self.p
+
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         if self.p == 1:
             return logits
