@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from arlm.cli.decoding import add_decoding_options, bound, chosen_processors
+from arlm.cli.decoding import add_decoding_options, bind_all, chosen_processors
 from arlm.cli.imports import quick_imports
 from arlm.cli.parser import Parser, add_run_options, open_network, print_json
 from arlm.errors import require
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> None:
     view.check_verb("next", options.run)
     if options.out:
         check_writable(Path(options.out), "--out", (".png",))
-    processors = bound(processors, domain)
+    processors = bind_all(processors, domain)
     prompt = view.prompt(options.prompt, "--prompt")
     label = class_labels(net, options.label, 1)
     (seed,) = row_seeds(options.seed, 1)  # that of the first text of `arlm sample`

@@ -53,3 +53,10 @@ def observe_all(
             memory = after if rows is None else choose(rows, after, memory)
         new.append(memory)
     return tuple(new)
+
+
+def select(memories: Any, rows: Tensor) -> Any:
+    """Some rows (m,) of memories: of tensors or objects, of nested tuples of them, or of None."""
+    if isinstance(memories, tuple):
+        return tuple(select(part, rows) for part in memories)
+    return None if memories is None else memories[rows]
