@@ -64,6 +64,9 @@ def main(arguments: Sequence[str]) -> None:
     label = class_labels(net, options.label, 1)
     (seed,) = row_seeds(options.seed, 1)  # that of the first text of `arlm sample`
     stages = next_token(net, prompt, processors, label, seed)
+    rows = None
+    if options.sequences is not None:
+        rows = continuations_of(net, prompt, options.sequences, processors, label)
     tokens = likeliest(stages[0], min(options.top, net.spec.vocab_size))
     texts = [view.pieces(torch.tensor([token]))[0] for token in tokens]
     shown = [visible(text) for text in texts]
@@ -72,9 +75,7 @@ def main(arguments: Sequence[str]) -> None:
             print_json(stage.record(tokens, texts))
     else:
         print(table(stages, tokens, shown))
-    rows = None
-    if options.sequences is not None:
-        rows = continuations_of(net, prompt, options.sequences, processors, label)
+    if rows is not None:
         chosen = likeliest_rows(rows, options.top)
         records = sequence_records(rows, chosen, lambda tokens: "".join(view.pieces(tokens)))
         names = [visible(record["text"]) for record in records]

@@ -17,6 +17,7 @@ from arlm.reports.charts import STYLE, light
 from arlm.sampling.enumeration import Enumeration
 
 BAR, PANEL = 0.24, 1.35  # inches of a bar's width and of a panel's height
+NEARLY = 1 - 1e-6  # sums of probabilities from which on no row is missing
 LONG = 2  # characters of a label from which on it is turned
 
 
@@ -74,14 +75,14 @@ def side_by_side(
 
 
 def caption(rows: Enumeration) -> str:
-    """-log p and -log q of a draw from q, and how much has not ended; of a part of the rows, how much it is."""
-    listed = [float(nats.exp().sum()) for nats in (rows.log_prob, rows.processed)]
-    if min(listed) < 1 - 1e-6:
-        return f"listed: p {listed[0]:.3f}, q {listed[1]:.3f}"
+    """-log q and -log p of a draw from q, and how much has not ended; if rows of q were left out, how much is listed."""
+    network, drawn = (float(nats.exp().sum()) for nats in (rows.log_prob, rows.processed))
+    if drawn < NEARLY:
+        return f"enumerated: p {network:.3f}, q {drawn:.3f}"
     before, after = rows.mean_nats()
-    text = f"drawn rows: {before:.2f} nats under p, {after:.2f} under q"
-    if bool(rows.ended.any()):
-        text += f"; not ended: p {_mass(rows, True):.3f}, q {_mass(rows, False):.3f}"
+    text = f"a drawn row: {after:.2f} nats under q, {before:.2f} under p"
+    if bool(rows.ended.any()) and network > NEARLY:
+        text += f"; not ended: q {_mass(rows, False):.3f}, p {_mass(rows, True):.3f}"
     return text
 
 
@@ -91,8 +92,8 @@ def _mass(rows: Enumeration, network: bool) -> float:
 
 def _bars(panel: Any, p: Tensor, q: Tensor, colours: dict[str, str]) -> None:
     places = range(len(p))
-    panel.bar(places, p.cpu(), color=colours["line"], width=0.9)
-    panel.bar(places, q.cpu(), color=colours["c0"], width=0.45)
+    panel.bar(places, p.tolist(), color=colours["line"], width=0.9)
+    panel.bar(places, q.tolist(), color=colours["c0"], width=0.45)
     panel.grid(axis="y", linewidth=0.6)
     panel.set_axisbelow(True)
 

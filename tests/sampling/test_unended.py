@@ -15,7 +15,6 @@ from processor_cases import TRUNCATIONS
 from arlm.core import Autoregressor, Spec
 from arlm.errors import UserError
 from arlm.models.rnn import LSTMLanguageModel
-from arlm.sampling import generate
 from arlm.sampling.enumeration import Enumeration, enumerate_rows
 from arlm.sampling.processors import parse_processors
 from arlm.sampling.processors.constraint import Constraint
