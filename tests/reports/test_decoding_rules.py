@@ -16,8 +16,6 @@ from arlm.reports.decoding_rules import Rule, caption, side_by_side
 from arlm.sampling.enumeration import enumerate_rows
 from arlm.sampling.processors import parse_processors
 
-sys.path.insert(0, str(Path(ROOT) / "tests" / "sampling"))
-
 
 def rule(chain: str, least: float = 0.0) -> Rule:
     net, processors = bigram(2), parse_processors(chain)
