@@ -91,6 +91,7 @@ def main(arguments: Sequence[str]) -> None:
         if rows is None:
             image = picture(stages, tokens, shown)
         else:
-            rule = Rule(", ".join(stage.name for stage in stages[1:]) or "network", stages, rows)
+            name = ", ".join(stage.name for stage in stages[1:]) or "network"
+            rule = Rule(name, stages[0].log_prob, stages[-1].log_prob, rows)
             image = side_by_side([rule], tokens, shown, rows.tokens[chosen], names)
         print(write_bytes(image, Path(options.out)))

@@ -11,7 +11,6 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from arlm.inference.next_token import Stage
 from arlm.reports.attention_map import axis_label
 from arlm.reports.charts import STYLE, light
 from arlm.sampling.enumeration import Enumeration
@@ -25,7 +24,8 @@ class Rule(NamedTuple):
     """A decoding rule at one prompt."""
 
     name: str
-    stages: Sequence[Stage]  # of the next token, the network's first
+    network: Tensor  # (V,) nats of the next token under the network
+    drawn: Tensor  # (V,) nats as it is drawn
     rows: Enumeration  # of the rows that begin with the prompt
 
 
@@ -56,8 +56,8 @@ def side_by_side(
         figure = Figure(figsize=size, layout="constrained")
         panels = figure.subplots(len(rules), 2, sharex="col", squeeze=False, width_ratios=widths)
         for (left, right), rule in zip(panels, rules, strict=True):
-            first, last = rule.stages[0].log_prob, rule.stages[-1].log_prob
-            _bars(left, first[list(tokens)].exp(), last[list(tokens)].exp(), colours)
+            p, q = (nats[list(tokens)].exp() for nats in (rule.network, rule.drawn))
+            _bars(left, p, q, colours)
             left.set_title(axis_label(rule.name), fontsize=9, loc="left")
             which = [_number(rule.rows, row) for row in rows]
             p, q = (_shown(nats, which) for nats in (rule.rows.log_prob, rule.rows.processed))

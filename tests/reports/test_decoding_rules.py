@@ -20,7 +20,8 @@ from arlm.sampling.processors import parse_processors
 def rule(chain: str, least: float = 0.0) -> Rule:
     net, processors = bigram(2), parse_processors(chain)
     stages = next_token(net, torch.zeros(0).long(), processors)
-    return Rule(chain, stages, enumerate_rows(net, processors=processors, least=least))
+    rows = enumerate_rows(net, processors=processors, least=least)
+    return Rule(chain, stages[0].log_prob, stages[-1].log_prob, rows)
 
 
 def test_captions() -> None:
