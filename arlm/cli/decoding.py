@@ -121,7 +121,7 @@ def constraint(options: argparse.Namespace) -> tuple[LogitsProcessor, ...]:
     return (Constraint(**given),)
 
 
-def bound(processors: Sequence[LogitsProcessor], domain: Domain) -> tuple[LogitsProcessor, ...]:
+def bind_all(processors: Sequence[LogitsProcessor], domain: Domain) -> tuple[LogitsProcessor, ...]:
     """The processors for rows of a domain."""
     return tuple(processor.bind(domain) for processor in processors)
 

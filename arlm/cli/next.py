@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from arlm.cli.decoding import add_decoding_options, bound, chosen_processors
+from arlm.cli.decoding import add_decoding_options, bind_all, chosen_processors
 from arlm.cli.imports import quick_imports
 from arlm.cli.parser import Parser, add_run_options, open_network, print_json
 from arlm.errors import require
@@ -26,6 +26,13 @@ def main(arguments: Sequence[str]) -> None:
     add_decoding_options(parser, "Without these options, the network's distribution is shown.")
     output = parser.add_argument_group("output")
     output.add_argument("--top", type=int, default=10, help="number of tokens to show (default 10)")
+    output.add_argument(
+        "--sequences",
+        type=int,
+        metavar="N",
+        help="also the likeliest continuations of N tokens, each with its exact probability under the network and "
+        "as the processors have it drawn; --out then shows next tokens and continuations side by side",
+    )
     output.add_argument("--json", action="store_true", help="print a JSON object for each stage")
     output.add_argument("--out", help="a picture of all stages (.png)")
     options = parser.parse(arguments)
@@ -35,6 +42,12 @@ def main(arguments: Sequence[str]) -> None:
         import torch
 
         from arlm.inference.next_token import likeliest, next_token, table
+        from arlm.inference.sequences import (
+            continuations_of,
+            likeliest_rows,
+            sequence_records,
+            sequence_table,
+        )
         from arlm.reports.files import check_writable, write_bytes
         from arlm.reports.tokens import visible
         from arlm.reports.view import view_of
@@ -46,11 +59,14 @@ def main(arguments: Sequence[str]) -> None:
     view.check_verb("next", options.run)
     if options.out:
         check_writable(Path(options.out), "--out", (".png",))
-    processors = bound(processors, domain)
+    processors = bind_all(processors, domain)
     prompt = view.prompt(options.prompt, "--prompt")
     label = class_labels(net, options.label, 1)
     (seed,) = row_seeds(options.seed, 1)  # that of the first text of `arlm sample`
     stages = next_token(net, prompt, processors, label, seed)
+    rows = None
+    if options.sequences is not None:
+        rows = continuations_of(net, prompt, options.sequences, processors, label)
     tokens = likeliest(stages[0], min(options.top, net.spec.vocab_size))
     texts = [view.pieces(torch.tensor([token]))[0] for token in tokens]
     shown = [visible(text) for text in texts]
@@ -59,7 +75,23 @@ def main(arguments: Sequence[str]) -> None:
             print_json(stage.record(tokens, texts))
     else:
         print(table(stages, tokens, shown))
+    if rows is not None:
+        chosen = likeliest_rows(rows, options.top)
+        records = sequence_records(rows, chosen, lambda tokens: "".join(view.pieces(tokens)))
+        names = [visible(record["text"]) for record in records]
+        if options.json:
+            print_json({"sequences": records})
+        else:
+            print("\n" + sequence_table(records, names))
     if options.out:
-        from arlm.reports.next_token import picture  # late: it takes matplotlib
+        # Late: they take matplotlib.
+        from arlm.reports.decoding_rules import Rule, side_by_side
+        from arlm.reports.next_token import picture
 
-        print(write_bytes(picture(stages, tokens, shown), Path(options.out)))
+        if rows is None:
+            image = picture(stages, tokens, shown)
+        else:
+            name = ", ".join(stage.name for stage in stages[1:]) or "network"
+            rule = Rule(name, stages[0].log_prob, stages[-1].log_prob, rows)
+            image = side_by_side([rule], tokens, shown, rows.tokens[chosen], names)
+        print(write_bytes(image, Path(options.out)))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from arlm.cli.decoding import (
     add_decoding_options,
-    bound,
+    bind_all,
     chosen_noise,
     chosen_processors,
     processors_of,
@@ -188,7 +188,7 @@ def main(arguments: Sequence[str]) -> None:
     view = view_of(domain)
     view.check_verb("sample", options.run)
     view.check_options(vars(options))
-    processors = bound(processors, domain)
+    processors = bind_all(processors, domain)
     sweeps = {name: one.bind(domain) for name, one in sweeps.items()}
     if options.guidance is not None:
         net = guided(net, options.guidance)

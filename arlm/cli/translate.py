@@ -12,7 +12,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from arlm.cli.decoding import add_decoding_options, bound, chosen_processors, given_options
+from arlm.cli.decoding import add_decoding_options, bind_all, chosen_processors, given_options
 from arlm.cli.imports import quick_imports
 from arlm.cli.parser import (
     Parser,
@@ -124,7 +124,7 @@ def main(arguments: Sequence[str]) -> None:
     view.check_verb("translate", options.run)
     search = (options.beam, options.n_best, options.length_penalty)
     domain: Any = loaded.domain
-    processors = None if processors is None else bound(processors, domain)
+    processors = None if processors is None else bind_all(processors, domain)
     translator = Translator(loaded.net, domain, *search, processors, options.seed)
     references = lines_of(Path(options.reference), "--reference") if options.reference else None
     if options.out:

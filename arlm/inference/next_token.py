@@ -12,9 +12,9 @@ from torch import Tensor
 
 from arlm.core import Autoregressor, device_of
 from arlm.errors import require
-from arlm.sampling.chain import apply_all
+from arlm.sampling.chain import apply_all, refuse_masked
 from arlm.sampling.inference_context import inference_context
-from arlm.sampling.processors import History, LogitsProcessor, name_of, refuse_masked
+from arlm.sampling.processors import History, LogitsProcessor, name_of
 from arlm.sampling.processors.keep_end import KeepEnd
 from arlm.sampling.sliding import begin_steps
 from arlm.sampling.steps import without_padding

@@ -5,6 +5,7 @@ from arlm.sampling.best_of import Best, best_of
 from arlm.sampling.contrastive_search import contrastive_search
 from arlm.sampling.details import Alternatives, Block, Details
 from arlm.sampling.drafts import Draft, NetworkDraft, PromptLookup
+from arlm.sampling.enumeration import Enumeration, enumerate_rows
 from arlm.sampling.finish import Finish, finish_reasons
 from arlm.sampling.fixed_point import FixedPoint, fixed_point
 from arlm.sampling.generate import (
@@ -20,6 +21,7 @@ from arlm.sampling.noise import Gumbel, Noise, Uniform, draw, row_seeds, seed_te
 from arlm.sampling.sliding import SlidingSteps, begin_steps, kept
 from arlm.sampling.speculative import Speculation, Speculative, speculate, speculative
 from arlm.sampling.steps import SamplerState, Steps, begin
+from arlm.sampling.unended import Unended, unended
 from arlm.sampling.watermark import Detection, Watermark
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "Details",
     "Detection",
     "Draft",
+    "Enumeration",
     "Finish",
     "FixedPoint",
     "Generated",
@@ -45,6 +48,7 @@ __all__ = [
     "Speculation",
     "Speculative",
     "Steps",
+    "Unended",
     "Uniform",
     "Watermark",
     "beam_search",
@@ -55,6 +59,7 @@ __all__ = [
     "class_labels",
     "contrastive_search",
     "draw",
+    "enumerate_rows",
     "finish_reasons",
     "fixed_point",
     "generate",
@@ -64,5 +69,6 @@ __all__ = [
     "seed_tensor",
     "speculate",
     "speculative",
+    "unended",
     "uniform_noise",
 ]

@@ -111,7 +111,7 @@ def length_norm(length: Any, length_penalty: float) -> Any:
     return ((5 + length) / 6) ** length_penalty
 
 
-def bound(live: Tensor, longest: Tensor, length_penalty: float) -> Tensor:
+def highest_score(live: Tensor, longest: Tensor, length_penalty: float) -> Tensor:
     """The highest score that any extension of live prefixes can reach, (b,).
 
     A log-probability only falls, and no row's normalisation is above that of the longest row.
@@ -246,7 +246,7 @@ def _search(
                     _scores(log_prob[:, best], norm, ended[:, best]),
                 )
             )
-        reach = bound(live, limits[active] - first, length_penalty)
+        reach = highest_score(live, limits[active] - first, length_penalty)
         over = (finished.total >= beam) | (finished.score[:, -1] >= reach) | full
         if bool(over.any()):
             for i, part in enumerate(finished[:5]):

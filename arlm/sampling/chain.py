@@ -8,7 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from arlm.sampling.processors import History, LogitsProcessor, MemoryProcessor, apply, choose
+from arlm.errors import UserError
+from arlm.sampling.processors import (
+    History,
+    LogitsProcessor,
+    MemoryProcessor,
+    apply,
+    choose,
+    name_of,
+)
 
 Memories = tuple[Any, ...]  # of each processor; None if it has none
 
@@ -48,8 +56,43 @@ def observe_all(
     """
     new = []
     for processor, output, memory in zip(processors, outputs, memories, strict=True):
-        if isinstance(processor, MemoryProcessor):
+        if isinstance(processor, MemoryProcessor) and memory is not None:
             after = processor.observe(tokens, output, memory)
             memory = after if rows is None else choose(rows, after, memory)
         new.append(memory)
     return tuple(new)
+
+
+def select(memories: Any, rows: Tensor) -> Any:
+    """Some rows (m,) of memories: of tensors or objects, of nested tuples of them, or of None."""
+    if isinstance(memories, tuple):
+        return tuple(select(part, rows) for part in memories)
+    return None if memories is None else memories[rows]
+
+
+def refuse_masked(
+    processors: Sequence[LogitsProcessor],
+    logits: Sequence[Tensor],
+    rows: Tensor,
+    position: Tensor,
+    numbers: Tensor | None = None,
+) -> None:
+    """Raise a UserError that names the processor which left a row nothing to draw, unless there is no such row.
+
+    Args:
+        processors: in their order.
+        logits: (B, V) before them and after each one.
+        rows: (B,) bool, which rows have no token that can be drawn.
+        position: (B,) int64, of the token in each row.
+        numbers: (B,) int64, of the rows, by default 0 to B - 1.
+    """
+    for row in rows.nonzero().flatten().tolist():
+        left = [bool((each[row] > -torch.inf).any()) for each in logits]
+        number = row if numbers is None else int(numbers[row])
+        where = f"at position {int(position[row])} of row {number}"
+        if not left[0]:
+            raise UserError(f"network: its logits {where} are -inf or nan; nothing can be drawn")
+        cause = processors[left.index(False) - 1]
+        raise UserError(
+            f"{name_of(type(cause))}: it masks all tokens that were left {where}; {cause.no_token}"
+        )

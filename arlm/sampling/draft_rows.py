@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from arlm.core import Spec
-from arlm.sampling.chain import Memories, apply_all, observe_all
+from arlm.sampling.chain import Memories, apply_all, observe_all, refuse_masked
 from arlm.sampling.finish import finished
 from arlm.sampling.noise import Noise
-from arlm.sampling.processors import History, LogitsProcessor, drawable, refuse_masked
+from arlm.sampling.processors import History, LogitsProcessor, drawable
 from arlm.sampling.steps import without_padding
 
 

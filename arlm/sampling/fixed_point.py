@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 
 from arlm.core import Autoregressor, Spec, token_log_prob
-from arlm.sampling.chain import apply_all, new_memories, observe_all
+from arlm.sampling.chain import apply_all, new_memories, observe_all, refuse_masked
 from arlm.sampling.finish import Finish, finished
 from arlm.sampling.generate import check_length, prepare
 from arlm.sampling.inference_context import inference_context
 from arlm.sampling.noise import Noise, Uniform
-from arlm.sampling.processors import History, LogitsProcessor, drawable, refuse_masked
+from arlm.sampling.processors import History, LogitsProcessor, drawable
 from arlm.sampling.steps import filler, without_padding
 
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from arlm.core import Spec, log_softmax
 from arlm.errors import UserError
-from arlm.sampling.chain import Memories, apply_all, new_memories
+from arlm.sampling.chain import Memories, apply_all, new_memories, observe_all, select
 from arlm.sampling.finish import finished
 from arlm.sampling.noise import seed_tensor
-from arlm.sampling.processors import History, LogitsProcessor, MemoryProcessor
+from arlm.sampling.processors import History, LogitsProcessor
 from arlm.sampling.steps import without_padding
 
 
@@ -80,19 +79,8 @@ class Processed:
 
     def _after(self, rows: Tensor, tokens: Tensor) -> Memories:
         """The memories of some prefixes with one more token."""
-        memories = list(self.memories)
-        for i, processor in enumerate(self.processors):
-            if isinstance(processor, MemoryProcessor):
-                memory = select(memories[i], rows)
-                memories[i] = processor.observe(tokens, self._outputs[i][rows], memory)
-        return tuple(memories)
-
-
-def select(memory: Any, rows: Tensor) -> Any:
-    """Some rows (m,) of a memory: of tensors or states, or of nested tuples of them."""
-    if isinstance(memory, tuple):
-        return tuple(select(part, rows) for part in memory)
-    return memory[rows]
+        outputs = [output[rows] for output in self._outputs]
+        return observe_all(self.processors, tokens, outputs, select(self.memories, rows))
 
 
 def refuse_nothing_found(score: Tensor) -> None:

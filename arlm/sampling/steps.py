@@ -21,12 +21,12 @@ from torch import Tensor
 
 from arlm.core import Autoregressor, Spec, token_log_prob
 from arlm.errors import UserError, require
-from arlm.sampling.chain import Memories, apply_all, new_memories, observe_all
+from arlm.sampling.chain import Memories, apply_all, new_memories, observe_all, refuse_masked
 from arlm.sampling.details import NOTHING, Block, Details
 from arlm.sampling.finish import Finish, check_limits, finished
 from arlm.sampling.inference_context import inference_context
 from arlm.sampling.noise import Noise, Uniform, seed_tensor
-from arlm.sampling.processors import History, LogitsProcessor, drawable, refuse_masked
+from arlm.sampling.processors import History, LogitsProcessor, drawable
 from arlm.states import SHARED, State, grows
 
 SCORED_TOGETHER = 64  # positions whose drawn tokens are scored in one call

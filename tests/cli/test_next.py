@@ -158,3 +158,51 @@ def test_a_constraint_and_the_seed_are_those_of_sample(folder: Path) -> None:
         token = max(listed, key=lambda one: one["probability"])["text"]
         one = ("sample", "text.ckpt", "--prompt", "The ", "--max-new-tokens", 1)
         assert json.loads(run_arlm(*one, *given, folder=folder).out)["text"] == "The " + token
+
+
+def test_sequences_are_the_likeliest_continuations(folder: Path) -> None:
+    """Their probabilities are products of next-token probabilities, stage by stage, in both distributions."""
+    given = ("next", "text.ckpt", "--prompt", "The ", "--top-k", 3, "--sequences", 2, "--top", 5)
+    records = run_arlm(*given, "--json", folder=folder).out.splitlines()
+    found = json.loads(records[-1])["sequences"]
+    assert len(records) == 3
+    assert len(found) == 5
+    assert [one["log_prob"] for one in found] == sorted(
+        (x["log_prob"] for x in found), reverse=True
+    )
+    net, prompt = loaded(folder), PythonDocs(length=16).domain.encode("The ")
+    chain, whole = parse_processors("top_k=3"), {}
+    network, first = next_token(net, prompt, chain)
+    for a in range(net.spec.vocab_size):
+        before, after = next_token(net, torch.cat([prompt, torch.tensor([a])]), chain)
+        for b in range(net.spec.vocab_size):
+            p, q = network.log_prob[a] + before.log_prob[b], first.log_prob[a] + after.log_prob[b]
+            whole[a, b] = float(p), float(q)
+    best = sorted(whole, key=lambda row: max(whole[row]), reverse=True)[:5]
+    assert {tuple(one["tokens"]) for one in found} == set(best)
+    for one in found:
+        p, q = whole[tuple(one["tokens"])]
+        assert one["log_prob"] == pytest.approx(p, abs=1e-4)
+        assert math.exp(one["processed_log_prob"]) == pytest.approx(math.exp(q), abs=1e-5)
+    shown = run_arlm(*given, "--out", "rows.png", folder=folder).out
+    lines = shown.split("\n\n")[1].splitlines()
+    assert lines[0].split() == ["text", "log", "p", "log", "q", "network", "drawn"]
+    assert [line.split()[1] for line in lines[1:6]] == [f"{x['log_prob']:.2f}" for x in found]
+    rest = 1 - sum(math.exp(one["log_prob"]) for one in found)
+    assert float(lines[6].split()[1]) == pytest.approx(100 * rest, abs=0.01)
+    assert lines[7] == "rows.png"
+    assert Image.open(folder / "rows.png").size[0] > 500
+
+
+def test_sequences_out_of_range_are_refused_before_anything_is_printed(folder: Path) -> None:
+    for arguments, message in [
+        (("--sequences", 0), "--sequences: 0 is out of range; choose at least 1"),
+        (
+            ("--prompt", "The ", "--sequences", 13),
+            "--sequences: 13 tokens after 4 of the prompt do not fit",
+        ),
+        (("--processors", "xtc=0.5,mirostat=2", "--sequences", 2), "xtc: it draws random numbers"),
+    ]:
+        done = run_arlm("next", "text.ckpt", *arguments, folder=folder)
+        assert message in done.error()
+        assert not done.out

@@ -91,6 +91,7 @@ PROCESSORS: list[LogitsProcessor] = [
     MaxNewTokens(4),
     KeepEnd(TopK(2)),
     KeepEnd(TopP(0.3)),
+    KeepEnd(Mirostat(0.8)),
     Mirostat(0.8),
     Mirostat(3.0, rate=0.5),
     GreenList(2.0, key=1),

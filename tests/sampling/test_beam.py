@@ -102,7 +102,7 @@ def test_stopping_early_loses_nothing(kind, penalty: float, saves: bool, monkeyp
 
     early, fewer = run()
     # nothing scores above 0: the rows are searched until `beam` have ended
-    monkeypatch.setattr(module, "bound", lambda live, *_: torch.full_like(live[:, 0], 1.0))
+    monkeypatch.setattr(module, "highest_score", lambda live, *_: torch.full_like(live[:, 0], 1.0))
     late, more = run()
     assert torch.equal(early.tokens, late.tokens)
     assert torch.equal(early.score, late.score)

@@ -91,3 +91,23 @@ def test_bad_arguments() -> None:
         best_of(network(), 0)
     with pytest.raises(UserError, match=r"^rows: 0"):
         best_of(network(), 2, rows=0)
+
+
+@pytest.mark.parametrize("spec", [Spec(4, (6,), eos_id=2), Spec(4, (6,), pad_id=3, eos_id=2)])
+def test_scorers_see_a_row_up_to_its_end_and_no_filler(spec: Spec) -> None:
+    """What follows the end of a row is no part of it: neither its tokens nor their decoded text count."""
+    torch.manual_seed(0)
+    net, seen = laws.lively(LSTMLanguageModel(spec, 6, 1)), []
+
+    def score(row: torch.Tensor) -> float:
+        seen.append(row.tolist())
+        return -len(row)  # a row with its filler is never the shortest
+
+    found = best_of(net, 8, rows=4, scorer=score)
+    drawn = generate(net, row_seeds(0, 32))
+    for row, tokens, length in zip(seen, drawn.tokens, drawn.lengths.tolist(), strict=True):
+        assert row == tokens[:length].tolist()
+    assert {len(row) for row in seen} > {6}, "some end early"
+    assert torch.equal(found.scores.view(-1), -drawn.lengths.double())
+    texts = best_of(net, 8, rows=4, decode=lambda row: "x" * len(row), scorer=len)
+    assert torch.equal(texts.scores.view(-1), drawn.lengths.double())

@@ -174,7 +174,7 @@ def test_parse_wraps_truncations_that_keep_the_end() -> None:
         ("dry=1:breakers=x", "needs a list of tokens for breakers"),
         ("keep_end=true", "keep_end is a field; write top_p=0.9:keep_end=true"),
         ("top_p=0.9:keep_end=1", "write true or false"),
-        ("mirostat=3:keep_end=true", "keep_end: it cannot hold mirostat"),
+        ("constraint=a:keep_end=true", "keep_end: it cannot hold constraint"),
         ("dynamic_temperature=0", "dynamic_temperature: 0.0 is out of range"),
         ("dynamic_temperature=2", "dynamic_temperature:high: 1.0 is out of range"),
         ("typical=0", "typical: 0.0"),

@@ -19,7 +19,7 @@ from arlm.models.pixelcnn import PixelCNN
 from arlm.models.rnn import GRULanguageModel, LSTMLanguageModel
 from arlm.models.transformer import TransformerLanguageModel
 from arlm.models.transformer_seq2seq import TransformerSeq2Seq
-from arlm.sampling import Gumbel, Noise, Uniform, generate
+from arlm.sampling import Details, Gumbel, Noise, Uniform, generate
 from arlm.sampling.drafts import Draft, NetworkDraft, PromptLookup, Rows
 from arlm.sampling.processors import parse_processors
 from arlm.sampling.sliding import begin_steps
@@ -292,3 +292,14 @@ def test_shared_gumbel_noise_couples_better_than_uniform_noise() -> None:
         )
 
     assert equal(Gumbel()) > 0.75 > 0.66 > equal(Uniform())
+
+
+def test_details_under_a_draft_are_refused() -> None:
+    """It draws several tokens at once; before, such blocks were returned without their details."""
+    net = laws.lively(LSTMLanguageModel(SPEC, 6, 1))
+    for details in (Details(top=2), Details(processed=True)):
+        begun = begin_steps(net, torch.full((2, 5), -1), torch.arange(2), details=details)
+        with pytest.raises(UserError, match=r"^draft: it draws several tokens at once, without"):
+            speculate(begun, Speculation(Constant()))
+    begun.details = Details()
+    assert next(speculate(begun, Speculation(Constant()))).top is None

@@ -26,13 +26,13 @@ from arlm.domains.music import read_midi
 from arlm.inference.runs import open_run
 from arlm.reports.run_page import write_run_page
 from arlm.sampling import draw, uniform_noise
+from arlm.sampling.chain import refuse_masked
 from arlm.sampling.processors import (
     History,
     MemoryProcessor,
     apply,
     drawable,
     parse_processors,
-    refuse_masked,
 )
 from arlm.tokenizers import BPETokenizer
 from datamodules.mnist import MNIST

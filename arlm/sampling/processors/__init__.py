@@ -46,7 +46,8 @@ class History:
         Args:
             stream: 1 or more; each processor that draws has its own, and none has that of the draw of the token.
         """
-        assert self.seeds is not None
+        if self.seeds is None:
+            raise UserError("seeds: a processor draws random numbers; give seeds, or omit it")
         keys = position_keys(self.seeds, self.lengths[:, None]).squeeze(1)
         return uniform(mix(keys ^ -stream))
 
@@ -111,6 +112,10 @@ class LogitsProcessor(ABC):
         """
         return None
 
+    def outcomes(self) -> Sequence[tuple[float, LogitsProcessor]]:
+        """For one that draws: processors without chance, as which it acts at a position, and their probabilities."""
+        return [(1.0, self)]
+
     @abstractmethod
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         """Args: logits (B, V); history, the tokens before. Returns: new logits (B, V)."""
@@ -125,7 +130,7 @@ class MemoryProcessor(LogitsProcessor):
 
     @abstractmethod
     def init(self, rows: int, device: torch.device) -> Any:
-        """The memory of new rows."""
+        """The memory of new rows; None if there is nothing to remember, and `observe` is not called."""
 
     @abstractmethod
     def __call__(self, logits: Tensor, history: History, memory: Any) -> Tensor:  # type: ignore[override]
@@ -190,34 +195,6 @@ def drawable(logits: Tensor, tokens: Tensor) -> Tensor:
     """Whether tokens (B,) that were drawn from logits (B, V) were not masked, (B,) bool."""
     inside = tokens.clamp(max=logits.shape[1] - 1)[:, None]
     return logits.gather(1, inside).squeeze(1) > -torch.inf
-
-
-def refuse_masked(
-    processors: Sequence[LogitsProcessor],
-    logits: Sequence[Tensor],
-    rows: Tensor,
-    position: Tensor,
-    numbers: Tensor | None = None,
-) -> None:
-    """Raise a UserError that names the processor which left a row nothing to draw, unless there is no such row.
-
-    Args:
-        processors: in their order.
-        logits: (B, V) before them and after each one.
-        rows: (B,) bool, which rows have no token that can be drawn.
-        position: (B,) int64, of the token in each row.
-        numbers: (B,) int64, of the rows, by default 0 to B - 1.
-    """
-    for row in rows.nonzero().flatten().tolist():
-        left = [bool((each[row] > -torch.inf).any()) for each in logits]
-        number = row if numbers is None else int(numbers[row])
-        where = f"at position {int(position[row])} of row {number}"
-        if not left[0]:
-            raise UserError(f"network: its logits {where} are -inf or nan; nothing can be drawn")
-        cause = processors[left.index(False) - 1]
-        raise UserError(
-            f"{name_of(type(cause))}: it masks all tokens that were left {where}; {cause.no_token}"
-        )
 
 
 def name_of(kind: type[LogitsProcessor]) -> str:

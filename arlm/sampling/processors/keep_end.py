@@ -7,8 +7,9 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from arlm.sampling.processors import (
     History,
     LogitsProcessor,
     MemoryProcessor,
+    apply,
     end_token,
     name_of,
 )
@@ -27,31 +29,44 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class KeepEnd(LogitsProcessor):
+class KeepEnd(MemoryProcessor):
     """Apply a processor, and give the end token its logit of before back if it was masked.
 
     Tokens that were masked before stay masked. On the command line it is a field of the processor:
-    top_p=0.9:keep_end=true.
+    top_p=0.9:keep_end=true. Its memory is that of the processor, if it has one.
 
     Order: that of the processor that it applies; one truncation after it may mask the end again.
 
     Args:
-        processor: a truncation without memory, such as top_k or top_p.
+        processor: a truncation, such as top_k, top_p or mirostat; none that says itself where rows may end.
     """
 
     processor: LogitsProcessor
 
     def __post_init__(self) -> None:
-        if isinstance(self.processor, MemoryProcessor | KeepEnd):
-            name = name_of(type(self.processor))
-            raise UserError(f"keep_end: it cannot hold {name}; give it a truncation such as top_p")
+        kind = type(self.processor)
+        own = isinstance(self.processor, MemoryProcessor)
+        if kind is KeepEnd or (own and kind.finished is not MemoryProcessor.finished):  # type: ignore[attr-defined]
+            mend = "give it a truncation such as top_p"
+            raise UserError(f"keep_end: it cannot hold {name_of(kind)}; {mend}")
 
     def bind(self, domain: Domain) -> KeepEnd:
         return KeepEnd(self.processor.bind(domain))
 
-    def __call__(self, logits: Tensor, history: History) -> Tensor:
+    def outcomes(self) -> Sequence[tuple[float, LogitsProcessor]]:
+        return [(weight, KeepEnd(each)) for weight, each in self.processor.outcomes()]
+
+    def init(self, rows: int, device: torch.device) -> Any:
+        own = self.processor
+        return own.init(rows, device) if isinstance(own, MemoryProcessor) else None
+
+    def observe(self, tokens: Tensor, logits: Tensor, memory: Any) -> Any:
+        assert isinstance(self.processor, MemoryProcessor)
+        return self.processor.observe(tokens, logits, memory)
+
+    def __call__(self, logits: Tensor, history: History, memory: Any) -> Tensor:  # type: ignore[override]
         end = end_token("keep_end", history.spec)
-        out = self.processor(logits, history)
+        out = apply(self.processor, logits, history, memory)
         if out is logits:
             return out
         kept = out.clone()

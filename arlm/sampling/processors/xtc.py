@@ -5,7 +5,8 @@ References:
     | https://github.com/oobabooga/text-generation-webui/pull/6335
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -39,11 +40,19 @@ class Xtc(LogitsProcessor):
         mend = "choose above 0 and at most 1"
         require(0 < self.threshold <= 1, "xtc:threshold", self.threshold, mend)
 
+    def outcomes(self) -> Sequence[tuple[float, LogitsProcessor]]:
+        sometimes = replace(self, probability=1.0)
+        return [
+            (1 - self.probability, replace(self, probability=0.0)),
+            (self.probability, sometimes),
+        ]
+
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         if self.probability == 0 or self.threshold > 0.5:
             return logits
         likely = log_softmax(logits.double()).exp() >= self.threshold
         least = logits.where(likely, torch.inf).argmin(-1, keepdim=True)
         dropped = likely.scatter(-1, least, False)  # none, where one token is likely
-        chosen = history.uniform(STREAM) < self.probability
-        return logits.masked_fill(dropped & chosen[:, None], -torch.inf)
+        if self.probability < 1:
+            dropped &= (history.uniform(STREAM) < self.probability)[:, None]
+        return logits.masked_fill(dropped, -torch.inf)
