@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from arlm.sampling.selection import as_array, exponentials_of_row, is_large
+from arlm.sampling.rows import Row, is_large
 
 BLOCK = 256  # weights that are added together before the search
+FEW = 8  # weights are computed for the kept tokens alone where they are fewer than one in so many
 BELOW = (
     1 - 2.0**-50
 )  # of the total, so that rounding cannot select a token of probability 0 at the end
@@ -31,27 +32,26 @@ def draw(logits: Tensor, noise: Tensor) -> Tensor:
         -inf, or one is nan or inf.
     """
     if is_large(logits):
-        buffer = torch.empty(logits.shape[-1], dtype=torch.float64)
-        pairs = zip(logits, noise.tolist(), strict=True)
-        return torch.tensor([_draw(row, number, buffer) for row, number in pairs])
+        memory = torch.empty(1, logits.shape[-1], dtype=torch.float64)
+        pairs = zip(logits.detach(), noise.tolist(), strict=True)
+        return torch.tensor([_draw(Row(row, memory), number) for row, number in pairs])
     cumulative = logits.double().softmax(-1).cumsum(-1)
     threshold = noise[:, None] * cumulative[:, -1:] * BELOW
     return torch.searchsorted(cumulative, threshold, right=True).squeeze(1)
 
 
-def _draw(row: Tensor, noise: float, buffer: Tensor) -> int:
-    """The token of a row (V,); `buffer` (V,) float64 is overwritten."""
-    values = as_array(row)
-    highest, lowest = float(values.max()), float(values.min())
-    if not math.isfinite(highest):
+def _draw(row: Row, noise: float) -> int:
+    """The token of a row (V,)."""
+    values = row.values
+    if not row.is_finite:
         return len(values)
-    possible = values > -math.inf if lowest == -math.inf else None
-    if possible is not None and 8 * np.count_nonzero(possible) < len(possible):  # truncated
+    possible = values > -math.inf if row.lowest == -math.inf else None
+    if possible is not None and FEW * np.count_nonzero(possible) < len(possible):  # truncated
         tokens = np.flatnonzero(possible)
-        weights = np.exp(values[tokens].astype(np.float64) - highest)
+        weights = np.exp(values[tokens].astype(np.float64) - row.highest)
         cumulative = weights.cumsum()
         return int(tokens[cumulative.searchsorted(noise * cumulative[-1] * BELOW, "right")])
-    weights = exponentials_of_row(row.detach(), highest, lowest, buffer).numpy()
+    weights = row.weights
     starts = np.arange(0, len(weights), BLOCK)
     cumulative = np.add.reduceat(weights, starts).cumsum()
     threshold = noise * cumulative[-1] * BELOW

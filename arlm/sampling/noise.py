@@ -25,14 +25,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from arlm.sampling.inverse_cdf import draw
+from arlm.sampling.rows import as_array, is_large
+from arlm.sampling.selection import argmax
 
 if TYPE_CHECKING:
     from arlm.sampling.processors import History
 
+MANY = 2**14  # numbers in a part of a large tensor that is hashed on a CPU
 FEW = 8  # noise and bits are computed for the kept tokens alone where they are fewer than one in so many
 
 
@@ -46,6 +50,8 @@ GAMMA, FIRST, SECOND = map(signed, (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94
 
 def mix(numbers: Tensor) -> Tensor:
     """SplitMix64 of int64 numbers, of any shape; arithmetic wraps around."""
+    if numbers.device.type == "cpu" and numbers.numel() >= MANY:
+        return _mix_in_cache(numbers)
     x = numbers + GAMMA
     # `>>` repeats the sign, which the masks remove.
     x.bitwise_xor_((x >> 30).bitwise_and_(2**34 - 1)).mul_(FIRST)
@@ -53,8 +59,27 @@ def mix(numbers: Tensor) -> Tensor:
     return x.bitwise_xor_((x >> 31).bitwise_and_(2**33 - 1))
 
 
+def _mix_in_cache(numbers: Tensor) -> Tensor:
+    """`mix` in parts that stay in the processor's cache, by NumPy, whose products of integers are vectorised."""
+    found = torch.empty(numbers.shape, dtype=torch.int64)
+    source = numbers.reshape(-1).numpy().view(np.uint64)
+    target, space = found.view(-1).numpy().view(np.uint64), np.empty(MANY, np.uint64)
+    for start in range(0, len(source), MANY):
+        x = target[start : start + MANY]
+        shifted = space[: len(x)]
+        np.add(source[start : start + MANY], np.uint64(GAMMA % 2**64), out=x)
+        for shift, factor in ((30, FIRST), (27, SECOND), (31, 1)):
+            np.bitwise_xor(x, np.right_shift(x, np.uint64(shift), out=shifted), out=x)
+            if factor != 1:
+                np.multiply(x, np.uint64(factor % 2**64), out=x)
+    return found
+
+
 def uniform(bits: Tensor) -> Tensor:
     """Numbers in [0, 1), float64, of random int64 numbers: multiples of 2**-53."""
+    if bits.device.type == "cpu" and bits.numel() >= MANY:  # torch converts integers one by one
+        numbers = bits.numpy().view(np.uint64) >> np.uint64(11)
+        return torch.from_numpy(numbers.astype(np.float64)).mul_(2**-53)
     return ((bits >> 11).bitwise_and_(2**53 - 1)).double().mul_(2**-53)
 
 
@@ -100,6 +125,8 @@ def gumbel_max(logits: Tensor, keys: Tensor) -> Tensor:
 
     Returns: tokens (B,) int64.
     """
+    if is_large(logits):  # one by one, in memory that stays in the processor's cache
+        return torch.stack([_gumbel_max(*row) for row in zip(logits, keys, strict=True)])
     sums = logits.double()
     kept = logits > -torch.inf
     if int(kept.sum()) * FEW < kept.numel():
@@ -108,6 +135,16 @@ def gumbel_max(logits: Tensor, keys: Tensor) -> Tensor:
         return sums.index_put((row, token), sums[row, token] + noise).argmax(-1)
     tokens = torch.arange(logits.shape[-1], device=logits.device)
     return (sums + gumbel(mix(keys[:, None] ^ tokens))).argmax(-1)
+
+
+def _gumbel_max(logits: Tensor, key: Tensor) -> Tensor:
+    """`gumbel_max` of one row, logits (V,) on a CPU; its token ()."""
+    kept = as_array(logits) > -np.inf
+    count = np.count_nonzero(kept)
+    if 0 < count * FEW < len(kept):
+        tokens = torch.from_numpy(np.flatnonzero(kept))
+        return tokens[argmax(gumbel(mix(key ^ tokens)).add_(logits[tokens]))]
+    return argmax(gumbel(mix(key ^ torch.arange(len(kept)))).add_(logits))
 
 
 class Noise(ABC):

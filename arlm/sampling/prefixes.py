@@ -1,4 +1,4 @@
-"""The first tokens of an order, up to a sum: what typical and top-h keep, without sorting a large vocabulary.
+"""The first tokens of an order, up to a sum: what typical keeps, without sorting a large vocabulary.
 
 A few bisections of the keys find an interval with the border; only the tokens in it are sorted.
 """

@@ -1,10 +1,9 @@
-"""Truncation of large vocabularies without a full sort.
+"""The likeliest tokens of a large vocabulary without a full sort.
 
 A truncation keeps the likeliest tokens of a row, so it is a lowest logit that is kept, and a rule for the tokens that
 equal it: of them, the first ones are kept. The lowest logit is found by quickselect: the values are divided into the
-larger ones and the rest, and only the part with the border is divided further. For that and for comparisons NumPy is
-used, whose loops are vectorised where those of torch are not. Devices other than the CPU, and vocabularies below
-`LARGE`, sort all rows in one call; the results are the same.
+larger ones and the rest, and only the part with the border is divided further. Large rows are handled one by one; see
+`arlm.sampling.rows`.
 
 References:
     | Algorithm 65: Find (Hoare, 1961) | https://doi.org/10.1145/366622.366647
@@ -13,29 +12,20 @@ References:
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-LARGE = 2048  # tokens from which on a loop over rows is faster than a sort of all of them
+from arlm.core import log_softmax
+from arlm.sampling.rows import RANGE, SMALLEST, Row, as_array, by_rows, is_large
+
 SORTED = 8192  # values that are sorted rather than divided further
 FEW = 16  # values are selected one by one where fewer than one in so many is
 SAMPLE = 32  # of so many values, one is looked at to find that out
 ROUNDING = 1e-12  # of a sum of probabilities
-RANGE, SMALLEST = 690.0, 1e-300  # exp(-690) is just above 1e-300
 BLOCK = 64  # tokens of the vocabulary in a block of `largest`; only the best blocks are searched
-
-
-def is_large(logits: Tensor) -> bool:
-    """Whether rows (..., V) are handled one by one."""
-    return logits.device.type == "cpu" and logits.shape[-1] >= LARGE
-
-
-def as_array(logits: Tensor) -> np.ndarray:
-    """Logits as an array, which has no bfloat16; half precision becomes float32, and the order remains."""
-    return logits.detach().to(torch.promote_types(logits.dtype, torch.float32)).numpy()
 
 
 def argmax(logits: Tensor) -> Tensor:
@@ -54,27 +44,10 @@ def exponentials(logits: Tensor) -> Tensor:
     # Separately, since `aminmax` is not vectorised.
     highest, lowest = logits.amax(-1, keepdim=True), logits.amin(-1, keepdim=True)
     weights = logits.to(torch.float64, copy=True).sub_(highest)
-    small = logits.device.type == "cpu" and not bool((highest - lowest < RANGE).all())
-    return _exp(weights, small)
-
-
-def exponentials_of_row(row: Tensor, highest: float, lowest: float, buffer: Tensor) -> Tensor:
-    """`exponentials` of a row (V,) on the CPU with less overhead.
-
-    Args:
-        row: (V,) the logits.
-        highest: the largest logit.
-        lowest: the smallest logit.
-        buffer: (V,) float64, is overwritten with the result; the page faults of new memory take time.
-    """
-    return _exp(buffer.copy_(row).sub_(highest), not highest - lowest < RANGE)
-
-
-def _exp(weights: Tensor, small: bool) -> Tensor:
-    """Overwrite weights by their exponentials; `small` if some may underflow."""
-    if small:  # a vectorised exp takes up to 200 times as long where its result underflows
-        return torch.threshold_(weights.clamp_(min=-RANGE - 10).exp_(), SMALLEST, 0.0)
-    return weights.exp_()
+    if logits.device.type != "cpu" or bool((highest - lowest < RANGE).all()):
+        return weights.exp_()
+    # A vectorised exp takes up to 200 times as long where its result underflows.
+    return torch.threshold_(weights.clamp_(min=-RANGE - 10).exp_(), SMALLEST, 0.0)
 
 
 def top_k(logits: Tensor, k: int) -> Tensor:
@@ -84,13 +57,12 @@ def top_k(logits: Tensor, k: int) -> Tensor:
     if not is_large(logits):
         best = logits.sort(dim=-1, descending=True, stable=True).indices[..., :k]
         return torch.full_like(logits, -torch.inf).scatter(-1, best, logits.gather(-1, best))
-    rows = logits.reshape(-1, logits.shape[-1])
-    out = torch.empty_like(rows, memory_format=torch.contiguous_format)
-    for i, row in enumerate(rows):
-        values = as_array(row)
-        lowest = np.partition(values, len(values) - k)[-k]
-        out[i] = _cut(row, values, float(lowest), k)
-    return out.view_as(logits)
+
+    def truncate(row: Row) -> Tensor:
+        lowest = np.partition(row.values, len(row.values) - k)[-k]
+        return row.first(row.values, float(lowest), k)
+
+    return by_rows(logits, truncate)
 
 
 def top_p(logits: Tensor, p: float) -> Tensor:
@@ -106,73 +78,89 @@ def top_p(logits: Tensor, p: float) -> Tensor:
         keep = before < (p - ROUNDING) * weights.sum(-1, keepdim=True)
         keep[..., 0] = True
         return logits.masked_fill(~torch.zeros_like(keep).scatter(-1, order, keep), -torch.inf)
-    rows = logits.reshape(-1, logits.shape[-1])
-    out = torch.empty_like(rows, memory_format=torch.contiguous_format)
-    buffer, space = torch.empty(2, logits.shape[-1], dtype=torch.float64)
-    for i, row in enumerate(rows):
-        values = as_array(row)
-        highest, lowest = float(values.max()), float(values.min())
-        if math.isfinite(highest):
-            weights = exponentials_of_row(row.detach(), highest, lowest, buffer)
-            total = float(weights.sum())
-            border, size = _nucleus(weights.numpy(), p, total, space.numpy())
-            row = _cut(row, weights.numpy(), border, size)
-        out[i] = row
-    return out.view_as(logits)
+
+    def truncate(row: Row) -> Tensor:
+        weights, total = row.weights, row.total
+        # Tokens below this weight add up to less than 1 - p, so they are not in the nucleus.
+        least = (1 - p) * total / len(weights)
+        goal = (p - ROUNDING) * total
+        return row.first(weights, *_border(weights, np.asarray, goal, least, reach=True))
+
+    return by_rows(logits, truncate)
 
 
-def _nucleus(weights: np.ndarray, p: float, total: float, space: np.ndarray) -> tuple[float, int]:
-    """The smallest weight of the nucleus, and the number of its tokens; `space` (V,) is overwritten."""
-    goal, before, size = (p - ROUNDING) * total, 0.0, 0
-    # Tokens below this weight add up to less than 1 - p, so they are not in the nucleus.
-    least = (1 - p) * total / len(weights)
-    sample = weights[::SAMPLE]
-    if FEW * np.count_nonzero(sample >= least) < len(sample):
-        part = weights[weights >= least]
-    else:
-        part = space
-        part[:] = weights
-    share = 8
-    while len(part) > SORTED:
-        count = len(part) // share
-        part.partition(len(part) - count)
-        mass = before + part[-count:].sum()
-        if mass >= goal:
-            part = part[-count:]
-        else:
-            before, size, part, share = mass, size + count, part[:-count], 2
-    part.sort()
-    largest_first = part[::-1]
-    last = int(np.searchsorted(before + largest_first.cumsum(), goal))
-    last = min(last, len(part) - 1)
-    return float(largest_first[last]), size + last + 1
+def top_h(logits: Tensor, share: float) -> Tensor:
+    """Logits (..., V) with all but the likeliest at -inf: as many as have a sum of -p log p of at most `share` of H.
+
+    H is the sum over all tokens, the entropy; 1e-12 nats more are allowed for. One token is kept always.
+    """
+    if not is_large(logits):
+        nats = log_softmax(logits.detach().double())
+        parts = -nats.exp() * nats.clamp(min=-1000)  # 0 where the probability is 0
+        order = logits.sort(dim=-1, descending=True, stable=True).indices
+        goal = share * parts.sum(-1, keepdim=True) + ROUNDING
+        keep = parts.gather(-1, order).cumsum(-1) <= goal
+        keep[..., 0] = True
+        return logits.masked_fill(~torch.zeros_like(keep).scatter(-1, order, keep), -torch.inf)
+
+    def truncate(row: Row) -> Tensor:
+        entropy, shift = row.entropy, row.highest + math.log(row.total)
+
+        def parts(values: np.ndarray) -> np.ndarray:
+            nats = np.maximum(values.astype(np.float64) - shift, -RANGE)
+            return -nats * np.exp(nats)
+
+        # -p log p is below x where p is below x / (2 log(1 / x)): such tokens add up to less than H - goal.
+        goal = share * entropy + ROUNDING
+        x = min((entropy - goal) / len(row.values), 0.1)
+        least = shift + math.log(x) - math.log(-2 * math.log(x)) if x > 0 else -math.inf
+        found = _border(row.values, parts, goal, least, reach=False, share=32)
+        return row.first(row.values, *found)
+
+    return by_rows(logits, truncate, entropies=True)
 
 
-def _cut(row: Tensor, values: np.ndarray, lowest: float, size: int) -> Tensor:
-    """Keep `size` logits of a row (V,): those whose value exceeds `lowest`, then the first of those that equal it.
+def _border(
+    values: np.ndarray,
+    parts: Callable[[np.ndarray], np.ndarray],
+    goal: float,
+    least: float,
+    reach: bool,
+    share: int = 8,
+) -> tuple[float, int]:
+    """The largest values whose parts add up to a goal: the smallest of them, and how many they are, at least one.
 
     Args:
-        row: (V,) the logits.
-        values: (V,) numbers that do not fall where the logits rise.
-        lowest: the smallest value that is kept.
-        size: how many tokens are kept.
+        values: (V,), -inf or more.
+        parts: of the sum, of some values; not negative.
+        goal: what they add up to.
+        least: smaller values are not among them.
+        reach: whether values are taken until the sum reaches the goal, or while it does not exceed it.
+        share: one in so many is looked at first.
     """
-    equal = np.flatnonzero(values == lowest)
-    # Different logits may have the same value.
-    kept = at_least(row, row.detach()[torch.from_numpy(equal)].min())
-    if len(equal) > 1:
-        first = size - np.count_nonzero(values > lowest)
-        kept[torch.from_numpy(equal[first:])] = -torch.inf
-    return kept
-
-
-def at_least(row: Tensor, lowest: Tensor) -> Tensor:
-    """A row (V,) with the logits below `lowest`, a tensor of one number of the same type, at -inf."""
-    if row.dtype not in (torch.float32, torch.float64):
-        return row.masked_fill(row < lowest, -torch.inf)
-    # Unlike `masked_fill`, `threshold` is vectorised; it keeps what is above a number.
-    below = torch.nextafter(lowest, torch.full_like(lowest, -torch.inf))
-    return F.threshold(row, float(below), -torch.inf)
+    before, size, lowest = 0.0, 0, 0.0
+    sample = values[::SAMPLE]
+    if FEW * np.count_nonzero(sample >= least) < len(sample):
+        part = values[values >= least]
+    else:
+        count = 1 + len(sample) // share
+        top = values[np.flatnonzero(values >= np.partition(sample, -count)[-count])]
+        part = top if parts(top).sum() > goal else values.copy()
+    while len(part) > SORTED:
+        count = max(1, len(part) // share)
+        part.partition(len(part) - count)
+        mass = before + parts(part[-count:]).sum()
+        if mass > goal or (reach and mass == goal):
+            part = part[-count:]
+        else:
+            before, size, lowest, share = mass, size + count, part[-count], 2
+            part = part[:-count]
+    part.sort()
+    largest_first = part[::-1]
+    sums = before + parts(largest_first).cumsum()
+    taken = int(sums.searchsorted(goal) + 1 if reach else sums.searchsorted(goal, "right"))
+    taken = max(min(taken, len(part)), 1 - size)
+    return float(largest_first[taken - 1] if taken else lowest), size + taken
 
 
 def largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -8,8 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from arlm.sampling import selection
+from arlm.core import Spec
+from arlm.sampling import rows, selection
 from arlm.sampling.inverse_cdf import draw
+from arlm.sampling.processors import History, LogitsProcessor
+from arlm.sampling.processors.epsilon import Epsilon
+from arlm.sampling.processors.eta import Eta
+from arlm.sampling.processors.min_p import MinP
+from arlm.sampling.processors.top_h import TopH
 from arlm.sampling.selection import argmax, exponentials, top_k, top_p
 
 DTYPES = torch.float32, torch.float64, torch.bfloat16, torch.float16
@@ -73,7 +79,7 @@ def kept(row: torch.Tensor, truncated: torch.Tensor) -> list[int]:
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Vocabularies of a few tokens take the way of large ones, and are divided many times."""
-    monkeypatch.setattr(selection, "LARGE", 1)
+    monkeypatch.setattr(rows, "LARGE", 1)
     monkeypatch.setattr(selection, "SORTED", 8)
     monkeypatch.setattr(selection, "SAMPLE", 2)
     monkeypatch.setattr(selection, "FEW", 3)
@@ -115,6 +121,33 @@ class TestWithDivisions:
                 row = case(number, 1 + number * 3)
                 token = int(draw(row[None], torch.tensor([noise], dtype=torch.float64)))
                 assert row[token].double() - row.max().double() > -690, (noise, number)
+
+
+KINDS: list[LogitsProcessor] = [
+    *(TopH(share) for share in (1e-9, 0.2, 0.4, 0.9, 0.999)),
+    *(MinP(p) for p in (1e-9, 0.01, 0.3, 1.0)),
+    *(Epsilon(epsilon) for epsilon in (1e-9, 0.002, 0.05, 0.9)),
+    *(Eta(epsilon) for epsilon in (1e-9, 0.002, 0.05, 0.9)),
+]
+
+
+@pytest.mark.parametrize("processor", KINDS, ids=repr)
+@pytest.mark.parametrize("parts", ["small_parts", "whole"])
+def test_a_row_by_itself_is_truncated_as_all_in_one_call(
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    processor: LogitsProcessor,
+    parts: str,
+) -> None:
+    if parts != "whole":
+        request.getfixturevalue(parts)
+    history = History(torch.zeros(1, 0).long(), *[torch.zeros(1).long()] * 2, Spec(2, (1,)))
+    for number in range(300):
+        row = case(number, 1 + number % 97)[None]
+        monkeypatch.setattr(rows, "LARGE", 2**62)
+        expected = processor(row, history)
+        monkeypatch.setattr(rows, "LARGE", 1)
+        assert torch.equal(processor(row, history), expected), number
 
 
 def test_large_vocabularies_equal_the_definition() -> None:

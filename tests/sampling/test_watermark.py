@@ -29,7 +29,7 @@ from arlm.sampling import (
 from arlm.sampling.noise import gumbel_max, signed
 from arlm.sampling.processors import History
 from arlm.sampling.processors.green_list import GreenList
-from arlm.sampling.processors.synth_id import SynthId, tournament
+from arlm.sampling.processors.synth_id import SynthId, play, tournament
 from arlm.sampling.processors.top_k import TopK
 from arlm.sampling.watermark import binomial_tail, first_occurrences, gamma_tail, normal_tail
 
@@ -196,6 +196,27 @@ def test_layers_take_the_bits_of_the_hash() -> None:
     assert mark.scores(torch.tensor([*context, 6])).tolist() == [
         [bits_of(mark, context, 6) >> layer & 1 for layer in range(3)]
     ]
+
+
+@pytest.mark.parametrize("layers", [1, 9, 10, 11, 30, 64])
+@pytest.mark.parametrize("spread", [0.1, 2.5, 8.0])
+def test_tournaments_by_groups_are_those_of_each_layer(layers: int, spread: float) -> None:
+    random = torch.Generator().manual_seed(layers)
+    p = (torch.randn(3, 5000, generator=random).double() * spread).softmax(-1)
+    p[0, ::2] = 0
+    p[0] /= p[0].sum()
+    bits = torch.randint(-(2**63), 2**63 - 1, p.shape, generator=random)
+    expected, found = p, p.clone()
+    for layer in range(layers):
+        expected = tournament(expected, bits >> layer & 1)
+    for row, of_row in zip(found.numpy(), bits.numpy(), strict=True):
+        play(row, of_row, layers)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-14)
+    assert bool((found[0, ::2] == 0).all())
+    logits, given = (p + 1e-30).log(), history(texts(3, 9, 40), [9] * 3, [1] * 3, 5000)
+    mark = SynthId(key=4, layers=layers)
+    alone = mark(logits[:1], history(texts(3, 9, 40)[:1], [9], [1], 5000))
+    assert torch.equal(mark(logits, given)[:1], alone)
 
 
 def test_a_tournament_of_few_tokens_is_that_of_all() -> None:

@@ -70,11 +70,14 @@ class History:
         token, (B, 1) bool: the tokens of the other rows are not to be changed.
         """
         columns = torch.arange(self.tokens.shape[1], device=self.tokens.device)
-        first, length = self.first(prompt, window)[:, None], self.lengths[:, None]
-        counted = (columns >= first) & (columns < length)
+        length = self.lengths[:, None]
+        if prompt and not window:  # as below, in fewer calls
+            return self.tokens.where(columns < length, self.tokens[:, :1]), length > 0
+        first = self.first(prompt, window)[:, None]
         if not len(columns):
             return self.tokens, first < length
         one = self.tokens.gather(1, first.clamp(0, len(columns) - 1))
+        counted = (columns >= first) & (columns < length)
         return self.tokens.where(counted, one), first < length
 
     def counts(self, prompt: bool, window: int = 0) -> Tensor:

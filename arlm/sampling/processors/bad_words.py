@@ -1,14 +1,17 @@
 """Bad words: sequences of tokens that are never completed."""
 
-from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from arlm.errors import UserError
-from arlm.sampling.processors import History, LogitsProcessor, check_tokens, masked_tokens
+from arlm.sampling.processors import History, LogitsProcessor, check_tokens
+
+ANY = -(2**62)  # stands for any token
 
 
 @dataclass(frozen=True)
@@ -30,17 +33,22 @@ class BadWords(LogitsProcessor):
         if not all(self.words):
             raise UserError("bad_words: one has no token; omit it")
 
+    @cached_property
+    def _table(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Tokens before the last one of each word, ANY before its first, (W, L); last ones (W,); extremes (2,)."""
+        longest = max(map(len, self.words))
+        rows = [[ANY] * (longest - len(word)) + list(word) for word in self.words]
+        table, tokens = np.array(rows, dtype=np.int64), list(chain.from_iterable(self.words))
+        return table[:, :-1], table[:, -1].copy(), np.array([min(tokens), max(tokens)])
+
     def __call__(self, logits: Tensor, history: History) -> Tensor:
-        check_tokens("bad_words", chain.from_iterable(self.words), history.spec)
-        by_length = defaultdict(list)
-        for word in self.words:
-            by_length[len(word)].append(word)
-        last_tokens, completed = [], []
-        for length, words in by_length.items():
-            each = torch.tensor(words, device=logits.device)  # (words, length)
-            last = history.last(length - 1)
-            completed.append((last[:, None] == each[:, :-1]).all(-1))  # (B, words)
-            last_tokens.append(each[:, -1].expand(len(logits), -1))
-        if not completed:
+        if not self.words:
             return logits
-        return masked_tokens(logits, torch.cat(last_tokens, 1), torch.cat(completed, 1))
+        before, last, extremes = self._table
+        check_tokens("bad_words", extremes.tolist(), history.spec)
+        wanted = torch.from_numpy(before).to(logits.device)
+        same = history.last(before.shape[1])[:, None] == wanted  # (B, W, L)
+        completed = (same | (wanted == ANY)).all(-1)
+        # A sum, since words may have the same last token.
+        bias = torch.zeros_like(completed, dtype=logits.dtype).masked_fill_(completed, -torch.inf)
+        return logits.index_add(1, torch.from_numpy(last).to(logits.device), bias)

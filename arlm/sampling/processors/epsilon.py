@@ -13,6 +13,7 @@ from torch import Tensor
 
 from arlm.errors import require
 from arlm.sampling.processors import History, LogitsProcessor
+from arlm.sampling.rows import Row, by_rows, is_large
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,12 @@ class Epsilon(LogitsProcessor):
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         if self.epsilon == 0:
             return logits
+        if is_large(logits):
+            return by_rows(logits, self._kept)
         exact = logits.double()
         least = exact.logsumexp(-1, keepdim=True) + math.log(self.epsilon)
         least = least.minimum(exact.amax(-1, keepdim=True))
         return logits.masked_fill(exact < least, -torch.inf)
+
+    def _kept(self, row: Row) -> Tensor:
+        return row.at_least(row.highest + min(math.log(row.total) + math.log(self.epsilon), 0.0))

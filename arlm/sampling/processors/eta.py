@@ -14,6 +14,7 @@ from torch import Tensor
 from arlm.core import log_softmax
 from arlm.errors import require
 from arlm.sampling.processors import History, LogitsProcessor, entropy
+from arlm.sampling.rows import Row, by_rows, is_large
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,14 @@ class Eta(LogitsProcessor):
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         if self.epsilon == 0:
             return logits
+        if is_large(logits):
+            return by_rows(logits, self._kept, entropies=True)
         nats = log_softmax(logits.double())
         least = math.log(self.epsilon) / 2 - entropy(nats, nats.exp())
         least = least.clamp(max=math.log(self.epsilon)).minimum(nats.amax(-1, keepdim=True))
         return logits.masked_fill(nats < least, -torch.inf)
+
+    def _kept(self, row: Row) -> Tensor:
+        limit = math.log(self.epsilon)
+        least = min(limit, limit / 2 - row.entropy)
+        return row.at_least(row.highest + min(math.log(row.total) + least, 0.0))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -55,14 +56,17 @@ class GreenList(LogitsProcessor, Watermark):
             return logits
         context, marked = self.next_context(history)
         tokens = torch.arange(logits.shape[-1], device=logits.device)
-        green = self._green(mix(self.keys_of(context)[:, None] ^ tokens)) & marked[:, None]
-        return logits + self.delta * green.to(logits.dtype)
+        green = self._green(mix(self.keys_of(context)[:, None] ^ tokens))
+        if green.device.type == "cpu":  # torch converts one by one
+            green = torch.from_numpy(green.numpy().astype(np.float32))
+        nats = self.delta * marked.to(logits.dtype)
+        return logits + green.to(logits.dtype).mul_(nats[:, None])
 
     def _green(self, bits: Tensor) -> Tensor:
         """Whether bits, taken as numbers from 0 to 2**64 - 1, are below gamma * 2**64."""
-        lowest = -(
-            2**63
-        )  # the order of int64 is that of the unsigned numbers without their highest bit
+        if bits.device.type == "cpu":
+            return torch.from_numpy(bits.numpy().view(np.uint64) < np.uint64(int(self.gamma * 2**64)))
+        lowest = -(2**63)  # the order of int64 is that of the unsigned numbers without this bit
         return (bits ^ lowest) < int(self.gamma * 2**64) + lowest
 
     def scores(self, tokens: Tensor) -> Tensor:

@@ -6,7 +6,9 @@ References:
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,12 +33,18 @@ class LogitBias(LogitsProcessor):
             fits = nats == -math.inf or abs(nats) <= 1e4
             require(fits, f"logit_bias:{token}", nats, "choose -10000 to 10000, or -inf")
 
+    @cached_property
+    def _arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens (n,) and their nats (n,)."""
+        return np.array(list(self.bias), dtype=np.int64), np.array(list(self.bias.values()))
+
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         if not self.bias:
             return logits
-        check_tokens("logit_bias", self.bias, history.spec)
-        tokens = torch.tensor(list(self.bias), device=logits.device)
+        tokens, nats = (torch.from_numpy(part).to(logits.device) for part in self._arrays)
+        check_tokens("logit_bias", (min(self.bias), max(self.bias)), history.spec)
         exact = logits.index_select(1, tokens).to(torch.promote_types(logits.dtype, torch.float32))
-        after = exact + exact.new_tensor(list(self.bias.values()))
-        after = after.clamp(max=torch.finfo(logits.dtype).max).to(logits.dtype)
+        after = exact + nats.to(exact.dtype)
+        if after.dtype != logits.dtype:  # float16 ends at 65504
+            after = after.clamp_(max=torch.finfo(logits.dtype).max).to(logits.dtype)
         return logits.index_copy(1, tokens, after)

@@ -29,5 +29,9 @@ class MaxNewTokens(LogitsProcessor):
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         end = end_token("max_new_tokens", history.spec)
         late = history.lengths - history.prompt_lengths >= self.n - 1
-        others = torch.arange(logits.shape[1], device=logits.device) != end
-        return logits.masked_fill(late[:, None] & others, -torch.inf)
+        if not bool(late.any()):
+            return logits
+        # Unlike `masked_fill`, a sum is vectorised.
+        out = logits + torch.zeros_like(late, dtype=logits.dtype).masked_fill_(late, -torch.inf)[:, None]
+        out[:, end] = logits[:, end]
+        return out

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from arlm.errors import require
 from arlm.sampling.processors import History, LogitsProcessor
+from arlm.sampling.rows import by_rows, is_large
 
 
 @dataclass(frozen=True)
@@ -36,5 +37,8 @@ class MinP(LogitsProcessor):
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         if self.p == 0:
             return logits
-        threshold = logits.amax(-1, keepdim=True) + math.log(self.p)
-        return logits.masked_fill(logits < threshold, -torch.inf)
+        least = logits.amax(-1, keepdim=True) + math.log(self.p)
+        if not is_large(logits):
+            return logits.masked_fill(logits < least, -torch.inf)
+        of_rows = iter(least.flatten().tolist())
+        return by_rows(logits, lambda row: row.at_least(next(of_rows)))

@@ -45,12 +45,13 @@ class RepetitionPenalty(LogitsProcessor):
             return logits
         tokens, some = history.occurring(self.prompt, self.window)
         exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        given = exact.gather(1, tokens)
+        given, most = exact.gather(1, tokens), torch.finfo(logits.dtype).max
         if self.normalised:
             total = exact.logsumexp(-1, keepdim=True)
-            after = given + (self.penalty - 1) * (given - total)
+            after = (given + (self.penalty - 1) * (given - total)).clamp_(-most, most)
+            after = after.where(given > -torch.inf, given)
+        elif self.penalty > 1:  # quotients of positive logits are smaller, products of negative ones
+            after = (given / self.penalty).minimum((given * self.penalty).clamp_(min=-most))
         else:
-            after = torch.where(given > 0, given / self.penalty, given * self.penalty)
-        most = torch.finfo(logits.dtype).max
-        after = after.clamp(-most, most).where(some & (given > -torch.inf), given)
-        return logits.scatter(1, tokens, after.to(logits.dtype))
+            after = (given / self.penalty).maximum(given * self.penalty).clamp_(max=most)
+        return logits.scatter(1, tokens, after.where(some, given).to(logits.dtype))

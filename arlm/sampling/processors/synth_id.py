@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from arlm.errors import require
 from arlm.sampling.noise import FEW, mix
 from arlm.sampling.processors import History, LogitsProcessor
+from arlm.sampling.rows import is_large
 from arlm.sampling.watermark import (
     Detection,
     Watermark,
@@ -23,6 +25,9 @@ from arlm.sampling.watermark import (
     first_occurrences,
     normal_tail,
 )
+
+TOGETHER = 10  # layers
+BITS = (np.arange(2**TOGETHER) >> np.arange(TOGETHER)[:, None] & 1).astype(np.float64)  # (TOGETHER, 2**TOGETHER)
 
 
 @dataclass(frozen=True)
@@ -73,8 +78,12 @@ class SynthId(LogitsProcessor, Watermark):
     def _won(self, logits: Tensor, bits: Tensor) -> Tensor:
         """Logits (B, n) after all layers, with the bits (B, n) of the tokens."""
         p = logits.double().softmax(-1)
-        for layer in range(self.layers):
-            p = tournament(p, (bits >> layer).bitwise_and_(1))
+        if is_large(p):
+            for row, of_row in zip(p.numpy(), bits.numpy(), strict=True):
+                play(row, of_row, self.layers)
+        else:
+            for layer in range(self.layers):
+                p = tournament(p, (bits >> layer).bitwise_and_(1))
         return p.log().to(logits.dtype)
 
     def scores(self, tokens: Tensor) -> Tensor:
@@ -100,3 +109,21 @@ def tournament(p: Tensor, g: Tensor) -> Tensor:
     g = g.to(p.dtype)
     won = torch.linalg.vecdot(p, g).clamp(max=1)  # above 1 by rounding, p could fall below 0
     return p * (g + (1 - won).unsqueeze(-1))
+
+
+def play(p: np.ndarray, bits: np.ndarray, layers: int) -> None:
+    """Overwrite p (V,) by the distribution after all layers of tournaments, with the bits (V,) int64 of the tokens.
+
+    In a few layers, tokens with the same bits win by the same factor. So only sums over those are needed, not each token.
+    """
+    for first in range(0, layers, TOGETHER):
+        count = min(TOGETHER, layers - first)
+        pattern = (bits >> first) & (2**count - 1)
+        mass = np.bincount(pattern, p, 2**count)
+        factor = np.ones(2**count)
+        for layer in range(count):
+            g = BITS[layer, : 2**count]
+            won = g + (1 - min(float(mass @ g), 1.0))
+            mass *= won
+            factor *= won
+        p *= factor[pattern]

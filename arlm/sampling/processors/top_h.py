@@ -7,13 +7,11 @@ References:
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from arlm.core import log_softmax
 from arlm.errors import require
-from arlm.sampling.prefixes import first_tokens
 from arlm.sampling.processors import History, LogitsProcessor
+from arlm.sampling.selection import top_h
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,4 @@ class TopH(LogitsProcessor):
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         if self.share == 1:
             return logits
-        nats = log_softmax(logits.double())
-        parts = -nats.exp() * nats.clamp(min=-1000)  # 0 where the probability is 0
-        goal = self.share * parts.sum(-1, keepdim=True) + 1e-12  # allows for rounding of the sum
-        return logits.masked_fill(~first_tokens(-nats, parts, goal, reach=False), -torch.inf)
+        return top_h(logits, self.share)
