@@ -1,0 +1,1 @@
+"""How decoding methods degenerate: texts of one network under every method, beside human text of equal length."""
