@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arlm.cli.imports import quick_imports
-from arlm.cli.parser import Parser, add_run_options, open_network, print_json
+from arlm.cli.parser import Parser, add_run_options, bar, open_network, print_json
 from arlm.errors import UserError, require
 
 if TYPE_CHECKING:
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 PAGE_TOKENS = 20_000  # of a text on a page
 PAGE_ITEMS = 100
+TOKEN_BYTES, TOP_BYTES = (
+    200,
+    50,
+)  # of a token and of each alternative, where figures of each token are shown
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -62,7 +66,8 @@ def main(arguments: Sequence[str]) -> None:
     """Run the command."""
     options = parse(arguments)
     with quick_imports():  # late: --help needs no torch
-        from arlm.inference.items import figures_of, score_items
+        from arlm.data.machine import check_memory
+        from arlm.inference.items import Sums, figures_of, score_items, sum_items
         from arlm.reports.files import PAGES, check_writable, write_text
         from arlm.reports.view import view_of
         from arlm.sampling import class_count
@@ -79,12 +84,24 @@ def main(arguments: Sequence[str]) -> None:
     if options.out:
         check_writable(Path(options.out))
     items = view.to_score(options.files, vars(options), net)
-    top = options.top if options.tokens or options.html else 0
     stride = loaded.data["init_args"].get("stride")  # of a data module that may be anybody's
-    scored = score_items(net, items, top, stride if type(stride) is int and stride > 0 else None)
-    figures = [(one.item.name, figures_of([one], domain)) for one in scored]
-    if len(scored) > 1:
-        figures.append(("total", figures_of(scored, domain)))
+    stride = stride if type(stride) is int and stride > 0 else None
+    count = sum(len(item.tokens) - item.given for item in items)
+    scored: list[ItemScores] = []
+    if options.tokens or options.html or options.out:
+        top = options.top if options.tokens or options.html else 0
+        what = f"a text of {count:,} tokens, with figures of each token,"
+        check_memory(count * (TOKEN_BYTES + top * TOP_BYTES), "FILE", what)
+        scored = score_items(net, items, top, stride)
+        figures = [(one.item.name, figures_of([one], domain)) for one in scored]
+        total = figures_of(scored, domain)
+    else:
+        with bar("scoring", "tok", count) as progress:
+            sums = sum_items(net, items, domain, stride, progress.update)
+        figures = [(item.name, one.figures(domain)) for item, one in zip(items, sums, strict=True)]
+        total = Sums(*map(sum, zip(*sums, strict=True))).figures(domain)
+    if len(items) > 1:
+        figures.append(("total", total))
     # Files first, so that a refusal leaves nothing half printed.
     written = [view.write_surprise(scored, Path(options.out))] if options.out else []
     if options.html:

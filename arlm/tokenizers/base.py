@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from functools import cached_property
 from typing import ClassVar
 
@@ -12,6 +14,11 @@ from torch import Tensor
 
 from arlm.construction import Captured
 from arlm.errors import UserError
+
+PIECE = (
+    2**20
+)  # characters that are encoded at a time: the parts of a long text, as a list, take ten times the text
+SPACE = re.compile("[ \n]")  # which every tokenizer of words takes for white space
 
 
 class Tokenizer(Captured, ABC):
@@ -78,3 +85,13 @@ class Tokenizer(Captured, ABC):
 def utf8_bytes(tokens: list[str]) -> Tensor:
     """UTF-8 bytes of each token's text, (V,) float."""
     return torch.tensor([float(len(token.encode())) for token in tokens])
+
+
+def between_words(text: str) -> Iterator[str]:
+    """A text in pieces of about PIECE characters, each of which ends before a space or newline."""
+    first = 0
+    while first < len(text):
+        space = SPACE.search(text, first + PIECE)
+        end = space.start() if space else len(text)
+        yield text[first:end]
+        first = end

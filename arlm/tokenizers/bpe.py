@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import cache
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,9 @@ ODD_SPACE = re.compile("[\x1c-\x1f\x85]")
 # GPT-2's pattern never joins two of these chunks, so each one is encoded once and cached.
 CHUNK = re.compile(r"\s+(?!\S)|\s?\S+")
 CACHED = 2**20  # chunks
+TOGETHER = (
+    2**18
+)  # chunks that are encoded at a time: a list of those of a long text takes ten times the text
 BYTE = re.compile("<0x([89A-F][0-9A-F])>")  # a token of one byte of a character of several
 
 
@@ -101,7 +104,15 @@ class BPETokenizer(LibraryTokenizer):
     def ids(self, text: str, strict: bool) -> Tensor:
         if self._cache is None or ODD_SPACE.search(text):
             return super().ids(text, strict)
-        chunks = CHUNK.findall(text)
+        chunks = (match[0] for match in CHUNK.finditer(text))
+        parts = []
+        while some := list(islice(chunks, TOGETHER)):
+            parts.append(self._chunk_ids(some))
+        return torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *parts], dtype=np.int64))
+
+    def _chunk_ids(self, chunks: list[str]) -> np.ndarray:
+        """The tokens of chunks, each of which is encoded once."""
+        assert self._cache is not None
         new = [chunk for chunk in set(chunks) if chunk not in self._cache]
         if len(self._cache) + len(new) > CACHED:
             self._cache = {}
@@ -109,8 +120,9 @@ class BPETokenizer(LibraryTokenizer):
         with refused_text():
             encoded = self._library.encode_batch_fast(new, add_special_tokens=False)
         self._cache |= {chunk: e.ids for chunk, e in zip(new, encoded, strict=True)}
-        ids = list(chain.from_iterable(map(self._cache.__getitem__, chunks)))
-        return torch.from_numpy(np.array(ids, dtype=np.int64))
+        return np.array(
+            list(chain.from_iterable(map(self._cache.__getitem__, chunks))), dtype=np.int32
+        )
 
 
 @cache

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from arlm.errors import UserError
-from arlm.tokenizers.base import Tokenizer, utf8_bytes
+from arlm.tokenizers.base import PIECE, Tokenizer, utf8_bytes
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 
@@ -61,10 +61,14 @@ class CharacterTokenizer(Tokenizer):
                 f"text: character {lost[0]!r} is unknown to the tokenizer; "
                 "leave it out, or train with a byte-level tokenizer"
             )
-        if not text:
-            return torch.zeros(0, dtype=torch.long)
-        points = torch.frombuffer(bytearray(text.encode("utf-32-le")), dtype=torch.int32).long()
-        return self._table[points.clamp(max=len(self._table) - 1)]
+        found = torch.empty(len(text), dtype=torch.long)
+        for first in range(
+            0, len(text), PIECE
+        ):  # the code points of all would take six times the text
+            part = bytearray(text[first : first + PIECE].encode("utf-32-le"))
+            points = torch.frombuffer(part, dtype=torch.int32).long()
+            found[first : first + PIECE] = self._table[points.clamp(max=len(self._table) - 1)]
+        return found
 
     def decode(self, tokens: Tensor) -> str:
         return "".join(map(self._characters.__getitem__, tokens.tolist()))

@@ -8,7 +8,9 @@ from collections.abc import Iterable
 import torch
 from tokenizers import Tokenizer as Library
 from tokenizers import decoders, models, pre_tokenizers
+from torch import Tensor
 
+from arlm.tokenizers.base import between_words
 from arlm.tokenizers.library import LibraryTokenizer
 from arlm.tokenizers.word import UNKNOWN_WORD
 
@@ -40,3 +42,7 @@ class SentenceTokenizer(LibraryTokenizer):
         counts = Counter(word for line in lines for word, _ in SPLIT.pre_tokenize_str(line))
         frequent = (word for word, count in counts.items() if count >= min_count)
         return cls(sorted(frequent, key=lambda word: (-counts[word], word)))
+
+    def ids(self, text: str, strict: bool) -> Tensor:
+        parts = [super(SentenceTokenizer, self).ids(part, strict) for part in between_words(text)]
+        return torch.cat([torch.zeros(0, dtype=torch.long), *parts])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from arlm.errors import UserError
-from arlm.tokenizers.base import Tokenizer, utf8_bytes
+from arlm.tokenizers.base import Tokenizer, between_words, utf8_bytes
 
 UNKNOWN_WORD, END_OF_LINE = "<unk>", "<eos>"
 
@@ -37,13 +37,16 @@ class WordTokenizer(Tokenizer):
         return json.dumps(self.words)
 
     def ids(self, text: str, strict: bool) -> Tensor:
-        words = text.replace("\n", f" {END_OF_LINE} ").split()
-        lost = [w for w in words if w not in self._vocabulary] if strict else []
-        if lost:
-            raise UserError(f"text: the word {lost[0]!r} is not in the vocabulary; use others")
-        unknown = self._vocabulary[UNKNOWN_WORD]
-        found = [self._vocabulary.get(word, unknown) for word in words]
-        return torch.tensor(found, dtype=torch.long)
+        parts = [torch.zeros(0, dtype=torch.int32)]
+        for piece in between_words(text):
+            words = piece.replace("\n", f" {END_OF_LINE} ").split()
+            lost = [w for w in words if w not in self._vocabulary] if strict else []
+            if lost:
+                raise UserError(f"text: the word {lost[0]!r} is not in the vocabulary; use others")
+            unknown = self._vocabulary[UNKNOWN_WORD]
+            found = [self._vocabulary.get(word, unknown) for word in words]
+            parts.append(torch.tensor(found, dtype=torch.int32))
+        return torch.cat(parts).long()
 
     def decode(self, tokens: Tensor) -> str:
         return " ".join(map(self._texts.__getitem__, tokens.tolist()))

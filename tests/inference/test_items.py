@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 import torch
 
@@ -11,7 +13,7 @@ from arlm.data.dataset import Rows
 from arlm.data.windows import TextWindows
 from arlm.domains import TextDomain, TranslationDomain
 from arlm.errors import UserError
-from arlm.inference.items import Item, figures_of, score_items, windows
+from arlm.inference.items import Item, figures_of, score_items, sum_items, windows
 from arlm.inference.scorer import score_split
 from arlm.models.lstm_seq2seq import LSTMSeq2Seq
 from arlm.models.rnn import GRULanguageModel
@@ -101,6 +103,32 @@ def test_pairs_do_not_depend_on_their_batch() -> None:
     assert total["nats"] == pytest.approx(sum(float(one.nats.sum()) for one in together))
     assert total["bytes"] == 6 + 1 + 4 + 3  # and a newline for each end
     assert total["bits_per_byte"] == pytest.approx(total["nats"] / 14 / 0.69314718056)
+
+
+@pytest.mark.parametrize("kind", ["windows", "state"])
+def test_sums_are_those_of_the_tokens_and_take_no_object_for_each(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    net = transformer(8)
+    if kind == "state":
+        net = GRULanguageModel(Spec(VOCABULARY, (8,)), width=8).double().eval()
+    domain = TextDomain(ByteTokenizer())
+    items = [Item("a", text(45), 5), Item("b", text(7)), Item("c", text(8))]
+    scored = score_items(net, items)
+    for one, sums in zip(scored, sum_items(net, items, domain), strict=True):
+        expected = figures_of([one], domain)
+        assert sums.figures(domain) == pytest.approx(expected, rel=1e-12)
+    monkeypatch.setattr("arlm.inference.items.BATCH_LOGITS", 2**17)
+    monkeypatch.setattr("arlm.inference.items.CHUNK", 2**7)
+    peaks = []
+    for length in (10_000, 40_000):
+        tracemalloc.start()
+        sum_items(net, [Item("x", text(length))], domain)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    # Bytes of Python's objects, of which each window had several.
+    assert peaks[1] - peaks[0] < 30_000
 
 
 def test_nothing_to_score_is_refused() -> None:

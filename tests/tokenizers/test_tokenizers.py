@@ -1,6 +1,7 @@
 """Tokenizers round-trip, and their tokens count the bytes that they stand for."""
 
 import json
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from arlm.tokenizers import (
     ByteTokenizer,
     CharacterTokenizer,
     SentenceTokenizer,
+    WordTokenizer,
 )
 from arlm.tokenizers.character import UNKNOWN
 
@@ -38,6 +40,26 @@ def test_any_text_round_trips(domain: TextDomain, text: str) -> None:
     assert domain.decode(tokens) == text
     assert domain.units(tokens).sum() == len(text.encode())
     assert ((tokens >= 0) & (tokens < domain.vocab_size)).all()
+
+
+@settings(deadline=None, max_examples=300)
+@given(text=UNICODE)
+def test_a_long_text_is_encoded_in_parts_without_a_trace(text: str) -> None:
+    text = text.replace(UNKNOWN, "")
+    tokenizers = [
+        BPE.tokenizer,
+        CharacterTokenizer("a" + text),
+        WordTokenizer(text.split()[:3]),
+        SentenceTokenizer.train([text]),
+    ]
+    whole = [tokenizer.encode(text, strict=False).tolist() for tokenizer in tokenizers]
+    with (
+        patch("arlm.tokenizers.base.PIECE", 3),
+        patch("arlm.tokenizers.character.PIECE", 3),
+        patch("arlm.tokenizers.bpe.TOGETHER", 2),
+    ):
+        for tokenizer, tokens in zip(tokenizers, whole, strict=True):
+            assert tokenizer.encode(text, strict=False).tolist() == tokens
 
 
 @settings(deadline=None)

@@ -23,10 +23,15 @@ TRIAL = ["--trainer.fast_dev_run", "1"]
 
 @dataclass(frozen=True)
 class Reader:
-    """A command that reads a file: the verb in the table, and its arguments."""
+    """A command that reads a file: the verb in the table, and its arguments.
+
+    Attributes:
+        long: whether its work grows with the file: when its time is over it is stopped, which is no harm.
+    """
 
     verb: str
     arguments: tuple[str, ...]
+    long: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,9 +70,9 @@ class Inputs:
         return self.place
 
 
-def reader(verb: str, *arguments: str) -> Reader:
+def reader(verb: str, *arguments: str, long: bool = False) -> Reader:
     """A command; `verb` may name an option after a space, which only the table shows."""
-    return Reader(verb, (verb.split()[0], *arguments))
+    return Reader(verb, (verb.split()[0], *arguments), long)
 
 
 TEXT, PIXELS, PAIRS = (f"runs/{name}/best.ckpt" for name in ("windows", "pixels", "pairs"))
