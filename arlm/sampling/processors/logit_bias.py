@@ -4,14 +4,21 @@ References:
     | OpenAI API reference, "logit_bias" | https://platform.openai.com/docs/api-reference
 """
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from arlm.errors import require
+from arlm.errors import UserError, require
 from arlm.sampling.processors import History, LogitsProcessor, check_tokens
+from arlm.sampling.spelling import check_bound, single_tokens, spelled
+
+if TYPE_CHECKING:
+    from arlm.domains import Domain
 
 
 @dataclass(frozen=True)
@@ -21,20 +28,37 @@ class LogitBias(LogitsProcessor):
     Order: first; it applies to the network's own logits.
 
     Args:
-        bias: nats of each token, at most 10,000; -inf bans it. None changes nothing.
+        bias: nats of each token, at most 10,000; -inf bans it. A text in place of a token is the token that it is, and
+            the one that it is after a space, unless that one has a bias of its own. None changes nothing.
     """
 
-    bias: dict[int, float]
+    bias: dict[str | int, float]
 
     def __post_init__(self) -> None:
         for token, nats in self.bias.items():
             fits = nats == -math.inf or abs(nats) <= 1e4
             require(fits, f"logit_bias:{token}", nats, "choose -10000 to 10000, or -inf")
 
+    def bind(self, domain: Domain) -> LogitBias:
+        field, bias, implied = "logit_bias", dict[str | int, float](), dict[str | int, float]()
+        for key, nats in self.bias.items():
+            tokens = [key]
+            if isinstance(key, str):
+                exact = spelled(field, key, domain)
+                each = single_tokens(field, key, domain)
+                tokens = list(exact) if len(exact) == 1 else []
+                implied |= {token: nats for token in each if token not in tokens}
+            for token in tokens:
+                if token in bias:
+                    raise UserError(f"{field}: token {token} has two values; give one")
+                bias[token] = nats
+        return LogitBias(implied | bias)
+
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         if not self.bias:
             return logits
-        check_tokens("logit_bias", self.bias, history.spec)
+        check_bound("logit_bias", self.bias)
+        check_tokens("logit_bias", self.bias, history.spec)  # type: ignore[arg-type]
         tokens = torch.tensor(list(self.bias), device=logits.device)
         exact = logits.index_select(1, tokens).to(torch.promote_types(logits.dtype, torch.float32))
         after = exact + exact.new_tensor(list(self.bias.values()))
