@@ -214,9 +214,11 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def sweep(text: str, trusted: Sequence[str]) -> dict[str, LogitsProcessor]:
-    """Processors of a sweep by name: "temperature=0.6,0.8" gives one for each value."""
-    name, _, values = text.replace(" ", "").partition("=")
-    each = [value for value in values.split(",") if value]
+    """Processors of a sweep by name: "temperature=0.6,0.8" gives one for each value; a list is one value."""
+    from arlm.sampling.values import split  # late: --help needs no torch
+
+    name, _, values = map(str.strip, text.partition("="))
+    each = [value for value in map(str.strip, split("--sweep", values, ",")) if value]
     if not each:
         raise UserError(f"--sweep: {text!r} has no values; write for example temperature=0.6,0.8,1")
     return {f"{name} {value}": processors_of(f"{name}={value}", trusted)[0] for value in each}

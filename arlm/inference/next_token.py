@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -113,8 +114,16 @@ def _plain(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
-        return f"[{','.join(map(_plain, value))}]"
+        return f"[{','.join(map(_quoted, value))}]"
+    if isinstance(value, dict):
+        pairs = (f"{_quoted(key)}:{_plain(number)}" for key, number in value.items())
+        return f"{{{','.join(pairs)}}}"
     return str(value).replace(" ", "")
+
+
+def _quoted(value: Any) -> str:
+    """An element of a list; a text in quotes."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else _plain(value)
 
 
 def table(stages: Sequence[Stage], tokens: Sequence[int], texts: Sequence[str]) -> str:

@@ -46,7 +46,7 @@ from arlm.sampling.processors.xtc import Xtc
 from arlm.sampling.values import read_value, split
 
 Processors = tuple[LogitsProcessor, ...]
-NO_BIAS: dict[int, float] = {}
+NO_BIAS: dict[str | int, float] = {}
 
 
 def _chain(*options: tuple[Callable[..., LogitsProcessor], Any, Any]) -> Processors:
@@ -63,7 +63,7 @@ def _temperature(value: float) -> LogitsProcessor:
 
 def openai(
     *,
-    logit_bias: dict[int, float] = NO_BIAS,
+    logit_bias: dict[str | int, float] = NO_BIAS,
     frequency_penalty: float = 0.0,
     presence_penalty: float = 0.0,
     temperature: float = 1.0,
@@ -81,7 +81,7 @@ def openai(
 
 def huggingface(
     *,
-    sequence_bias: dict[int, float] = NO_BIAS,
+    sequence_bias: dict[str | int, float] = NO_BIAS,
     repetition_penalty: float = 1.0,
     no_repeat_ngram_size: int = 0,
     bad_words_ids: tuple[tuple[int, ...], ...] = (),
@@ -122,7 +122,7 @@ def huggingface(
 
 def llamacpp(
     *,
-    logit_bias: dict[int, float] = NO_BIAS,
+    logit_bias: dict[str | int, float] = NO_BIAS,
     repeat_last_n: int = 64,
     repeat_penalty: float = 1.0,
     frequency_penalty: float = 0.0,
@@ -131,7 +131,7 @@ def llamacpp(
     dry_base: float = 1.75,
     dry_allowed_length: int = 2,
     dry_penalty_last_n: int = 64,
-    dry_sequence_breakers: tuple[int, ...] = (),
+    dry_sequence_breakers: tuple[str | int, ...] = (),
     top_n_sigma: float = -1.0,
     top_k: int = 40,
     typical_p: float = 1.0,
@@ -148,8 +148,8 @@ def llamacpp(
 ) -> Processors:
     """llama.cpp: truncations before temperature; the last tokens of prompt and output count.
 
-    `repeat_last_n` and `dry_penalty_last_n` of -1 count all tokens, 0 none. Breakers are tokens, not strings, and
-    none by default. With `mirostat=2` only the bias, temperature and mirostat apply; version 1 is not offered.
+    `repeat_last_n` and `dry_penalty_last_n` of -1 count all tokens, 0 none. Breakers are tokens, or
+    texts for all tokens that have them; none by default. With `mirostat=2` only the bias, temperature and mirostat apply; version 1 is not offered.
     """
     require(mirostat in (0, 2), "mirostat", mirostat, "choose 0, or 2 for its second version")
     require(repeat_last_n >= -1, "repeat_last_n", repeat_last_n, "choose -1 or more")
@@ -224,7 +224,7 @@ def parse_preset(
         options: further ones, from flags of the same names.
         greedy: takes the likeliest token, as the library does.
     """
-    name, *others = split("--preset", text.replace(" ", ""), ":")
+    name, *others = map(str.strip, split("--preset", text, ":"))
     if name not in PRESETS:
         raise UserError(f"--preset: {name!r} is unknown; choose from {', '.join(PRESETS)}")
     types = get_type_hints(PRESETS[name])
@@ -236,7 +236,7 @@ def parse_preset(
             raise UserError(f"{flag}: {name} has no such option; write it in --processors")
         given[option] = value
     for other in others:
-        option, _, value = other.partition("=")
+        option, _, value = map(str.strip, other.partition("="))
         if option not in known:
             raise UserError(f"--preset: {name} has no option {option!r}; it has {', '.join(known)}")
         if option in given:

@@ -8,14 +8,22 @@ References:
     | https://github.com/oobabooga/text-generation-webui/pull/5677
 """
 
+from __future__ import annotations
+
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from arlm.errors import require
 from arlm.sampling.processors import History, LogitsProcessor, check_tokens
+from arlm.sampling.spelling import check_bound, holding
+
+if TYPE_CHECKING:
+    from arlm.domains import Domain
 
 MOST = 1e4  # nats of a penalty: such a token is never drawn
 
@@ -35,7 +43,8 @@ class Dry(LogitsProcessor):
         allowed: longest repetition without a penalty is one token shorter, at least 1.
         window: how many of the last tokens are searched; 0 for all.
         prompt: whether the tokens of the prompt are searched too.
-        breakers: tokens that no repetition reaches across, such as that of the line break.
+        breakers: tokens that no repetition reaches across, such as that of the line break; a text stands for all
+            tokens with this text in them.
     """
 
     multiplier: float
@@ -43,7 +52,7 @@ class Dry(LogitsProcessor):
     allowed: int = 2
     window: int = 0
     prompt: bool = True
-    breakers: tuple[int, ...] = ()
+    breakers: tuple[str | int, ...] = ()
 
     def __post_init__(self) -> None:
         require(0 <= self.multiplier <= 100, "dry", self.multiplier, "choose 0 to 100")
@@ -51,10 +60,18 @@ class Dry(LogitsProcessor):
         require(self.allowed >= 1, "dry:allowed", self.allowed, "choose at least 1")
         require(self.window >= 0, "dry:window", self.window, "choose 0 or more")
 
+    def bind(self, domain: Domain) -> Dry:
+        each = (
+            holding("dry:breakers", b, domain) if isinstance(b, str) else (b,)
+            for b in self.breakers
+        )
+        return replace(self, breakers=tuple(dict.fromkeys(chain.from_iterable(each))))
+
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         if self.multiplier == 0:
             return logits
-        check_tokens("dry:breakers", self.breakers, history.spec)
+        check_bound("dry:breakers", self.breakers)
+        check_tokens("dry:breakers", self.breakers, history.spec)  # type: ignore[arg-type]
         tokens, repeated = self._repeated(history)
         if not bool((repeated >= self.allowed).any()):
             return logits

@@ -1,11 +1,19 @@
 """Forced tokens: what follows the prompt is given."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from arlm.sampling.processors import History, LogitsProcessor, check_tokens
+from arlm.sampling.spelling import check_bound, spelled
+
+if TYPE_CHECKING:
+    from arlm.domains import Domain
 
 
 @dataclass(frozen=True)
@@ -17,15 +25,21 @@ class ForcedTokens(LogitsProcessor):
     Order: before truncation, which may mask the forced token.
 
     Args:
-        tokens: in their order. None changes nothing.
+        tokens: in their order; a text stands for its tokens, as it is written. None changes nothing.
     """
 
-    tokens: tuple[int, ...]
+    tokens: tuple[str | int, ...]
+
+    def bind(self, domain: Domain) -> ForcedTokens:
+        field = "forced_tokens"
+        each = (spelled(field, t, domain) if isinstance(t, str) else (t,) for t in self.tokens)
+        return ForcedTokens(tuple(chain.from_iterable(each)))
 
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         if not self.tokens:
             return logits
-        check_tokens("forced_tokens", self.tokens, history.spec)
+        check_bound("forced_tokens", self.tokens)
+        check_tokens("forced_tokens", self.tokens, history.spec)  # type: ignore[arg-type]
         new = history.lengths - history.prompt_lengths
         forced = torch.tensor(self.tokens, device=logits.device)[new.clamp(0, len(self.tokens) - 1)]
         others = torch.ones_like(logits, dtype=torch.bool).scatter(1, forced[:, None], False)

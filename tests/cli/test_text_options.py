@@ -1,0 +1,79 @@
+"""Texts as fields of processors, and sweeps of lists, on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import run_arlm
+
+from arlm import checkpoints
+from arlm.models.pixelcnn import PixelCNN
+from arlm.models.transformer import TransformerLanguageModel
+from datamodules.digits import Digits
+from datamodules.text_file import TextFile
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a network of the characters "ab c" that is not trained, and one of images."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("texts")
+    (folder / "mine.txt").write_text("ab c" * 500)
+    data = TextFile(str(folder / "mine.txt"), length=16, tokenizer="character")
+    data.setup("fit")
+    net = TransformerLanguageModel(data.spec, width=8, heads=2, depth=1)
+    checkpoints.save(folder / "text.ckpt", net, data)
+    digits = Digits()
+    checkpoints.save(folder / "image.ckpt", PixelCNN(digits.spec, width=4, depth=1), digits)
+    return folder
+
+
+def test_words_are_spelled_by_the_tokenizer_of_the_run(folder: Path) -> None:
+    given = ("sample", "text.ckpt", "-n", 20, "--max-new-tokens", 40)
+    free = run_arlm(*given, folder=folder)
+    assert free.code == 0, free.err
+    assert all(text in free.out for text in ("ab", "c ", "a"))
+    words = ("--processors", 'bad_words=["ab", "c "],logit_bias={"a":-1,"b":1.5}')
+    banned = run_arlm(*given, *words, folder=folder)
+    assert banned.code == 0, banned.err
+    assert "ba" in banned.out
+    assert not any(text in banned.out for text in ("ab", "c "))
+    preset = ("--preset", 'llamacpp:logit_bias={"a":-inf}')
+    without = run_arlm(*given, *preset, folder=folder)
+    assert without.code == 0, without.err
+    assert "a" not in without.out
+    forced = run_arlm(*given, "--processors", 'forced_tokens=["cab "],top_k=3', folder=folder)
+    assert all(text.startswith("cab ") for text in forced.out.split("\n---\n"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("text", "--processors", 'bad_words=["x"]'), "bad_words: the tokenizer cannot spell 'x'"),
+        (("text", "--processors", 'dry=1:breakers=["ab"]'), "dry:breakers: no token has 'ab' in"),
+        (
+            ("image", "--processors", 'bad_words=["x"]'),
+            "ImageDomain has no tokenizer; give numbers",
+        ),
+        # A sweep is bound like other processors.
+        (("image", "--sweep", 'bad_words=["x"]'), "ImageDomain has no tokenizer; give numbers"),
+        (("image", "--sweep", "bad_words=[1,2"), "--sweep: the brackets in '[1,2' do not match"),
+        (("image", "--sweep", "bad_words=[1,2],[3]"), "bad_words needs lists of tokens for words"),
+    ],
+)
+def test_what_is_no_text_of_the_run_is_one_line(
+    folder: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    name, *others = arguments
+    assert message in run_arlm("sample", f"{name}.ckpt", *others, folder=folder).error()
+
+
+def test_a_list_is_one_value_of_a_sweep(folder: Path) -> None:
+    given = ("sample", "image.ckpt", "-n", 2, "--seed", 3)
+    lists = [list(range(8)), list(range(9, 17))]
+    texts = ["[" + ",".join(f"[{token}]" for token in each) + "]" for each in lists]
+    done = run_arlm(*given, "--sweep", f"bad_words={', '.join(texts)}", folder=folder)
+    assert done.code == 0, done.err
+    assert "256 tokens" in done.err  # two rows of two images of 64 pixels
