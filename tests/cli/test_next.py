@@ -158,3 +158,22 @@ def test_a_constraint_and_the_seed_are_those_of_sample(folder: Path) -> None:
         token = max(listed, key=lambda one: one["probability"])["text"]
         one = ("sample", "text.ckpt", "--prompt", "The ", "--max-new-tokens", 1)
         assert json.loads(run_arlm(*one, *given, folder=folder).out)["text"] == "The " + token
+
+
+def test_completions_on_the_command_line(folder: Path) -> None:
+    given = ("next", "text.ckpt", "--completions", "--prompt", "The fun", "--top", 3)
+    shown = run_arlm(*given, folder=folder)
+    assert shown.code == 0, shown.err
+    lines = shown.out.splitlines()
+    assert lines[0].split() == ["rank", "completion", "probability"]
+    record = json.loads(run_arlm(*given, "--json", folder=folder).out)
+    assert len(lines) == 2 + len(record["completions"])
+    for line, one in zip(lines[1:], record["completions"], strict=False):
+        assert f"{100 * one['probability']:.2f} %" in line
+        assert one["text"] == "The fun" + one["added"]
+    assert f"{max(0, record['count'] - 3)} others" in lines[-1]
+    for wrong, message in [
+        (("--completions",), "--completions: there is nothing to complete; give --prompt"),
+        (("--completions", "--prompt", "a", "--out", "x.png"), "--out: a picture shows the next"),
+    ]:
+        assert message in run_arlm("next", "text.ckpt", *wrong, folder=folder).error()
