@@ -1,14 +1,24 @@
-"""`arlm next RUN --prompt TEXT`: the distribution of the next token, before and after each logits processor."""
+"""`arlm next RUN --prompt TEXT`: the distribution of the next token, before and after each logits processor.
+
+With `--completions`, of the token that holds the last character of the prompt, which may end in the middle of it.
+"""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from arlm.cli.decoding import add_decoding_options, bind_all, chosen_processors
 from arlm.cli.imports import quick_imports
 from arlm.cli.parser import Parser, add_run_options, open_network, print_json
-from arlm.errors import require
+from arlm.errors import UserError, require
+
+if TYPE_CHECKING:
+    from arlm.core import Autoregressor
+    from arlm.domains import Domain
+    from arlm.sampling.processors import LogitsProcessor
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -21,6 +31,11 @@ def main(arguments: Sequence[str]) -> None:
     )
     add_run_options(parser)
     parser.add_argument("--prompt", default="", help="text before the token (default: none)")
+    parser.add_argument(
+        "--completions",
+        action="store_true",
+        help="rank what may complete a prompt that ends in the middle of a token, such as the t after 'impor'",
+    )
     parser.add_argument("--label", type=int, help="class of the text, if the network needs one")
     parser.add_argument("--seed", type=int, default=0, help="for processors that draw (default 0)")
     add_decoding_options(parser, "Without these options, the network's distribution is shown.")
@@ -37,6 +52,12 @@ def main(arguments: Sequence[str]) -> None:
     output.add_argument("--out", help="a picture of all stages (.png)")
     options = parser.parse(arguments)
     require(options.top >= 1, "--top", options.top, "choose at least 1")
+    if options.completions and options.out:
+        raise UserError("--out: a picture shows the next token; omit it, or --completions")
+    if options.completions and options.sequences is not None:
+        raise UserError("--sequences: they begin after whole tokens; omit it, or --completions")
+    if options.completions and not options.prompt:
+        raise UserError("--completions: there is nothing to complete; give --prompt")
 
     with quick_imports():
         import torch
@@ -60,6 +81,9 @@ def main(arguments: Sequence[str]) -> None:
     if options.out:
         check_writable(Path(options.out), "--out", (".png",))
     processors = bind_all(processors, domain)
+    if options.completions:
+        show_completions(options, net, domain, processors)
+        return
     prompt = view.prompt(options.prompt, "--prompt")
     label = class_labels(net, options.label, 1)
     (seed,) = row_seeds(options.seed, 1)  # that of the first text of `arlm sample`
@@ -95,3 +119,33 @@ def main(arguments: Sequence[str]) -> None:
             rule = Rule(name, stages[0].log_prob, stages[-1].log_prob, rows)
             image = side_by_side([rule], tokens, shown, rows.tokens[chosen], names)
         print(write_bytes(image, Path(options.out)))
+
+
+def show_completions(
+    options: argparse.Namespace,
+    net: Autoregressor,
+    domain: Domain,
+    processors: Sequence[LogitsProcessor],
+) -> None:
+    """Print the completions of the prompt: a table, or with --json one object."""
+    from arlm.inference.completions import completions
+    from arlm.reports.tokens import visible
+    from arlm.sampling import class_labels, row_seeds
+
+    tokenizer = domain.text_tokenizer
+    assert tokenizer is not None  # the verb is for texts
+    label = class_labels(net, options.label, 1)
+    (seed,) = row_seeds(options.seed, 1)
+    found = completions(net, tokenizer, options.prompt, processors, label, seed)
+    shown = found[: options.top]
+    if options.json:
+        listed = [one._asdict() | {"text": options.prompt + one.added} for one in shown]
+        print_json({"prompt": options.prompt, "count": len(found), "completions": listed})
+        return
+    texts = [visible(one.added) if one.added else "(the token ends here)" for one in shown]
+    width = max(map(len, [*texts, "completion"]))
+    print(f"rank  {'completion':{width}}  probability")
+    for rank, (text, one) in enumerate(zip(texts, shown, strict=True), start=1):
+        print(f"{rank:>4}  {text:{width}}  {100 * one.probability:>9.2f} %")
+    rest = sum(one.probability for one in found[options.top :])
+    print(f"{len(found) - len(shown)} others: {100 * rest:.2f} %")

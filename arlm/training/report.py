@@ -39,7 +39,7 @@ class RunReport(Callback):
         if self._started is None:
             block(
                 {
-                    "training": f"nothing: the run has had its {trainer.global_step:,} steps; to go on, give more"
+                    "training": f"nothing: the run has had its {trainer.global_step:,} steps; {more(trainer)}"
                 }
             )
             print(folder)
@@ -50,6 +50,14 @@ class RunReport(Callback):
             return
         block(end(trainer, pl_module, Path(folder), seconds))
         print(folder)
+
+
+def more(trainer: Trainer) -> str:
+    """What to raise so that a complete run goes on: the limit that ended it, with its value."""
+    steps = trainer.max_steps
+    if 0 < steps <= trainer.global_step:
+        return f"to go on, give a larger --trainer.max_steps (now {steps:,})"
+    return f"to go on, give a larger --trainer.max_epochs (now {trainer.max_epochs})"
 
 
 def beginning(trainer: Trainer, module: Any, folder: str | None) -> dict[str, str]:
@@ -70,7 +78,7 @@ def beginning(trainer: Trainer, module: Any, folder: str | None) -> dict[str, st
     step = trainer.global_step
     resumed = f", from step {step}" if step else ""
     if step and step == module.planned:
-        resumed += ": it is complete; to go on, give more"
+        resumed += f": it is complete; {more(trainer)}"
     return {
         "run": "nothing is written" if dry or not folder else folder,
         "network": f"{kind}, {count:,} parameters{frozen}",

@@ -206,3 +206,23 @@ def test_sequences_out_of_range_are_refused_before_anything_is_printed(folder: P
         done = run_arlm("next", "text.ckpt", *arguments, folder=folder)
         assert message in done.error()
         assert not done.out
+
+
+def test_completions_on_the_command_line(folder: Path) -> None:
+    given = ("next", "text.ckpt", "--completions", "--prompt", "The fun", "--top", 3)
+    shown = run_arlm(*given, folder=folder)
+    assert shown.code == 0, shown.err
+    lines = shown.out.splitlines()
+    assert lines[0].split() == ["rank", "completion", "probability"]
+    record = json.loads(run_arlm(*given, "--json", folder=folder).out)
+    assert len(lines) == 2 + len(record["completions"])
+    for line, one in zip(lines[1:], record["completions"], strict=False):
+        assert f"{100 * one['probability']:.2f} %" in line
+        assert one["text"] == "The fun" + one["added"]
+    assert f"{max(0, record['count'] - 3)} others" in lines[-1]
+    for wrong, message in [
+        (("--completions",), "--completions: there is nothing to complete; give --prompt"),
+        (("--completions", "--prompt", "a", "--out", "x.png"), "--out: a picture shows the next"),
+        (("--completions", "--prompt", "a", "--sequences", 2), "--sequences: they begin after"),
+    ]:
+        assert message in run_arlm("next", "text.ckpt", *wrong, folder=folder).error()

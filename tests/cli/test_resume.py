@@ -229,11 +229,13 @@ def test_a_refused_resume_changes_nothing(options: list, line: str, first: Resul
 
 def test_a_complete_run_says_so(first: Result) -> None:
     fewer = fit("--resume", epochs=1)
-    assert fewer.err == "training  nothing: the run has had its 6 steps; to go on, give more\n"
+    nothing = "training  nothing: the run has had its 6 steps; to go on, give a larger"
+    assert fewer.err == f"{nothing} --trainer.max_epochs (now 1)\n"
     assert fewer.out == "runs/a/version_0\n"
     done = fit("--resume", epochs=2)
     assert done.code == 0
-    assert "from step 6: it is complete; to go on, give more" in done.err
+    complete = "from step 6: it is complete; to go on, give a larger --trainer.max_epochs (now 2)"
+    assert complete in done.err
     assert summarise(CHECKPOINTS / "last.ckpt").run["step"] == 6
 
 
