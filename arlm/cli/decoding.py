@@ -52,7 +52,7 @@ def add_decoding_options(parser: Parser, without: str) -> Any:
     group.add_argument(
         "--preset",
         metavar="NAME",
-        help="decode as another library: huggingface, llamacpp, openai, or the course notes' algorithm, notes; a "
+        help="decode as another library: huggingface, llamacpp, openai, vllm, or the course notes' algorithm, notes; a "
         'colon adds an option of that library: "llamacpp:repeat_penalty=1.1"; other options here go over it',
     )
     constraint = parser.add_argument_group(
@@ -133,11 +133,18 @@ def with_preset(options: argparse.Namespace, given: dict[str, Any]) -> tuple[Log
 
     preset = parse_preset(options.preset, given, options.greedy)
     own = processors_of(options.processors, options.trust) if options.processors else ()
-    for kind in {type(each) for each in preset} & {type(each) for each in own}:
+    for kind in {kind_of(each) for each in preset} & {kind_of(each) for each in own}:
         raise UserError(
             f"--processors: {name_of(kind)} is part of the preset {options.preset}; omit one of them"
         )
     return (*own, *preset)
+
+
+def kind_of(processor: LogitsProcessor) -> type[LogitsProcessor]:
+    """The class of a processor; with keep_end=true, of the one that is applied."""
+    from arlm.sampling.processors.keep_end import KeepEnd
+
+    return type(processor.processor if isinstance(processor, KeepEnd) else processor)
 
 
 def chosen_noise(options: argparse.Namespace, mark: Noise | None) -> Noise:

@@ -14,6 +14,7 @@ from arlm.cli.decoding import (
     bind_all,
     chosen_noise,
     chosen_processors,
+    given_options,
     processors_of,
 )
 from arlm.cli.drafting import add_draft_options
@@ -109,6 +110,20 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--tree",
         help="with --beam, a picture (.png) or a page (.html) of what was kept at each step of the search",
     )
+    text.add_argument(
+        "--best-of",
+        type=int,
+        metavar="N",
+        help="draw N texts after each prompt and print the -n of them that are likeliest under the network, by the "
+        "log-probability of the whole text",
+    )
+    text.add_argument(
+        "--penalty-alpha",
+        type=float,
+        metavar="A",
+        help="contrastive search in place of sampling: of the --top-k likeliest tokens (default 5) the one with the "
+        "largest (1 - A) p - A times its likeness to what the text has said; 0.6 is usual",
+    )
     add_draft_options(text)
     images = parser.add_argument_group("images, and other samples that are written to files")
     images.add_argument(
@@ -155,6 +170,7 @@ def check(options: argparse.Namespace) -> None:
         if options.stream or options.draft:
             what = "--stream" if options.stream else "--draft"
             raise UserError(f"--top: it shows tokens that were drawn one by one; omit {what}")
+    check_searches(options)
     for option in ("stream", "stop", "prompt_file", "top", "draft"):
         if not getattr(options, option):
             continue
@@ -172,6 +188,46 @@ def check(options: argparse.Namespace) -> None:
         raise UserError("--gif: it shows one set of samples; omit --sweep")
 
 
+def check_searches(options: argparse.Namespace) -> None:
+    """Refuse options that do not fit --best-of and --penalty-alpha."""
+    if options.best_of is not None:
+        least = options.n or 1
+        require(
+            options.best_of >= least, "--best-of", options.best_of, f"choose at least -n, {least}"
+        )
+        require(options.best_of <= MOST, "--best-of", options.best_of, f"choose at most {MOST}")
+        if options.stream or options.beam is not None or options.decoding != "steps":
+            raise UserError(
+                "--best-of: it compares whole texts that were drawn; omit --stream, --beam and --decoding"
+            )
+    if options.penalty_alpha is None:
+        return
+    require(
+        0 <= options.penalty_alpha <= 1, "--penalty-alpha", options.penalty_alpha, "choose 0 to 1"
+    )
+    others = (
+        "beam",
+        "best_of",
+        "stream",
+        "stop",
+        "prompt_file",
+        "top",
+        "draft",
+        "noise",
+        "watermark",
+    )
+    drawing = [name for name in given_options(options) if name != "--top-k"]
+    drawing += ["--" + name.replace("_", "-") for name in others if getattr(options, name)]
+    if options.decoding != "steps":
+        drawing.append("--decoding")
+    if drawing:
+        raise UserError(
+            f"--penalty-alpha: contrastive search draws nothing; omit {', '.join(drawing)}"
+        )
+    if (options.n or 1) > 1:
+        raise UserError(f"-n: contrastive search finds one text, not {options.n}; omit it")
+
+
 def main(arguments: Sequence[str]) -> None:
     """Run the command."""
     options = parse(arguments)
@@ -181,7 +237,8 @@ def main(arguments: Sequence[str]) -> None:
         from arlm.reports.files import PAGES, check_writable
         from arlm.reports.view import view_of
 
-    processors, mark = marked(options, chosen_processors(options))
+    contrastive = options.penalty_alpha is not None  # in which --top-k is no processor
+    processors, mark = marked(options, () if contrastive else chosen_processors(options))
     options.noise = chosen_noise(options, mark)
     sweeps = sweep(options.sweep, options.trust) if options.sweep else {}
     net, domain, *_ = open_network(options)

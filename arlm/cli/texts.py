@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from arlm.cli.alternatives import token_records, token_table
 from arlm.cli.drafting import open_draft, say_what_was_saved
 from arlm.cli.parser import bar, finite
+from arlm.cli.searches import contrasted, likeliest
 from arlm.cli.watermarks import watermark_name
 from arlm.errors import UserError
 
@@ -57,11 +58,16 @@ def texts(
     check_stops(options.stop, view.domain)
     prompts = read_prompts(options, view)
     longest = max(row_lengths(net, prompts, options.max_new_tokens))
-    searched = options.beam is not None or options.decoding == "fixed_point"
-    if searched and net.max_length is not None and longest > net.max_length:
+    contrastive = options.penalty_alpha is not None
+    searched = options.beam is not None or options.decoding == "fixed_point" or contrastive
+    window = net.max_length
+    if contrastive and window is not None and options.max_new_tokens is None:
+        longest = min(longest, window - 1)
+    if searched and window is not None and longest + contrastive > window:
         option = "--beam" if options.beam is not None else "--decoding"
+        option = "--penalty-alpha" if contrastive else option
         raise UserError(
-            f"{option}: rows of {longest} tokens exceed the window of {net.max_length}, which only slides "
+            f"{option}: rows of {longest} tokens exceed the window of {window - contrastive}, which only slides "
             "where texts are drawn token by token; choose a smaller --max-new-tokens, or omit the option"
         )
     check_capacity(net, 1, longest, "--max-new-tokens", longest)
@@ -76,9 +82,14 @@ def texts(
         option = "-n" if options.beam is None else "--beam"
         positions = 1 if options.beam is not None else longest
         check_capacity(net, rows, longest, option, rows, positions)
-        found = iter(search(options, net, view, processors, prompts[0], longest, tree))
+        if contrastive:
+            found = iter([contrasted(options, net, view, prompts[0], longest)])
+        else:
+            found = iter(search(options, net, view, processors, prompts[0], longest, tree))
     else:
         found = draw(options, net, view, processors, prompts, speculation)
+        if options.best_of is not None:
+            found = likeliest(found, options.best_of, options.n)
     with writing_text(Path(options.out)) if options.out else nullcontext(sys.stdout) as out:
         total = 0
         for index, one in enumerate(found):
@@ -115,22 +126,23 @@ def draw(
     prompts: Sequence[Tensor],
     speculation: Speculation | None = None,
 ) -> Iterator[Written]:
-    """Draw `options.n` texts after each prompt, batch by batch; a text does not depend on its batch."""
+    """Draw `options.n` texts after each prompt, or `best_of`, batch by batch; a text does not depend on its batch."""
     from arlm.inference.capacity import rows_together
     from arlm.inference.writer import row_lengths, written
     from arlm.sampling import class_labels, row_seeds
 
-    new, count = options.max_new_tokens, len(prompts) * options.n
+    each = options.best_of or options.n
+    new, count = options.max_new_tokens, len(prompts) * each
     longest = row_lengths(net, prompts, new)
     size = rows_together(net, max(longest))
-    most = (sum(longest) - sum(map(len, prompts))) * options.n
+    most = (sum(longest) - sum(map(len, prompts))) * each
     given: dict[str, Any] = {"processors": processors, "noise": options.noise, "stop": options.stop}
     given |= {"speculation": speculation, "top": min(options.top or 0, net.spec.vocab_size)}
     with bar("sampling", "tok", most) as progress:
         for first in range(0, count, size):
             rows = range(first, min(first + size, count))
             yield from written(
-                *(net, view.domain.decode, [prompts[row // options.n] for row in rows]),
+                *(net, view.domain.decode, [prompts[row // each] for row in rows]),
                 *(row_seeds(options.seed, len(rows), first), new),
                 context=class_labels(net, options.label, len(rows), first),
                 progress=progress.update,

@@ -19,6 +19,7 @@ from arlm.cli.parser import (
     add_beam_options,
     add_run_options,
     check_beam_options,
+    finite,
     open_network,
 )
 from arlm.errors import UserError, require
@@ -207,7 +208,7 @@ def shown(
             {"text": one.text, "log_prob": one.log_prob, "score": one.score} for one in found
         ]
         one_line = {"index": number, "source": source, "translations": translations}
-        return [json.dumps(one_line, ensure_ascii=False)]
+        return [json.dumps(finite(one_line), ensure_ascii=False, allow_nan=False)]
     if options.n_best == 1:
         return [found[0].text]
     return [f"{number + 1}\t{one.text}\t{one.log_prob:.4f}\t{one.score:.4f}" for one in found]

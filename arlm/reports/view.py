@@ -34,7 +34,7 @@ SHOWN_TOKENS = 1000
 # Options of `arlm sample` that apply to samples which are printed, and to those which are written to files.
 PRINTED = (
     *("prompt", "prompt_file", "max_new_tokens", "json", "stream", "stop", "beam", "tree", "top"),
-    *("regex", "json_schema", "grammar", "draft", "draft_tokens"),
+    *("regex", "json_schema", "grammar", "draft", "draft_tokens", "best_of", "penalty_alpha"),
     "watermark",  # it is detected in texts only
 )
 WRITTEN = ("complete", "gif", "sweep")

@@ -70,9 +70,16 @@ class NetworkDraft(Draft):
                 f"draft: it has other tokens than the network ({_tokens(own)}, not {_tokens(target)}); "
                 "take a draft that was trained with the network's tokenizer"
             )
-        if self.context is None and own.context is not None and own.context.kind == "sequence":
+        if self.context is not None or own.context is None:
+            return
+        if own.context.kind == "sequence":
             raise UserError(
                 "draft: it translates, and nothing is given to it; take a language model"
+            )
+        if own.context.null_id is None:
+            raise UserError(
+                "draft: its rows have classes, and none is given to it; take a run without labels, or one that was "
+                "trained with data.label_dropout, or choose ngram or lookup"
             )
 
     def propose(self, rows: Rows, count: int) -> Tensor:

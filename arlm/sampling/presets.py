@@ -9,6 +9,7 @@ References:
     | OpenAI API reference, "Create chat completion", and "Frequency and presence penalties"
     | https://platform.openai.com/docs/api-reference
     | transformers 5, `GenerationMixin._get_logits_processor` | https://github.com/huggingface/transformers
+    | vLLM 0.22, vllm.v1.sample.sampler | https://docs.vllm.ai/en/v0.22.1/api/vllm/v1/sample/sampler/
     | llama.cpp, common/sampling.cpp, in 2026 | https://github.com/ggml-org/llama.cpp
 """
 
@@ -186,6 +187,43 @@ def llamacpp(
     return processors + warmth
 
 
+def vllm(
+    *,
+    bad_words: tuple[str | tuple[int, ...], ...] = (),
+    min_tokens: int = 0,
+    logit_bias: dict[str | int, float] = NO_BIAS,
+    repetition_penalty: float = 1.0,
+    frequency_penalty: float = 0.0,
+    presence_penalty: float = 0.0,
+    temperature: float = 1.0,
+    min_p: float = 0.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+) -> Processors:
+    """vLLM: the repetition penalty counts the prompt, the other two do not; min-p is before top-k; `top_k` 0 or -1 keeps all.
+
+    By its documentation alone: the order is that of the page of its sampler, and what counts is that of `SamplingParams`.
+    A temperature below 1e-5 is greedy. Words are banned after a space, too, as vLLM does; they may begin in the prompt here.
+    """
+    greedy = temperature < 1e-5
+    processors = _chain(
+        (BadWords, bad_words, ()),
+        (MinNewTokens, min_tokens, 0),
+        (LogitBias, logit_bias, {}),
+        (RepetitionPenalty, repetition_penalty, 1),
+        (FrequencyPenalty, frequency_penalty, 0),
+        (PresencePenalty, presence_penalty, 0),
+    )
+    if greedy:
+        return (*processors, Greedy())
+    return processors + _chain(
+        (Temperature, temperature, 1),
+        (MinP, min_p, 0),
+        (TopK, max(top_k, 0), 0),
+        (TopP, top_p, 1),
+    )
+
+
 def notes(
     *,
     frequency: float = 1.2,
@@ -207,6 +245,7 @@ PRESETS: dict[str, Callable[..., Processors]] = {
     "llamacpp": llamacpp,
     "notes": notes,
     "openai": openai,
+    "vllm": vllm,
 }
 GREEDY = {
     name: {"do_sample": False} if name == "huggingface" else {"temperature": 0.0}

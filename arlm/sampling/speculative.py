@@ -34,7 +34,7 @@ from arlm.core import Autoregressor, token_log_prob
 from arlm.errors import UserError, require
 from arlm.sampling.details import Block
 from arlm.sampling.drafts import Draft, Rows
-from arlm.sampling.finish import Finish, finished
+from arlm.sampling.finish import Finish, finish_reasons, finished
 from arlm.sampling.generate import prepare
 from arlm.sampling.noise import Gumbel, Noise
 from arlm.sampling.processors import LogitsProcessor, drawable
@@ -77,6 +77,8 @@ class Speculative(NamedTuple):
     passes: int
     compared: int
     accepted: int
+    lengths: Tensor  # (B,) int64
+    finish: tuple[str | None, ...]  # why each row ended; see `finish_reasons`
 
 
 class _Speculating(Steps):
@@ -234,12 +236,13 @@ def speculative(
     context: Tensor | None = None,
     lengths: Sequence[int] | None = None,
     noise: Noise = Gumbel(),  # noqa: B008  (frozen)
+    stop_tokens: Sequence[int] = (),
     progress: Callable[[int], object] | None = None,
 ) -> Speculative:
     """Draw the rows that `generate` draws with the same noise, in fewer passes of the network.
 
     Args:
-        net, seeds, length, processors, forced, context, lengths, progress: as for `generate`.
+        net, seeds, length, processors, forced, context, lengths, stop_tokens, progress: as for `generate`.
         draft: proposes tokens.
         draft_tokens: proposals in a pass, for each row.
         noise: as for `generate`, but by default the one with which similar networks draw equal tokens.
@@ -247,7 +250,9 @@ def speculative(
     speculation = Speculation(draft, draft_tokens)
     free, of_rows = prepare(net, seeds, length, forced)
     limits = None if lengths is None else torch.tensor(lengths, device=free.device)
-    begun = begin_steps(net, free, of_rows, processors, context, limits, noise=noise)
+    begun = begin_steps(
+        *(net, free, of_rows, processors, context, limits), noise=noise, stop_tokens=stop_tokens
+    )
     steps = speculate(begun, speculation)
     report = progress or (lambda positions: None)
     done = int(steps.state.lengths.max())
@@ -256,4 +261,7 @@ def speculative(
         before, done = done, int(steps.state.lengths.max())
         report(done - before)
     counts = (speculation.passes, speculation.compared, speculation.accepted)
-    return Speculative(steps.state.tokens.clone(), steps.state.log_prob.clone(), *counts)
+    state = steps.state
+    reasons = tuple(finish_reasons(state, net.spec))
+    tokens, log_prob, ends = (x.clone() for x in (state.tokens, state.log_prob, state.lengths))
+    return Speculative(tokens, log_prob, *counts, ends, reasons)

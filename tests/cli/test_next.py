@@ -22,6 +22,7 @@ from arlm.sampling.processors import parse_processors
 from datamodules.digits import Digits
 from datamodules.python_docs import PythonDocs
 
+MASKED = f"top_k=3,logit_bias={{{','.join(f'{token}:-inf' for token in range(97))}}}"
 PROCESSORS = "temperature=0.8,top_k=20,top_p=0.7"
 
 
@@ -141,6 +142,7 @@ def test_bad_input_is_one_line(folder: Path) -> None:
         (("text.ckpt", "--out", "x.gif"), "--out: 'x.gif' does not end in .png"),
         (("text.ckpt", "--top-p", 2), "top_p: 2.0 is out of range"),
         (("image.ckpt",), "which `arlm next` does not do"),
+        (("text.ckpt", "--processors", MASKED), "logit_bias: it masks all tokens that were left"),
     ]:
         assert message in run_arlm("next", *arguments, folder=folder).error()
 

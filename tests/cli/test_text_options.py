@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from conftest import run_arlm
 
 from arlm import checkpoints
+from arlm.cli.parser import print_json
+from arlm.cli.texts import as_json
+from arlm.cli.translate import shown
+from arlm.domains import TextDomain
+from arlm.inference.translator import Translation
+from arlm.inference.writer import Written
 from arlm.models.pixelcnn import PixelCNN
 from arlm.models.transformer import TransformerLanguageModel
+from arlm.reports.view import view_of
+from arlm.tokenizers import CharacterTokenizer
 from datamodules.digits import Digits
 from datamodules.text_file import TextFile
 
@@ -68,6 +80,34 @@ def test_what_is_no_text_of_the_run_is_one_line(
 ) -> None:
     name, *others = arguments
     assert message in run_arlm("sample", f"{name}.ckpt", *others, folder=folder).error()
+
+
+def test_an_infinity_is_null_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """JSON has no number for it; json.dumps would write -Infinity."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    options: Any = argparse.Namespace(seed=0, watermark=None, json=True)
+    written = Written("a", 1, math.inf, "length")
+    line = as_json(0, written, options, view_of(TextDomain(CharacterTokenizer("a"))))
+    assert json.loads(line, parse_constant=refuse)["nats"] is None
+    found = Translation("a", torch.zeros(1).long(), -math.inf, math.nan)
+    (line,) = shown(0, "b", [found], options)
+    (one,) = json.loads(line, parse_constant=refuse)["translations"]
+    assert (one["log_prob"], one["score"]) == (None, None)
+    print_json({"top": [[-math.inf, 1.5]]})
+    assert json.loads(capsys.readouterr().out, parse_constant=refuse) == {"top": [[None, 1.5]]}
+
+
+def test_a_truncation_of_the_preset_is_given_once(folder: Path) -> None:
+    given = ("sample", "text.ckpt", "--preset", "openai:top_p=0.9", "--processors")
+    refused = run_arlm(*given, "top_p=0.8:keep_end=true", folder=folder)
+    assert "--processors: top_p is part of the preset openai:top_p=0.9; omit" in refused.error()
+    # A flag goes over the option of the preset.
+    flag = ("sample", "text.ckpt", "-n", 9, "--top-k", 1, "--preset", "huggingface")
+    texts = run_arlm(*flag, folder=folder).out.removesuffix("\n").split("\n---\n")
+    assert (len(texts), len(set(texts))) == (9, 1)
 
 
 def test_a_list_is_one_value_of_a_sweep(folder: Path) -> None:

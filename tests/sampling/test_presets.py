@@ -16,9 +16,11 @@ from processor_references import Row, probabilities, reference
 from arlm.errors import UserError
 from arlm.sampling.presets import PRESETS, parse_preset
 from arlm.sampling.processors import History, LogitsProcessor
+from arlm.sampling.processors.bad_words import BadWords
 from arlm.sampling.processors.dry import Dry
 from arlm.sampling.processors.dynamic_temperature import DynamicTemperature
 from arlm.sampling.processors.greedy import Greedy
+from arlm.sampling.processors.min_new_tokens import MinNewTokens
 from arlm.sampling.processors.min_p import MinP
 from arlm.sampling.processors.mirostat import Mirostat
 from arlm.sampling.processors.notes_penalty import NotesPenalty
@@ -61,6 +63,24 @@ def test_openai() -> None:
     assert outcome("openai") == pytest.approx(probabilities(X))
     assert parse_preset("openai") == ()
     assert parse_preset("openai:temperature=0") == (Greedy(),)
+
+
+def test_vllm() -> None:
+    """Bias, repetition over prompt and output, frequency and presence over the output, temperature, min-p, top-k, top-p."""
+    count, everything, x = Counter(TOKENS[PROMPT:]), set(TOKENS), list(X)
+    x[2] += 1.5
+    for token in everything:
+        x[token] = x[token] / 1.3 if x[token] > 0 else x[token] * 1.3
+    x = [mu - count[j] * 0.4 - (count[j] > 0) * 0.7 for j, mu in enumerate(x)]
+    options = "repetition_penalty=1.3:frequency_penalty=0.4:presence_penalty=0.7:logit_bias={2:1.5}"
+    expected = after(x, Temperature(0.6), MinP(0.2), TopK(4), TopP(0.8))
+    given = f"vllm:top_p=0.8:top_k=4:{options}:min_p=0.2:temperature=0.6"
+    assert outcome(given) == pytest.approx(expected)
+    assert outcome("vllm") == outcome("vllm:top_k=-1") == pytest.approx(probabilities(X))
+    assert parse_preset("vllm:temperature=0.000001:top_p=0.5") == (Greedy(),)
+    banned, least, greedy = parse_preset('vllm:bad_words=["a",[1]]:min_tokens=3', greedy=True)
+    assert (banned, least) == (BadWords(("a", (1,))), MinNewTokens(3))
+    assert greedy == Greedy()
 
 
 def llamacpp_penalties(last: int, repeat: float, frequency: float, presence: float) -> list[float]:

@@ -137,6 +137,10 @@ def test_tokens_are_those_of_generate(kind: str, name: str) -> None:
         found = speculative(net, range(ROWS), LENGTH, draft=draft, draft_tokens=count, **given)
         assert torch.equal(found.tokens, expected.tokens)
         assert (found.log_prob - expected.log_prob).abs().max() < 1e-10
+        assert (found.finish, found.lengths.tolist()) == (
+            expected.finish,
+            expected.lengths.tolist(),
+        )
         assert 0 <= found.accepted <= found.compared
         if name in ("itself", "ragged"):
             assert found.accepted == found.compared
@@ -276,6 +280,17 @@ def test_drafts_of_other_tokens_are_refused() -> None:
         Speculation(Constant(), 0)
     with pytest.raises(UserError, match=r"^draft\.longest: 0"):
         PromptLookup(0)
+
+
+def test_a_draft_with_classes_says_what_to_take() -> None:
+    labels = Spec(3, (1,), kind="label")
+    with pytest.raises(
+        UserError, match=r"draft: its rows have classes.* take a run without labels"
+    ):
+        NetworkDraft(transformer(spec=replace(SPEC, context=labels))).check(transformer())
+    free = replace(SPEC, context=replace(labels, null_id=2))
+    found = speculative(transformer(), [1], draft=NetworkDraft(transformer(spec=free)))
+    assert len(found.tokens) == 1
 
 
 def test_shared_gumbel_noise_couples_better_than_uniform_noise() -> None:
