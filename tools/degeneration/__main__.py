@@ -22,7 +22,7 @@ from torch import Tensor
 from arlm.__main__ import fail
 from arlm.cli.parser import Parser, finite
 from arlm.data.text_module import TextDataModule
-from arlm.errors import UserError, require
+from arlm.errors import UserError, cannot_write, require
 from arlm.inference.baselines import ngram
 from arlm.inference.runs import Run, open_run
 from arlm.reports.files import check_writable, write_text
@@ -99,6 +99,7 @@ def phrases(options: argparse.Namespace) -> None:
     times, size = options.repetitions, options.phrase_tokens
     require(times >= 1, "--repetitions", times, "choose at least 1")
     require(size >= 1, "--phrase-tokens", size, "choose at least 1")
+    require(options.texts >= 1, "--texts", options.texts, "choose at least 1")
     panels: dict[str, list[Curve]] = {}
     again: dict[str, list[str]] = {}
     for path in options.runs:
@@ -118,7 +119,8 @@ def phrases(options: argparse.Namespace) -> None:
         }
         for text in options.phrase:
             sets[repr(text)] = encoded(data, text)[None]
-        name = Path(path).name
+        same = [other for other in options.runs if Path(other).name == Path(path).name]
+        name = Path(path).name if len(same) == 1 else path
         panels[name] = [
             Curve(title, nats_by_repetition(net, tokens, times)) for title, tokens in sets.items()
         ]
@@ -175,7 +177,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> None:
     """Run one of the two commands."""
     options = parse(arguments)
-    options.out.mkdir(parents=True, exist_ok=True)
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(options.out, error, "--out") from None
     check_writable(options.out / "methods.md")
     torch.set_num_threads(1)
     (methods if options.what == "methods" else phrases)(options)
