@@ -126,6 +126,6 @@ def play(p: np.ndarray, bits: np.ndarray, layers: int) -> None:
         for layer in range(count):
             g = BITS[layer, : 2**count]
             won = g + (1 - min(float(mass @ g), 1.0))
-            mass *= won
+            np.multiply(mass, won, out=mass)
             factor *= won
         np.multiply(p, factor[pattern], out=p)
