@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from threading import Lock
 
 import torch
@@ -26,11 +27,12 @@ from arlm.inference.stops import RowText
 from arlm.sampling.details import NOTHING, Alternatives, Block, Details
 from arlm.sampling.finish import Finish, cut, finish_reasons
 from arlm.sampling.generate import class_count
+from arlm.sampling.inference_context import inference_context
 from arlm.sampling.noise import Noise, Uniform, seed_tensor
 from arlm.sampling.processors import LogitsProcessor
-from arlm.sampling.sliding import begin_steps, check_slides
+from arlm.sampling.sliding import begin_steps, check_slides, first_window
 from arlm.sampling.steps import Steps, filler
-from arlm.states import concatenate
+from arlm.states import State, concatenate
 
 PROMPT_LOGITS = 2**25  # largest number of logits of prompts that are read together
 
@@ -73,6 +75,7 @@ class Batcher:
     _cancelled: set[int] = field(default_factory=set, init=False)
     _rows: dict[int, _Row] = field(default_factory=dict, init=False)
     _steps: Steps | None = field(default=None, init=False)
+    _start: tuple[list, Tensor, State] | None = field(default=None, init=False, repr=False)
     _next: int = field(default=0, init=False)
     _lock: Lock = field(default_factory=Lock, init=False, repr=False)
 
@@ -224,10 +227,23 @@ class Batcher:
             noise=self.noise,
             stop_tokens=stops.to(device),
             details=self.details,
+            started=self._started(len(new)) if context is None else None,
         )
         numbers = torch.tensor([number for number, _ in new], device=device)
         steps.state = replace(steps.state, rows=numbers)
         return steps
+
+    def _started(self, rows: int) -> tuple[Tensor, State]:
+        """What `net.start` returns for some rows, computed for one: without a context, all start alike."""
+        weights = list(chain(self.net.parameters(), self.net.buffers()))
+        known = [(w.data_ptr(), w.is_inference() or w._version) for w in weights]
+        if self._start is None or self._start[0] != known:
+            with inference_context(self.net):
+                first = self.net.start(1, first_window(self.net, self.room))
+            self._start = known, *first
+        copies = torch.zeros(rows, dtype=torch.long, device=device_of(self.net))
+        with inference_context(self.net):
+            return self._start[1][copies], self._start[2][copies]
 
     def _updates(self, steps: Steps, block: Block) -> list[Update]:
         """What the rows have drawn in a block; rows that have ended leave."""

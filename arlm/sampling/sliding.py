@@ -52,6 +52,11 @@ def kept(window: int) -> int:
     return window // 2
 
 
+def first_window(net: Autoregressor, length: int) -> int:
+    """Tokens for which `begin_steps` starts rows of `length` tokens."""
+    return length if net.max_length is None else min(length, net.max_length)
+
+
 def check_slides(net: Autoregressor, length: int) -> None:
     """Refuse rows of `length` tokens that are longer than the window of a network that cannot slide it."""
     if net.max_length is None or length <= net.max_length:
@@ -76,16 +81,18 @@ def begin_steps(
     noise: Noise = Uniform(),  # noqa: B008  (frozen)
     stop_tokens: Sequence[int] | Tensor = (),
     details: Details = NOTHING,
+    started: tuple[Tensor, State] | None = None,
 ) -> Steps:
     """Rows that are ready to be drawn, by a sliding window if they may be longer than that of the network.
 
     Args:
         net, forced, seeds, processors, context, limits, noise, stop_tokens: as for `begin`; any number of tokens for text.
         block, details: as for `Steps`.
+        started: as for `begin`, of rows of `first_window` tokens.
     """
     window, (rows, length) = net.max_length, forced.shape
     check_slides(net, length)
-    chosen: dict[str, Any] = {"noise": noise, "stop_tokens": stop_tokens}
+    chosen: dict[str, Any] = {"noise": noise, "stop_tokens": stop_tokens, "started": started}
     if window is None or length <= window:
         state = begin(net, forced, seeds, processors, context, limits, **chosen)
         return Steps(net, state, block, details)

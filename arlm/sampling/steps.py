@@ -88,6 +88,7 @@ def begin(
     rows: Tensor | None = None,
     noise: Noise = Uniform(),  # noqa: B008  (frozen)
     stop_tokens: Sequence[int] | Tensor = (),
+    started: tuple[Tensor, State] | None = None,
 ) -> SamplerState:
     """Start rows and take their prompts, the leading forced tokens of each row.
 
@@ -101,6 +102,7 @@ def begin(
         rows: (B,) int64, numbers for the rows, by default 0, 1, 2, ...
         noise: turns seeds, positions and logits into tokens.
         stop_tokens: end a row as its last token, like the end token; (K,) for all rows, or (B, K) with -1 for none.
+        started: what `net.start` returned for such rows, if it was called already; the state is consumed.
 
     Raises a UserError if a limit is out of range.
     """
@@ -108,7 +110,7 @@ def begin(
         batch, length = forced.shape
         # They may be expanded, and later rows are written over them.
         forced, of_rows = forced.clone(), seed_tensor(seeds, forced.device).clone()
-        logits, network = net.start(batch, length, context)
+        logits, network = started or net.start(batch, length, context)
         most_tokens = torch.full((batch,), length, device=forced.device)
         if limits is not None:
             most_tokens = limits.clone()

@@ -342,3 +342,19 @@ def test_any_iterator_is_asynchronous() -> None:
     assert found == list(pieces())
     assert all(not first.ended for first, _ in pairwise(found))
     assert found[-1].finish == "length"
+
+
+def test_rows_start_from_the_weights_that_the_network_has_now() -> None:
+    torch.manual_seed(0)
+    net = LSTMLanguageModel(Spec(7, (12,)), width=8, depth=1).eval()
+    batcher = Batcher(net, slots=2)
+    asked = [Request(torch.tensor([3]), seed, 8) for seed in range(3)]
+    before = [update.tokens.tolist() for update in batcher.run(asked)]
+    with torch.no_grad():
+        for weight in net.parameters():
+            weight.normal_(std=2.0)
+    found = [update.log_prob for update in batcher.run(asked)]
+    fresh = [update.log_prob for update in Batcher(net, slots=2).run(asked)]
+    for one, other in zip(found, fresh, strict=True):
+        assert torch.equal(one, other)
+    assert before != [update.tokens.tolist() for update in batcher.run(asked)]

@@ -1,6 +1,6 @@
 """Continuous batching beside equal rows, and beside transformers in static batches.
 
-python -m tools.bench.batcher [--requests 200] [--slots 16] [--block 8] [--rounds 3] [--only GPT]
+python -m tools.bench.batcher [--requests 200] [--slots 16] [--block 8] [--rounds 2] [--only GPT]
 
 Prompts have 1 to 100 tokens, budgets 1 to 100 more; `tokens/s` counts the tokens that were asked for and drawn, in
 CPU time. `equal rows` is one `generate` of as many rows as there are slots, all of the mean prompt and budget. `static` pads the requests in the order of their arrival to batches of as many rows, each of which runs to
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from arlm.core import Autoregressor, Spec
 from arlm.inference.batcher import Batcher
+from arlm.inference.memory import keep_freed_memory
 from arlm.inference.requests import Request
 from arlm.models.rnn import LSTMLanguageModel
 from arlm.models.transformer import TransformerLanguageModel
@@ -40,10 +41,11 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=16)
     parser.add_argument("--block", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--only", default="", help="networks whose name contains this")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    keep_freed_memory()
     print(machine())
     for name, build in NETWORKS.items():
         if options.only in name:
@@ -74,11 +76,10 @@ def compare(name: str, net: Autoregressor, options: argparse.Namespace) -> None:
             if turn:
                 speeds[what].append(tokens / (time.process_time() - started))
     print(f"{name}: {options.requests} requests, {sum(budgets)} tokens, {options.slots} slots")
-    first = median(speeds["equal rows"])
+    print(f"  {'':22}{'tokens/s':>9}{'of equal rows':>15}")
     for what, each in speeds.items():
-        print(
-            f"  {what:22} {median(each):7.0f} tokens/s  {median(each) / first:5.2f} of equal rows"
-        )
+        of_equal = median([a / b for a, b in zip(each, speeds["equal rows"], strict=True)])
+        print(f"  {what:22}{median(each):9.0f}{of_equal:15.2f}", flush=True)
 
 
 def sizes(count: int) -> list[int]:

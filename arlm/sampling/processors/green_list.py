@@ -65,7 +65,9 @@ class GreenList(LogitsProcessor, Watermark):
     def _green(self, bits: Tensor) -> Tensor:
         """Whether bits, taken as numbers from 0 to 2**64 - 1, are below gamma * 2**64."""
         if bits.device.type == "cpu":
-            return torch.from_numpy(bits.numpy().view(np.uint64) < np.uint64(int(self.gamma * 2**64)))
+            return torch.from_numpy(
+                bits.numpy().view(np.uint64) < np.uint64(int(self.gamma * 2**64))
+            )
         lowest = -(2**63)  # the order of int64 is that of the unsigned numbers without this bit
         return (bits ^ lowest) < int(self.gamma * 2**64) + lowest
 

@@ -32,6 +32,9 @@ class MaxNewTokens(LogitsProcessor):
         if not bool(late.any()):
             return logits
         # Unlike `masked_fill`, a sum is vectorised.
-        out = logits + torch.zeros_like(late, dtype=logits.dtype).masked_fill_(late, -torch.inf)[:, None]
+        out = (
+            logits
+            + torch.zeros_like(late, dtype=logits.dtype).masked_fill_(late, -torch.inf)[:, None]
+        )
         out[:, end] = logits[:, end]
         return out

@@ -50,7 +50,9 @@ class RepetitionPenalty(LogitsProcessor):
             total = exact.logsumexp(-1, keepdim=True)
             after = (given + (self.penalty - 1) * (given - total)).clamp_(-most, most)
             after = after.where(given > -torch.inf, given)
-        elif self.penalty > 1:  # quotients of positive logits are smaller, products of negative ones
+        elif (
+            self.penalty > 1
+        ):  # quotients of positive logits are smaller, products of negative ones
             after = (given / self.penalty).minimum((given * self.penalty).clamp_(min=-most))
         else:
             after = (given / self.penalty).maximum(given * self.penalty).clamp_(max=most)

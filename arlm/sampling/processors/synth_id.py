@@ -27,7 +27,9 @@ from arlm.sampling.watermark import (
 )
 
 TOGETHER = 10  # layers
-BITS = (np.arange(2**TOGETHER) >> np.arange(TOGETHER)[:, None] & 1).astype(np.float64)  # (TOGETHER, 2**TOGETHER)
+BITS = (np.arange(2**TOGETHER) >> np.arange(TOGETHER)[:, None] & 1).astype(
+    np.float64
+)  # (TOGETHER, 2**TOGETHER)
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,6 @@ def play(p: np.ndarray, bits: np.ndarray, layers: int) -> None:
         for layer in range(count):
             g = BITS[layer, : 2**count]
             won = g + (1 - min(float(mass @ g), 1.0))
-            mass *= won
+            np.multiply(mass, won, out=mass)
             factor *= won
-        p *= factor[pattern]
+        np.multiply(p, factor[pattern], out=p)
