@@ -49,10 +49,8 @@ def kill_loader_worker(table: Table, folder: Path, whole: Reference, noise: rand
     fault = "data-loader worker killed"
     whole.copy(folder)
     child = Child([*whole.command, "--data.num_workers", 2], folder)
-    strike_worker(child, noise)
-    ended = child.wait()
-    table.injected(fault, whole.name)
-    harm = judged(ended, (0, 1, 2))  # 0: the run did not need it any more
+    table.injected(fault, whole.name, strike_worker(child, noise))
+    harm = judged(child.wait(), (0, 1, 2))  # 0: the run did not need it any more
     if harm:
         table.harm(fault, whole.name, *harm)
     finish(table, fault, whole, folder)
@@ -67,28 +65,30 @@ def kill_preparation_worker(
     fault = "corpus-preparation worker killed"
     whole.copy(folder)
     child = Child(whole.command, folder, prepare=partial(setattr, preparation, "ALONE", 0))
-    strike_worker(child, noise)
-    ended = child.wait()
-    table.injected(fault, whole.name)
-    harm = judged(ended, (0, 2))
+    table.injected(fault, whole.name, strike_worker(child, noise))
+    harm = judged(child.wait(), (0, 2))
     if harm:
         table.harm(fault, whole.name, *harm)
     finish(table, fault, whole, folder)
 
 
-def strike_worker(child: Child, noise: random.Random) -> None:
-    """Kill a process that a command has started.
+def strike_worker(child: Child, noise: random.Random) -> int:
+    """Kill a process that a command has started; returns 1, or 0 if all had ended before.
 
     Raises:
         RuntimeError: it starts none, so that there is nothing to attack.
     """
-    while child.running() and not (workers := descendants(child.pid)):
+    while child.running() and not descendants(child.pid):
         time.sleep(0.005)
     if not child.running():
         raise RuntimeError(f"{' '.join(child.arguments)} has started no worker")
-    time.sleep(noise.uniform(0, 0.4))
-    with suppress(ProcessLookupError):
+    # Python's resource tracker, which is no worker, looks like one until it runs its own program.
+    time.sleep(noise.uniform(0.03, 0.4))
+    workers = descendants(child.pid)
+    with suppress(ProcessLookupError, IndexError):
         os.kill(noise.choice(workers), signal.SIGKILL)
+        return 1
+    return 0
 
 
 def descendants(pid: int) -> list[int]:
