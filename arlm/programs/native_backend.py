@@ -36,7 +36,7 @@ from arlm.programs.program import Operation, Program, Slice
 
 INSTALLED = importlib.util.find_spec("numba") is not None
 CODE = "arlm.programs.native_code"
-SOURCES = [Path(__file__).with_name(f"native_{part}.py") for part in ("code", "math")]
+SOURCES = [Path(__file__).with_name(f"native_{part}.py") for part in ("code", "math", "rules")]
 SIMD_WIDTH = 16  # lanes that one instruction processes
 RULES = ("temperature", "top_k", "top_p", "min_p")  # processors that machine code applies
 MIN_LANES = 3  # images in the smallest batch that is stored as lanes
@@ -97,7 +97,7 @@ def compiled() -> Any:
     """Import `native_code`, and numba with it, which is slow, only when it is needed.
 
     numba compiles a function again only if its own file has changed, so what was compiled before
-    native_math.py changed is removed.
+    native_math.py or native_rules.py changed is removed.
     """
     if not is_started():
         for index in _indices():

@@ -145,8 +145,9 @@ def test_rules_are_those_of_the_processors(processor: LogitsProcessor, size: int
     name, number = processor.rule() or ("", 0.0)
     rules = np.array([(native_backend.RULES.index(name), number)])
     shaped, heap = logits.clone(), np.empty(size, np.int64)
+    apply_rules = native_backend.compiled().apply_rules
     for row in shaped.numpy():
-        native_backend.compiled().apply_rules(row, rules, heap)
+        apply_rules(row, rules, heap)
     expected = processor(logits, history)
     assert torch.equal(shaped.isinf(), expected.isinf())
     assert (shaped - expected).nan_to_num(0).abs().max() < 1e-5
