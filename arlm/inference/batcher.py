@@ -165,6 +165,8 @@ class Batcher:
 
     def _admit(self) -> None:
         """Let waiting requests enter free slots, as many at a time as their logits allow."""
+        if not self._rows:  # the network may have changed in a way that `_started` does not see
+            self._start = None
         with self._lock:
             free = self.slots - len(self._rows)
             new = [self._queue.popleft() for _ in range(min(free, len(self._queue)))]

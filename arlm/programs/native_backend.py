@@ -178,7 +178,11 @@ class NativeBackend:
         shape = np.array(sizes)
         uniform, drawn, scored = noise.contiguous().numpy(), tokens.numpy(), logits.numpy()
         level = values.to(torch.float32).numpy()
-        coded = np.array([(RULES.index(name), number) for name, number in rules], np.float64)
+        limits = {"top_k": len(level)}  # a larger number may be none of int64
+        coded = np.array(
+            [(RULES.index(name), min(number, limits.get(name, number))) for name, number in rules],
+            np.float64,
+        )
 
         def sample_part(bounds: tuple[int, int]) -> None:
             first, last = bounds

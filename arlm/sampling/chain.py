@@ -87,7 +87,8 @@ def refuse_masked(
         numbers: (B,) int64, of the rows, by default 0 to B - 1.
     """
     for row in rows.nonzero().flatten().tolist():
-        left = [bool((each[row] > -torch.inf).any()) for each in logits]
+        # After nan or inf there are no probabilities.
+        left = [bool(each[row].max().isfinite()) for each in logits]
         number = row if numbers is None else int(numbers[row])
         where = f"at position {int(position[row])} of row {number}"
         if not left[0]:

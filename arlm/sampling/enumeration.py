@@ -164,18 +164,19 @@ def _extended(
         possible = q > -torch.inf
         lengths = torch.full_like(tokens[possible, 0], t)
         history = History(tokens[possible], lengths, torch.full_like(lengths, first), spec)
-        law, outputs = _law(chains, logits[possible], history, memories)
-        drawn = torch.full_like(mine, -torch.inf)
-        drawn[possible] = q[possible, None] + law
+        drawn, outputs = torch.full_like(mine, -torch.inf), list[Tensor]()
+        if bool(possible.any()):
+            law, outputs = _law(chains, logits[possible], history, memories)
+            drawn[possible] = q[possible, None] + law
         parent, token = ((mine > border) | (drawn > border)).nonzero(as_tuple=True)
         p, q, tokens = mine[parent, token], drawn[parent, token], tokens[parent]
         tokens[:, t] = token
         follow = q > -torch.inf
         within = (possible.cumsum(0) - 1)[parent[follow]]
-        memories = observe_all(
-            *(processors, token[follow], [output[within] for output in outputs]),
-            select(memories, within),
-        )
+        memories = select(memories, within)
+        if outputs:
+            within_outputs = [output[within] for output in outputs]
+            memories = observe_all(processors, token[follow], within_outputs, memories)
         ended = torch.zeros_like(follow)
         if spec.eos_id is not None:
             ended = token == spec.eos_id

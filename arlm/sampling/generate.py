@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from arlm.sampling.details import Alternatives, Collected, Details
 from arlm.sampling.finish import finish_reasons
 from arlm.sampling.inference_context import inference_context
 from arlm.sampling.noise import Noise, Uniform, seed_tensor, uniform_noise
-from arlm.sampling.processors import LogitsProcessor, MemoryProcessor, name_of
+from arlm.sampling.processors import LogitsProcessor, MemoryProcessor, name_of, rule_of
 from arlm.sampling.sliding import begin_steps, check_slides
 from arlm.sampling.steps import SCORED_TOGETHER
 
@@ -108,11 +108,12 @@ def generate(
     with inference_context(net):
         free, of_rows = prepare(net, seeds, length, forced)
         result = None
-        rules = [rule for each in processors if (rule := each.rule()) is not None]
+        rules = [rule for each in processors if (rule := rule_of(each)) is not None]
         plain = not (stop_tokens or details) and lengths is None and noise == Uniform()
         if plain and len(rules) == len(processors) and isinstance(net, SamplesRows):
             numbers = uniform_noise(of_rows, free.shape[1])
-            result = net.sample_rows(numbers, free, context, report, rules)
+            more: dict[str, Any] = {"rules": rules} if rules else {}
+            result = net.sample_rows(numbers, free, context, report, **more)
     if result is not None:
         tokens, log_prob = (value.clone() for value in result)  # clones may enter autograd again
         count, size = tokens.shape

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from unittest.mock import patch
 
 import laws
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from arlm.core import Spec
+from arlm.errors import UserError
 from arlm.models.pixelcnn import PixelCNN
 from arlm.pixels.base import PixelNetwork, PixelState
 from arlm.programs import native_backend
@@ -174,6 +176,37 @@ def test_chains_of_rules_are_drawn_by_machine_code(
     assert torch.equal(drawn.tokens, stepwise.tokens)
     assert (drawn.log_prob - stepwise.log_prob).abs().max() < 1e-4
     assert not torch.equal(generate(net, range(images)).tokens, drawn.tokens)
+
+
+@dataclass(frozen=True)
+class NeverZero(Temperature):
+    """A processor of one's own, which does not do what the rule that it inherits says."""
+
+    def __call__(self, logits: Tensor, history: History) -> Tensor:
+        return super().__call__(logits, history).index_fill(1, torch.tensor([0]), -torch.inf)
+
+
+def test_a_rule_is_not_inherited_by_what_does_something_else() -> None:
+    net = laws.lively(PixelCNN(Spec(4, (4, 4, 1)), width=4, depth=1, head_width=4)).float()
+    drawn = generate(net, range(8), processors=[NeverZero(1.0)])
+    assert (drawn.tokens > 0).all()
+    assert (generate(net, range(8), processors=[Temperature(1.0)]).tokens == 0).any()
+
+
+def test_a_large_k_keeps_all() -> None:
+    net = laws.lively(PixelCNN(Spec(4, (4, 4, 1)), width=4, depth=1, head_width=4)).float()
+    plain = generate(net, range(8))
+    assert torch.equal(generate(net, range(8), processors=[TopK(10**20)]).tokens, plain.tokens)
+
+
+@pytest.mark.parametrize("processors", [(), (TopP(0.9),), (TopK(2),)], ids=str)
+def test_logits_that_are_nan_are_refused(processors: tuple[LogitsProcessor, ...]) -> None:
+    net = laws.lively(PixelCNN(Spec(4, (4, 4, 1)), width=4, depth=1, head_width=4)).float()
+    next(net.parameters()).data.fill_(torch.nan)
+    with pytest.raises(UserError, match="network: its logits at position 0 of row 0 are -inf or"):
+        generate(net, range(2), processors=processors)
+    whole = torch.zeros(2, 16, dtype=torch.long)  # nothing is drawn
+    assert torch.equal(generate(net, range(2), forced=whole).tokens, whole)
 
 
 def test_the_torch_backend_runs_where_native_code_is_switched_off(

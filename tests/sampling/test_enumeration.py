@@ -316,6 +316,18 @@ class Dice(LogitsProcessor):
         return logits.masked_fill((history.uniform(5) < 0.5)[:, None], 0.0)
 
 
+def test_the_network_goes_on_where_all_that_is_drawn_has_ended() -> None:
+    end = Spec(4, (3,), eos_id=3)
+    for after in ("synth_id=1", "typical=0.5", "mirostat=1"):
+        law = by_row(
+            enumerate_rows(
+                text_network(end), processors=parse_processors(f"forced_tokens=[3],{after}")
+            )
+        )
+        assert {row for row, (_, q, _) in law.items() if q} == {(3,)}
+        assert sum(p for p, _, _ in law.values()) == pytest.approx(1, abs=1e-12)
+
+
 def test_what_cannot_be_enumerated_is_refused_in_one_line() -> None:
     net = text_network()
     large = LSTMLanguageModel(Spec(1000, (9,)), 4, 1)

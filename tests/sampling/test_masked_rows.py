@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -77,6 +78,23 @@ class TestEveryTokenMasked:
         torch.nn.init.constant_(net.head.bias, torch.nan)
         with pytest.raises(UserError, match="network: its logits at position 0 of row 0"):
             generate(net, [1], 14, processors=[Temperature(0.5)])
+
+
+@dataclass(frozen=True)
+class Odd(LogitsProcessor):
+    """Gives one token a logit that is none."""
+
+    value: float
+
+    def __call__(self, logits: torch.Tensor, history: History) -> torch.Tensor:
+        return logits.index_fill(1, torch.tensor([2]), self.value)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("strategy", [generate, fixed_point])
+def test_what_makes_logits_nan_or_inf_is_named(value: float, strategy: Any) -> None:
+    with pytest.raises(UserError, match=r"odd: .* position 0 of row 0"):
+        strategy(small(), [1], 14, processors=[Temperature(0.5), Odd(value), Temperature(2.0)])
 
 
 def test_processors_of_the_end_need_one() -> None:

@@ -15,7 +15,11 @@ from arlm.sampling.processors import History, LogitsProcessor
 from arlm.sampling.processors.epsilon import Epsilon
 from arlm.sampling.processors.eta import Eta
 from arlm.sampling.processors.min_p import MinP
+from arlm.sampling.processors.synth_id import SynthId
 from arlm.sampling.processors.top_h import TopH
+from arlm.sampling.processors.top_k import TopK
+from arlm.sampling.processors.top_p import TopP
+from arlm.sampling.processors.typical import Typical
 from arlm.sampling.selection import argmax, exponentials, top_k, top_p
 
 DTYPES = torch.float32, torch.float64, torch.bfloat16, torch.float16
@@ -199,3 +203,20 @@ def test_rows_without_probabilities_draw_no_token() -> None:
     for value in (-torch.inf, torch.nan):
         drawn = draw(row.index_fill(1, torch.tensor([5]), value), torch.zeros(1).double())
         assert drawn.tolist() == [3000]
+
+
+@pytest.mark.parametrize("processor", [SynthId(1), Typical(0.5), TopP(0.5), TopK(9)], ids=str)
+def test_large_rows_take_part_in_a_gradient(processor: LogitsProcessor) -> None:
+    logits = torch.randn(2, 5000, generator=torch.Generator().manual_seed(0))
+    before = History(
+        torch.tensor([[1, 2, 3, 4], [5, 6, 7, 8]]),
+        *torch.tensor([[4, 4], [0, 0]]),
+        Spec(5000, (9,)),
+    )
+    expected, tracked = processor(logits, before), logits.clone().requires_grad_()
+    found = processor(tracked, before)
+    same = (found.softmax(-1) - expected.softmax(-1)).abs().max()
+    assert same < 1e-6
+    (gradient,) = torch.autograd.grad(found[found > -torch.inf].sum(), tracked)
+    assert gradient.isfinite().all()
+    assert gradient.any()

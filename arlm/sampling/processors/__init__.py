@@ -180,6 +180,16 @@ def entropy(nats: Tensor, probability: Tensor) -> Tensor:
     return -(probability * nats.clamp(min=-1000)).sum(-1, keepdim=True)  # 0 where p is 0
 
 
+def rule_of(processor: LogitsProcessor) -> tuple[str, float] | None:
+    """Its `rule`, unless a subclass has changed what it does since the rule was written."""
+    kind = type(processor)
+    written, called = (
+        next(i for i, each in enumerate(kind.__mro__) if name in vars(each))
+        for name in ("rule", "__call__")
+    )
+    return processor.rule() if written <= called else None
+
+
 def check_tokens(field: str, tokens: Iterable[int], spec: Spec) -> None:
     """Refuse tokens that are not in the vocabulary."""
     last = spec.vocab_size - 1
@@ -196,8 +206,9 @@ def end_token(field: str, spec: Spec) -> int:
 
 def drawable(logits: Tensor, tokens: Tensor) -> Tensor:
     """Whether tokens (B,) that were drawn from logits (B, V) were not masked, (B,) bool."""
-    inside = tokens.clamp(max=logits.shape[1] - 1)[:, None]
-    return logits.gather(1, inside).squeeze(1) > -torch.inf
+    last = logits.shape[1] - 1  # `draw` gives V where there are no probabilities
+    left = logits.gather(1, tokens.clamp(max=last)[:, None]).squeeze(1) > -torch.inf
+    return left & (tokens <= last)
 
 
 def name_of(kind: type[LogitsProcessor]) -> str:

@@ -80,7 +80,7 @@ class SynthId(LogitsProcessor, Watermark):
     def _won(self, logits: Tensor, bits: Tensor) -> Tensor:
         """Logits (B, n) after all layers, with the bits (B, n) of the tokens."""
         p = logits.double().softmax(-1)
-        if is_large(p):
+        if is_large(p) and not p.requires_grad:
             for row, of_row in zip(p.numpy(), bits.numpy(), strict=True):
                 play(row, of_row, self.layers)
         else:

@@ -35,7 +35,7 @@ class Typical(LogitsProcessor):
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         if self.mass == 1:
             return logits
-        nats = log_softmax(logits.double())
+        nats = log_softmax(logits.detach().double())
         probability = nats.exp()
         distance = (nats + entropy(nats, probability)).abs()
         # 1e-12 allows for rounding of the sum.
