@@ -163,7 +163,14 @@ def train_first(path: Path) -> None:
     assert done.code == 0, done.err
 
 
-@pytest.mark.parametrize("path", RUNS, ids=lambda p: p.stem)
+SLOW = {"shakespeare_nanogpt", "cifar10_pixelsnail", "cifar10_pixelcnnpp"}  # the first one compiles
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=[pytest.mark.slow] * (path.stem in SLOW)) for path in RUNS],
+    ids=lambda p: p.stem,
+)
 def test_run(path: Path, monkeypatch, tmp_path, request, capsys) -> None:
     small = LARGE if path.stem.startswith(LARGE_RUNS) else []
     one_batch(monkeypatch, tmp_path, request, "--config", str(path), *small)

@@ -72,7 +72,11 @@ def test_curves_of_no_run_are_refused(tmp_path: Path) -> None:
     ("bench", "message"),
     [
         (["attention", "--threads", 1, "--repeats", 1], "ratio"),
-        (["lightning_overhead", "--steps", 10, "--repeats", 1], "ms a step"),
+        pytest.param(
+            ["lightning_overhead", "--steps", 10, "--repeats", 1],
+            "ms a step",
+            marks=pytest.mark.slow,
+        ),
         (["sampling", "--only", "Row", "--batches", 1, "--repeats", 1, "--threads", 1], "gap"),
         pytest.param(
             *(["ragged", "--rows", 3, "--slots", 2, "--rounds", 1, "--only", "LSTM"], "0 differ"),
@@ -176,7 +180,11 @@ RECIPES = ["gpt: nanoGPT's recipe", "lstm 1 x 392, carried"]
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["recipes", *RECIPES, "--seconds", 1, "--threads", 1], "carried "),
+        pytest.param(
+            ["recipes", *RECIPES, "--seconds", 1, "--threads", 1],
+            "carried ",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             *(["corpus", "memory", "--gigabytes", 0.02, "--folder", "FOLDER"], "G tokens"),
             marks=pytest.mark.slow,
