@@ -130,21 +130,16 @@ def with_preset(options: argparse.Namespace, given: dict[str, Any]) -> tuple[Log
     """The processors of --processors, then those of --preset, whose options may be given as flags."""
     from arlm.sampling.presets import parse_preset  # late: --help needs no torch
     from arlm.sampling.processors import name_of
+    from arlm.sampling.processors.keep_end import applied
 
     preset = parse_preset(options.preset, given, options.greedy)
     own = processors_of(options.processors, options.trust) if options.processors else ()
-    for kind in {kind_of(each) for each in preset} & {kind_of(each) for each in own}:
+    kinds = ({type(applied(each)) for each in part} for part in (preset, own))
+    for kind in set.intersection(*kinds):
         raise UserError(
             f"--processors: {name_of(kind)} is part of the preset {options.preset}; omit one of them"
         )
     return (*own, *preset)
-
-
-def kind_of(processor: LogitsProcessor) -> type[LogitsProcessor]:
-    """The class of a processor; with keep_end=true, of the one that is applied."""
-    from arlm.sampling.processors.keep_end import KeepEnd
-
-    return type(processor.processor if isinstance(processor, KeepEnd) else processor)
 
 
 def chosen_noise(options: argparse.Namespace, mark: Noise | None) -> Noise:

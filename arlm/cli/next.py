@@ -40,15 +40,26 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--seed", type=int, default=0, help="for processors that draw (default 0)")
     add_decoding_options(parser, "Without these options, the network's distribution is shown.")
     output = parser.add_argument_group("output")
-    output.add_argument("--top", type=int, default=10, help="number of tokens to show (default 10)")
+    output.add_argument(
+        "--top",
+        type=int,
+        default=10,
+        help="number of tokens to show, and of continuations or completions (default 10)",
+    )
     output.add_argument(
         "--sequences",
         type=int,
         metavar="N",
         help="also the likeliest continuations of N tokens, each with its exact probability under the network and "
-        "as the processors have it drawn; --out then shows next tokens and continuations side by side",
+        "as the processors have it drawn; unlikely ones are left out, those of at most 0.01 %% under both, or "
+        "more with a vocabulary of over 838 tokens; --out then shows next tokens and continuations side by side",
     )
-    output.add_argument("--json", action="store_true", help="print a JSON object for each stage")
+    output.add_argument(
+        "--json",
+        action="store_true",
+        help="print a JSON object for each stage, then with --sequences one of the continuations; with --completions, "
+        "one of the completions alone",
+    )
     output.add_argument("--out", help="a picture of all stages (.png)")
     options = parser.parse(arguments)
     require(options.top >= 1, "--top", options.top, "choose at least 1")

@@ -87,7 +87,9 @@ def completions(
     }
     total = torch.stack(list(sums.values())).logsumexp(0)
     if total == -math.inf:
-        raise UserError(f"{field}: the processors leave no token that completes {text!r}")
+        raise UserError(
+            f"--processors: they leave no token that completes {text!r}; omit one, or give another {field}"
+        )
     ranked = [Completion(added, float((one - total).exp())) for added, one in sums.items()]
     return sorted(ranked, key=lambda one: (-one.probability, one.added))
 

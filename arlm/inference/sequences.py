@@ -13,7 +13,7 @@ from arlm.errors import UserError, require
 from arlm.sampling.enumeration import MOST, Enumeration, enumerate_rows
 from arlm.sampling.processors import LogitsProcessor
 
-LEAST = 1e-4  # continuations that are less likely are not listed
+LEAST = 1e-4  # continuations that have at most this probability are not listed
 
 
 def continuations_of(
@@ -23,7 +23,10 @@ def continuations_of(
     processors: Sequence[LogitsProcessor] = (),
     context: Tensor | None = None,
 ) -> Enumeration:
-    """Every continuation of so many tokens that is not too unlikely: all of more than 0.01 % up to 800,000 tokens.
+    """Every continuation of so many tokens that is not too unlikely.
+
+    These are all of more than 0.01 % for a vocabulary of at most 838 tokens. For a larger one of V tokens they are all of
+    more than V / 2**23.
 
     Args:
         net: a network of texts.
@@ -40,13 +43,19 @@ def continuations_of(
             "choose fewer, or shorten the prompt"
         )
     least = max(LEAST, 2 * net.spec.vocab_size / MOST)  # at most 2 / least beginnings have this
-    return enumerate_rows(
+    rows = enumerate_rows(
         *(net, len(prompt) + tokens),
         processors=processors,
         prompt=prompt,
         context=context,
         least=least,
     )
+    if not len(rows.tokens):
+        size, mend = ("1 token", "omit it") if tokens == 1 else (f"{tokens} tokens", "choose fewer")
+        raise UserError(
+            f"--sequences: no continuation of {size} has more than {100 * least:.2g} %; {mend}"
+        )
+    return rows
 
 
 def likeliest_rows(rows: Enumeration, count: int) -> list[int]:
@@ -76,7 +85,7 @@ def sequence_records(
 
 
 def sequence_table(records: Sequence[dict[str, Any]], texts: Sequence[str]) -> str:
-    """A line for each continuation: log p and log q in nats, p and q; then the sums of those that are not listed."""
+    """A line for each continuation: log p and log q in nats, p and q; then the sums of all others."""
     lines: list[tuple[str, ...]] = [("text", "log p", "log q", "network", "drawn")]
     listed = [0.0, 0.0]
     for record, text in zip(records, texts, strict=True):
@@ -85,7 +94,7 @@ def sequence_table(records: Sequence[dict[str, Any]], texts: Sequence[str]) -> s
         listed[1] += 0.0 if q is None else math.exp(q)
         lines.append((text, f"{p:.2f}", "-" if q is None else f"{q:.2f}", _percent(p), _percent(q)))
     others = (f"{100 * max(0.0, 1 - total):.2f} %" for total in listed)
-    lines.append(("others", "", "", *others))
+    lines.append(("others, unlikely ones too", "", "", *others))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     shown = []
     for cells in lines:

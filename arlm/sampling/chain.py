@@ -17,6 +17,7 @@ from arlm.sampling.processors import (
     choose,
     name_of,
 )
+from arlm.sampling.processors.keep_end import applied
 
 Memories = tuple[Any, ...]  # of each processor; None if it has none
 
@@ -93,7 +94,7 @@ def refuse_masked(
         where = f"at position {int(position[row])} of row {number}"
         if not left[0]:
             raise UserError(f"network: its logits {where} are -inf or nan; nothing can be drawn")
-        cause = processors[left.index(False) - 1]
+        cause = applied(processors[left.index(False) - 1])
         raise UserError(
             f"{name_of(type(cause))}: it masks all tokens that were left {where}; {cause.no_token}"
         )

@@ -40,6 +40,7 @@ from arlm.sampling.finish import finished
 from arlm.sampling.generate import check_length
 from arlm.sampling.inference_context import inference_context
 from arlm.sampling.processors import History, LogitsProcessor, name_of
+from arlm.sampling.processors.keep_end import applied
 from arlm.sampling.steps import filler, without_padding
 
 MOST = 2**24  # probabilities of next tokens in one step: prefixes times tokens
@@ -99,6 +100,15 @@ class Enumeration:
             raise UserError(f"row: {row.tolist()} is not among the rows; lower `least`")
         zero = torch.zeros_like(self.processed)
         return replace(self, processed=zero.masked_fill(~same, -torch.inf))
+
+
+class _Averaged(History):
+    """The tokens of rows that have no seeds: what a processor would draw is averaged over."""
+
+    def uniform(self, stream: int) -> Tensor:
+        raise UserError(
+            "processors: one draws random numbers, over which the rows are averaged; define its `outcomes`, or omit it"
+        )
 
 
 def enumerate_rows(
@@ -163,7 +173,7 @@ def _extended(
         mine = p[:, None] + log_softmax(logits).double()
         possible = q > -torch.inf
         lengths = torch.full_like(tokens[possible, 0], t)
-        history = History(tokens[possible], lengths, torch.full_like(lengths, first), spec)
+        history = _Averaged(tokens[possible], lengths, torch.full_like(lengths, first), spec)
         drawn, outputs = torch.full_like(mine, -torch.inf), list[Tensor]()
         if bool(possible.any()):
             law, outputs = _law(chains, logits[possible], history, memories)
@@ -231,7 +241,7 @@ def _chains(
     if len(chains) > 1 and any(memory is not None for memory in new_memories(processors, 1, _CPU)):
         chance = next(one for one, each in zip(processors, outcomes, strict=True) if len(each) > 1)
         raise UserError(
-            f"{name_of(type(chance))}: it draws random numbers, over which a processor with memory cannot be averaged; "
+            f"{name_of(type(applied(chance)))}: it draws random numbers, over which a processor with memory cannot be averaged; "
             "enumerate with one of them"
         )
     return chains

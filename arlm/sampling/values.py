@@ -55,10 +55,12 @@ def read_value(owner: str, field: str, text: str, kind: Any) -> Any:
         return text == "true"
     try:
         if get_origin(kind) is dict:
-            return _numbers(text, str in _members(kind))
+            return _numbers(f"{owner}:{field}", text, str in _members(kind))
         if get_origin(kind) is tuple:
             return _tokens(json.loads(text), _nested(kind), str in _members(kind))
         return kind(text)
+    except UserError:
+        raise
     except (TypeError, ValueError, RecursionError):  # a TypeError for a field that is no number
         raise UserError(
             f"{owner} needs {what} for {field}, not {text!r}; write for example {field}={example}"
@@ -87,18 +89,23 @@ def _nested(kind: Any) -> bool:
     return any(get_origin(member) is tuple for member in _members(kind))
 
 
-def _numbers(text: str, texts: bool) -> dict[str | int, float]:
+def _numbers(owner: str, text: str, texts: bool) -> dict[str | int, float]:
     """A number for each token: '{7:-2.5,"a":-inf}'."""
     if not re.fullmatch(r"\{.*\}", text, re.DOTALL):
         raise ValueError
     found: dict[str | int, float] = {}
-    for part in PAIR.findall(text[1:-1]):
+    parts = PAIR.findall(text[1:-1])
+    if ",".join(parts) != text[1:-1]:  # one is empty
+        raise ValueError
+    for part in parts:
         match = PAIR_PARTS.fullmatch(part)
         if not match:
             raise ValueError
         key = json.loads(match[1]) if match[1].startswith('"') else int(match[1])
         if isinstance(key, str) and not texts:
             raise ValueError
+        if key in found:
+            raise UserError(f"{owner}: {match[1]} has two values; give one")
         found[key] = float(match[2])
     return found
 

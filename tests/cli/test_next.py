@@ -191,7 +191,8 @@ def test_sequences_are_the_likeliest_continuations(folder: Path) -> None:
     assert lines[0].split() == ["text", "log", "p", "log", "q", "network", "drawn"]
     assert [line.split()[1] for line in lines[1:6]] == [f"{x['log_prob']:.2f}" for x in found]
     rest = 1 - sum(math.exp(one["log_prob"]) for one in found)
-    assert float(lines[6].split()[1]) == pytest.approx(100 * rest, abs=0.01)
+    assert lines[6].startswith("others, unlikely ones too  ")
+    assert float(lines[6].split()[-4]) == pytest.approx(100 * rest, abs=0.01)
     assert lines[7] == "rows.png"
     assert Image.open(folder / "rows.png").size[0] > 500
 
@@ -208,6 +209,21 @@ def test_sequences_out_of_range_are_refused_before_anything_is_printed(folder: P
         done = run_arlm("next", "text.ckpt", *arguments, folder=folder)
         assert message in done.error()
         assert not done.out
+
+
+@pytest.mark.parametrize("out", [(), ("--out", "x.png")])
+def test_a_flat_network_has_no_likely_continuation(folder: Path, out: tuple[str, ...]) -> None:
+    data = PythonDocs(length=16)
+    net = TransformerLanguageModel(data.spec, width=8, heads=2, depth=1)
+    for weight in net.parameters():
+        torch.nn.init.zeros_(weight)
+    checkpoints.save(folder / "flat.ckpt", net, data)
+    flat = ("next", "flat.ckpt", "--prompt", "the", *out)
+    done = run_arlm(*flat, "--sequences", 6, folder=folder)
+    message = "--sequences: no continuation of 6 tokens has more than 0.01 %; choose fewer"
+    assert message in done.error()
+    assert not done.out
+    assert run_arlm(*flat, "--sequences", 2, folder=folder).code == 0  # 1 of 97 * 97
 
 
 def test_completions_on_the_command_line(folder: Path) -> None:

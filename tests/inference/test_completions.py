@@ -80,7 +80,8 @@ def test_processors_shape_the_completions() -> None:
     )
     squares = {added: value**2 for added, value in plain.items()}  # one place, one token each
     assert cold == pytest.approx({k: v / sum(squares.values()) for k, v in squares.items()})
-    with pytest.raises(UserError, match="the processors leave no token that completes 'ba'"):
+    message = "^--processors: they leave no token that completes 'ba'; omit one, or give another --prompt$"
+    with pytest.raises(UserError, match=message):
         completions(net, tokenizer, "ba", parse_processors("bad_words=[[0],[2],[3],[4]]"))
 
 

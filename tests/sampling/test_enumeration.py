@@ -348,9 +348,10 @@ def test_what_cannot_be_enumerated_is_refused_in_one_line() -> None:
             "bad_words: it masks all tokens that were left",
         ),
         (lambda: of(net, "xtc=0.5,mirostat=1"), "xtc: it draws random numbers, over which"),
+        (lambda: of(net, "xtc=0.5:keep_end=true,mirostat=1"), "xtc: it draws random numbers"),
         (
             lambda: enumerate_rows(net, processors=[Dice()]),
-            "seeds: a processor draws random numbers",
+            "processors: one draws random numbers, .*; define its `outcomes`, or omit it$",
         ),
     ]:
         with pytest.raises(UserError, match=f"^{message}"):

@@ -73,6 +73,11 @@ class TestEveryTokenMasked:
         with pytest.raises(UserError, match=r"max_new_tokens: it masks all .* position 0 of row 0"):
             generate(small(0), [1], 14, processors=[bias, MaxNewTokens(1)])
 
+    def test_what_keeps_the_end_is_named_by_what_it_applies(self) -> None:
+        chain = [LogitBias({END: -torch.inf}), KeepEnd(Nothing(2))]
+        with pytest.raises(UserError, match=r"^nothing: it masks all .* position 2 of row 0"):
+            generate(small(END), [1], 14, processors=chain)
+
     def test_a_network_without_finite_logits_is_named(self) -> None:
         net = small()
         torch.nn.init.constant_(net.head.bias, torch.nan)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from dataclasses import dataclass
+
 import pytest
 import torch
 
@@ -12,10 +16,11 @@ from arlm.inference.next_token import described
 from arlm.models.transformer import TransformerLanguageModel
 from arlm.sampling import generate
 from arlm.sampling.presets import parse_preset
-from arlm.sampling.processors import parse_processors
+from arlm.sampling.processors import History, LogitsProcessor, parse_processors
 from arlm.sampling.processors.bad_words import BadWords
 from arlm.sampling.processors.dry import Dry
 from arlm.sampling.processors.forced_tokens import ForcedTokens
+from arlm.sampling.processors.keep_end import KeepEnd
 from arlm.sampling.processors.logit_bias import LogitBias
 from arlm.tokenizers import BPETokenizer, CharacterTokenizer, WordTokenizer
 
@@ -153,6 +158,56 @@ def test_texts_are_written_in_quotes(text: str, expected: object) -> None:
     assert parse_processors(described(one)) == (one,)
 
 
+@dataclass(frozen=True)
+class OwnWords(BadWords):
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class OwnBias(LogitBias):
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class OwnForced(ForcedTokens):
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class OwnKeepEnd(KeepEnd):
+    note: str = ""
+
+
+@pytest.mark.parametrize(
+    ("own", "bound"),
+    [
+        (OwnWords(("a",), "x"), OwnWords(((2,), (1, 2)), "x")),
+        (OwnBias({"a": 1.0}, "x"), OwnBias({2: 1.0}, "x")),
+        (OwnForced(("ab",), "x"), OwnForced((2, 3), "x")),
+        (OwnKeepEnd(OwnForced(("a",)), "x"), OwnKeepEnd(OwnForced((2,)), "x")),
+    ],
+)
+def test_a_bound_subclass_keeps_its_class_and_fields(
+    own: LogitsProcessor, bound: LogitsProcessor
+) -> None:
+    assert own.bind(LETTERS) == bound
+
+
+def test_a_later_change_of_the_dict_changes_no_bias() -> None:
+    given: dict[str | int, float] = {0: 1.0, 2: -torch.inf}
+    bias = LogitBias(given)
+    empty = torch.empty(1, 0, dtype=torch.long)
+    history = History(empty, torch.zeros(1).long(), torch.zeros(1).long(), Spec(3, (4,)))
+    for change in (lambda: given.update({0: 5.0}), lambda: given.update({9: 1.0})):
+        expected = torch.tensor([[1.0, 0.0, -torch.inf]])
+        assert torch.equal(bias(torch.zeros(1, 3), history), expected)
+        change()
+        assert torch.equal(bias(torch.zeros(1, 3), history), expected)
+        for other in (pickle.loads(pickle.dumps(bias)), copy.deepcopy(bias)):
+            assert other == bias == LogitBias({0: 1.0, 2: -torch.inf})
+            assert torch.equal(other(torch.zeros(1, 3), history), expected)
+
+
 def test_presets_take_texts() -> None:
     found = parse_preset(
         'llamacpp:logit_bias={"a: ":1}:dry_multiplier=1:dry_sequence_breakers=["\\n"]'
@@ -168,6 +223,14 @@ def test_presets_take_texts() -> None:
         ("bad_words=[a]", "needs lists of tokens for words, not .* write for example words="),
         ('logit_bias={"a"}', "needs numbers of tokens for bias"),
         ('logit_bias={"a":1;2}', "needs numbers of tokens for bias"),
+        ("logit_bias={1:2,,3:4}", "needs numbers of tokens for bias"),
+        ('logit_bias={"a,":1,}', "needs numbers of tokens for bias"),
+        ("logit_bias={,}", "needs numbers of tokens for bias"),
+        (
+            'logit_bias={"a":1,"a":2}',
+            '^--processors: logit_bias:bias: "a" has two values; give one$',
+        ),
+        ("logit_bias={1:2,3:4,01:2}", "logit_bias:bias: 01 has two values; give one"),
         ('forced_tokens=[["a"]]', "needs a list of tokens for tokens"),
     ],
 )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
@@ -43,12 +43,12 @@ class BadWords(LogitsProcessor):
         if not all(self.words):
             raise UserError("bad_words: one has no token; omit it")
 
-    def bind(self, domain: Domain) -> BadWords:
+    def bind(self, domain: Domain) -> Self:
         forms = [
             spellings("bad_words", word, domain) if isinstance(word, str) else [tuple(word)]
             for word in self.words
         ]
-        return BadWords(tuple(dict.fromkeys(chain.from_iterable(forms))))
+        return replace(self, words=tuple(dict.fromkeys(chain.from_iterable(forms))))
 
     @cached_property
     def _table(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
@@ -30,10 +30,10 @@ class ForcedTokens(LogitsProcessor):
 
     tokens: tuple[str | int, ...]
 
-    def bind(self, domain: Domain) -> ForcedTokens:
+    def bind(self, domain: Domain) -> Self:
         field = "forced_tokens"
         each = (spelled(field, t, domain) if isinstance(t, str) else (t,) for t in self.tokens)
-        return ForcedTokens(tuple(chain.from_iterable(each)))
+        return replace(self, tokens=tuple(chain.from_iterable(each)))
 
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         if not self.tokens:

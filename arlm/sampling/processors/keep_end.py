@@ -8,8 +8,8 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
@@ -50,11 +50,13 @@ class KeepEnd(MemoryProcessor):
             mend = "give it a truncation such as top_p"
             raise UserError(f"keep_end: it cannot hold {name_of(kind)}; {mend}")
 
-    def bind(self, domain: Domain) -> KeepEnd:
-        return KeepEnd(self.processor.bind(domain))
+    def bind(self, domain: Domain) -> Self:
+        return replace(self, processor=self.processor.bind(domain))
 
     def outcomes(self) -> Sequence[tuple[float, LogitsProcessor]]:
-        return [(weight, KeepEnd(each)) for weight, each in self.processor.outcomes()]
+        return [
+            (weight, replace(self, processor=each)) for weight, each in self.processor.outcomes()
+        ]
 
     def init(self, rows: int, device: torch.device) -> Any:
         own = self.processor
@@ -72,3 +74,8 @@ class KeepEnd(MemoryProcessor):
         kept = out.clone()
         kept[:, end] = logits[:, end].where(out[:, end] == -torch.inf, out[:, end])
         return kept
+
+
+def applied(processor: LogitsProcessor) -> LogitsProcessor:
+    """The processor itself; with keep_end=true, the one that is applied."""
+    return processor.processor if isinstance(processor, KeepEnd) else processor

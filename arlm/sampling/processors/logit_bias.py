@@ -7,9 +7,9 @@ References:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
@@ -37,11 +37,13 @@ class LogitBias(LogitsProcessor):
     bias: dict[str | int, float]
 
     def __post_init__(self) -> None:
+        # A copy, so that a later change of the caller's dict does not differ from the cached arrays.
+        object.__setattr__(self, "bias", dict(self.bias))
         for token, nats in self.bias.items():
             fits = nats == -math.inf or abs(nats) <= 1e4
             require(fits, f"logit_bias:{token}", nats, "choose -10000 to 10000, or -inf")
 
-    def bind(self, domain: Domain) -> LogitBias:
+    def bind(self, domain: Domain) -> Self:
         field, bias, implied = "logit_bias", dict[str | int, float](), dict[str | int, float]()
         for key, nats in self.bias.items():
             tokens = [key]
@@ -54,7 +56,7 @@ class LogitBias(LogitsProcessor):
                 if token in bias:
                     raise UserError(f"{field}: token {token} has two values; give one")
                 bias[token] = nats
-        return LogitBias(implied | bias)
+        return replace(self, bias=implied | bias)
 
     @cached_property
     def _arrays(self) -> tuple[np.ndarray, np.ndarray]:
@@ -65,9 +67,9 @@ class LogitBias(LogitsProcessor):
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         if not self.bias:
             return logits
+        numbers = self._arrays[0]
+        check_tokens("logit_bias", (int(numbers.min()), int(numbers.max())), history.spec)
         tokens, nats = (torch.from_numpy(part).to(logits.device) for part in self._arrays)
-        extremes = min(self.bias), max(self.bias)  # type: ignore[type-var]
-        check_tokens("logit_bias", extremes, history.spec)  # type: ignore[arg-type]
         exact = logits.index_select(1, tokens).to(torch.promote_types(logits.dtype, torch.float32))
         after = exact + nats.to(exact.dtype)
         if after.dtype != logits.dtype:  # float16 ends at 65504
