@@ -19,10 +19,7 @@ if TYPE_CHECKING:
 
 PAGE_TOKENS = 20_000  # of a text on a page
 PAGE_ITEMS = 100
-TOKEN_BYTES, TOP_BYTES = (
-    200,
-    50,
-)  # of a token and of each alternative, where figures of each token are shown
+TOKEN_BYTES, TOP_BYTES = 200, 50  # of a token and of an alternative whose figures are shown
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from arlm.cli.alternatives import token_records, token_table
 from arlm.cli.drafting import open_draft, say_what_was_saved
 from arlm.cli.parser import bar, finite
-from arlm.cli.searches import contrasted, likeliest
+from arlm.cli.searches import Counted, check_room, contrasted, likeliest
 from arlm.cli.watermarks import watermark_name
 from arlm.errors import UserError
 
@@ -61,13 +61,16 @@ def texts(
     contrastive = options.penalty_alpha is not None
     searched = options.beam is not None or options.decoding == "fixed_point" or contrastive
     window = net.max_length
-    if contrastive and window is not None and options.max_new_tokens is None:
-        longest = min(longest, window - 1)
+    if contrastive and window is not None:
+        check_room(len(prompts[0]), window)
+        if options.max_new_tokens is None:
+            longest = min(longest, window - 1)
     if searched and window is not None and longest + contrastive > window:
         option = "--beam" if options.beam is not None else "--decoding"
         option = "--penalty-alpha" if contrastive else option
+        rows = f"{longest} tokens" + (", and one that is reserved," if contrastive else "")
         raise UserError(
-            f"{option}: rows of {longest} tokens exceed the window of {window - contrastive}, which only slides "
+            f"{option}: rows of {rows} exceed the window of {window}, which only slides "
             "where texts are drawn token by token; choose a smaller --max-new-tokens, or omit the option"
         )
     check_capacity(net, 1, longest, "--max-new-tokens", longest)
@@ -78,31 +81,30 @@ def texts(
         say_what_was_saved(speculation, total)
         return total
     if searched:
-        rows = options.n if options.beam is None else options.beam
+        count = options.n if options.beam is None else options.beam
         option = "-n" if options.beam is None else "--beam"
         positions = 1 if options.beam is not None else longest
-        check_capacity(net, rows, longest, option, rows, positions)
+        check_capacity(net, count, longest, option, count, positions)
         if contrastive:
-            found = iter([contrasted(options, net, view, prompts[0], longest)])
+            found = Counted([contrasted(options, net, view, prompts[0], longest)])
         else:
-            found = iter(search(options, net, view, processors, prompts[0], longest, tree))
+            found = Counted(search(options, net, view, processors, prompts[0], longest, tree))
     else:
-        found = draw(options, net, view, processors, prompts, speculation)
-        if options.best_of is not None:
-            found = likeliest(found, options.best_of, options.n)
+        found = Counted(draw(options, net, view, processors, prompts, speculation))
+    kept = iter(found)
+    if options.best_of is not None:
+        kept = likeliest(kept, options.best_of, options.n)
     with writing_text(Path(options.out)) if options.out else nullcontext(sys.stdout) as out:
-        total = 0
-        for index, one in enumerate(found):
+        for index, one in enumerate(kept):
             separator = f"{SEPARATOR}\n" if index and not options.json else ""
             shown = as_json(index, one, options, view) if options.json else one.text
             print(f"{separator}{shown}", file=out, flush=not options.out)
             if one.drawn is not None and not options.json:
                 print(f"\n{token_table(one.drawn, view)}", file=out, flush=not options.out)
-            total += one.tokens
     if options.out:
         print(options.out)
-    say_what_was_saved(speculation, total)
-    return total
+    say_what_was_saved(speculation, found.tokens)
+    return found.tokens
 
 
 def read_prompts(options: argparse.Namespace, view: View) -> list[Tensor]:
@@ -126,7 +128,10 @@ def draw(
     prompts: Sequence[Tensor],
     speculation: Speculation | None = None,
 ) -> Iterator[Written]:
-    """Draw `options.n` texts after each prompt, or `best_of`, batch by batch; a text does not depend on its batch."""
+    """Draw `options.n` texts after each prompt, or `best_of`, batch by batch; a text does not depend on its batch.
+
+    Texts that are compared have one class: with `best_of` and no label, the classes are those of the prompts in turn.
+    """
     from arlm.inference.capacity import rows_together
     from arlm.inference.writer import row_lengths, written
     from arlm.sampling import class_labels, row_seeds
@@ -136,6 +141,9 @@ def draw(
     longest = row_lengths(net, prompts, new)
     size = rows_together(net, max(longest))
     most = (sum(longest) - sum(map(len, prompts))) * each
+    classes = class_labels(net, options.label, len(prompts) if options.best_of else count)
+    if classes is not None and options.best_of:
+        classes = classes.repeat_interleave(each, dim=0)
     given: dict[str, Any] = {"processors": processors, "noise": options.noise, "stop": options.stop}
     given |= {"speculation": speculation, "top": min(options.top or 0, net.spec.vocab_size)}
     with bar("sampling", "tok", most) as progress:
@@ -144,7 +152,7 @@ def draw(
             yield from written(
                 *(net, view.domain.decode, [prompts[row // each] for row in rows]),
                 *(row_seeds(options.seed, len(rows), first), new),
-                context=class_labels(net, options.label, len(rows), first),
+                context=None if classes is None else classes[first : rows.stop],
                 progress=progress.update,
                 **given,
             )

@@ -127,13 +127,14 @@ def score_items(
     Raises:
         UserError: an item holds nothing to score.
     """
+    if not items:
+        return []
     check_items(items)
     top = min(top, net.spec.vocab_size)
     counts = [len(item.tokens) - item.given for item in items]
     ends = torch.tensor(counts).cumsum(0)
-    first = ends - torch.tensor(
-        [len(item.tokens) for item in items]
-    )  # where an item's token 0 would be
+    sizes = torch.tensor([len(item.tokens) for item in items])
+    first = ends - sizes  # where an item's token 0 would be
     total = int(ends[-1])
     nats = torch.empty(total, dtype=torch.float64)
     ranks = torch.empty(total, dtype=torch.long)

@@ -44,6 +44,7 @@ from arlm.sampling.processors.keep_end import applied
 from arlm.sampling.steps import filler, without_padding
 
 MOST = 2**24  # probabilities of next tokens in one step: prefixes times tokens
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -238,13 +239,10 @@ def _chains(
         (math.prod(weight for weight, _ in one), tuple(each for _, each in one))
         for one in itertools.product(*outcomes)
     ]
-    if len(chains) > 1 and any(memory is not None for memory in new_memories(processors, 1, _CPU)):
+    if len(chains) > 1 and any(memory is not None for memory in new_memories(processors, 1, CPU)):
         chance = next(one for one, each in zip(processors, outcomes, strict=True) if len(each) > 1)
         raise UserError(
             f"{name_of(type(applied(chance)))}: it draws random numbers, over which a processor with memory cannot be averaged; "
             "enumerate with one of them"
         )
     return chains
-
-
-_CPU = torch.device("cpu")

@@ -205,6 +205,8 @@ def vllm(
     By its documentation alone: the order is that of the page of its sampler, and what counts is that of `SamplingParams`.
     A temperature below 1e-5 is greedy. Words are banned after a space, too, as vLLM does; they may begin in the prompt here.
     """
+    require(temperature >= 0, "temperature", temperature, "choose 0 or more")
+    require(top_k >= -1, "top_k", top_k, "choose -1 or more")
     greedy = temperature < 1e-5
     processors = _chain(
         (BadWords, bad_words, ()),

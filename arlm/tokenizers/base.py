@@ -15,9 +15,7 @@ from torch import Tensor
 from arlm.construction import Captured
 from arlm.errors import UserError
 
-PIECE = (
-    2**20
-)  # characters that are encoded at a time: the parts of a long text, as a list, take ten times the text
+PIECE = 2**20  # characters that are encoded at a time: a list of parts takes ten times the text
 SPACE = re.compile("[ \n]")  # which every tokenizer of words takes for white space
 
 

@@ -31,9 +31,7 @@ ODD_SPACE = re.compile("[\x1c-\x1f\x85]")
 # GPT-2's pattern never joins two of these chunks, so each one is encoded once and cached.
 CHUNK = re.compile(r"\s+(?!\S)|\s?\S+")
 CACHED = 2**20  # chunks
-TOGETHER = (
-    2**18
-)  # chunks that are encoded at a time: a list of those of a long text takes ten times the text
+TOGETHER = 2**18  # chunks that are encoded at a time: a list of them takes ten times the text
 BYTE = re.compile("<0x([89A-F][0-9A-F])>")  # a token of one byte of a character of several
 
 

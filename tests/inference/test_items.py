@@ -136,3 +136,7 @@ def test_nothing_to_score_is_refused() -> None:
         score_items(transformer(8), [Item("empty.txt", text(0))])
     with pytest.raises(UserError, match="x: it holds no tokens"):
         score_items(transformer(8), [Item("x", text(3), 3)])
+
+
+def test_no_items_have_no_scores() -> None:
+    assert score_items(transformer(8), []) == []

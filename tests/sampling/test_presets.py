@@ -190,6 +190,8 @@ def test_flags_go_over_a_preset() -> None:
         ("llamacpp:mirostat=2", {"top_k": 3}, "applies no top_k together with mirostat"),
         ("llamacpp:repeat_last_n=-2", {}, "repeat_last_n: -2 is out of range"),
         ("notes:frequency=0.1", {}, "notes_penalty:frequency: 0.1 .* is written 1.1"),
+        ("vllm:temperature=-1", {}, "temperature: -1.0 is out of range; choose 0 or more"),
+        ("vllm:top_k=-5", {}, "top_k: -5 is out of range; choose -1 or more"),
         ("notes:frequency", {}, "needs a number for frequency, not ''"),
     ],
 )

@@ -18,10 +18,11 @@ from torch import Tensor
 
 from arlm.core import Autoregressor
 from arlm.domains import Domain
-from arlm.errors import UserError
+from arlm.errors import UserError, require
 from arlm.sampling import beam_search, contrastive_search, generate
 from arlm.sampling.presets import parse_preset
 from arlm.sampling.processors import parse_processors
+from arlm.sampling.values import read_value
 
 DRAWS = "draws"
 #: one parameter at several values, which a picture joins by a line
@@ -52,7 +53,8 @@ DEFAULT = (
     *(f"{penalty},greedy" for penalty in PENALTIES),
 )
 FAMILIES = ("draws", "searches", "draws with a penalty", "greedy with a penalty")
-SEARCH = re.compile(r"(beam|contrastive)=(\d+)(?::penalty=([\d.]+))?")
+SEARCH = re.compile(r"(beam|contrastive)=(\d+)(?::penalty=(.+))?")
+PENALTY = 0.6  # of contrastive search, by default
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Method:
     processors: tuple[Any, ...] = ()
     beam: int = 0
     candidates: int = 0  # of contrastive search
-    penalty: float = 0.6
+    penalty: float = PENALTY
 
     @property
     def family(self) -> str:
@@ -94,17 +96,30 @@ def parse_method(text: str, domain: Domain) -> Method:
     """The method of a text, with its processors bound to the domain; a UserError if there is none."""
     if text == DRAWS:
         return Method(text)
-    if found := SEARCH.fullmatch(text):
-        count, penalty = int(found[2]), float(found[3] or 0.6)
-        if found[1] == "beam":
-            return Method(text, beam=count)
-        return Method(text, candidates=count, penalty=penalty)
     if text.startswith(("beam", "contrastive")):
-        raise UserError(
-            f"--method: {text!r} is not understood; write for example beam=4 or contrastive=5:penalty=0.6"
-        )
+        return _search(text)
     if text.startswith("preset="):
         chain = parse_preset(text.removeprefix("preset="))
     else:
         chain = parse_processors(text, option="--method")
     return Method(text, tuple(each.bind(domain) for each in chain))
+
+
+def _search(text: str) -> Method:
+    """The search of a text; a UserError if it is none, or a number is out of range."""
+    found = SEARCH.fullmatch(text)
+    if not found:
+        raise UserError(
+            f"--method: {text!r} is not understood; write for example beam=4 or contrastive=5:penalty=0.6"
+        )
+    kind, width, penalty = found.groups()
+    owner = f"--method: {kind}"
+    count = read_value(owner, "width", width, int)
+    require(count >= 1, owner, count, "choose 1 or more")
+    if kind == "beam":
+        if penalty is not None:
+            raise UserError(f"{owner} has no penalty; write beam={count}")
+        return Method(text, beam=count)
+    share = PENALTY if penalty is None else read_value(owner, "penalty", penalty, float)
+    require(0 <= share <= 1, f"{owner}:penalty", share, "choose 0 to 1")
+    return Method(text, candidates=count, penalty=share)

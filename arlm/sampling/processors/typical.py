@@ -40,5 +40,5 @@ class Typical(LogitsProcessor):
         distance = (nats + entropy(nats, probability)).abs()
         # 1e-12 allows for rounding of the sum.
         goal = probability.new_full((1, 1), self.mass - 1e-12).expand(len(logits), 1)
-        kept = first_tokens(distance, probability, goal, reach=True)
+        kept = first_tokens(distance, probability, goal)
         return logits.masked_fill(~kept, -torch.inf)
