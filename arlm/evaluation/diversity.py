@@ -70,12 +70,12 @@ def distinct_n(texts: Iterable[Sequence[Hashable]], n: int) -> float:
 def loop_period(items: Sequence[Hashable], times: int = 3, least: int = 20) -> int:
     """The period of the loop in which a sequence ends, or 0 if it does not end in one.
 
-    A loop is a phrase that stands at least `times` times at the end, and fills at least `least` items there: the
+    A loop is a phrase that occurs at least `times` times at the end, and fills at least `least` items there: the
     smallest p such that the last max(times * p, least) items repeat with period p.
 
     Args:
         items: the sequence.
-        times: how often the phrase has to stand there, 2 or more.
+        times: how often the phrase has to occur there, 2 or more.
         least: items that a loop has to fill.
     """
     require(times >= 2, "times", times, "choose at least 2")

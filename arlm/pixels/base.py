@@ -251,13 +251,6 @@ class PixelNetwork(Autoregressor):
             scores = logits.new_empty(*drawn.shape, self.spec.vocab_size)
             level, numbers = self.embed.values, noise[:, image_row]
             state.backend.sample_row(row, level, numbers, drawn, scores, rules)
-            drawable = scores.amax(-1).isfinite() | (tokens[:, image_row] >= 0)
-            if not bool(drawable.all()):
-                which, place = (~drawable).nonzero()[0].tolist()
-                raise UserError(
-                    f"network: its logits at position {image_row.start + place} of row {which} are -inf or nan; "
-                    "nothing can be drawn"
-                )
             tokens[:, image_row] = drawn
             log_prob.append(token_log_prob(scores, drawn).double())
             progress(width * channels)

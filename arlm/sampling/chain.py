@@ -93,8 +93,13 @@ def refuse_masked(
         number = row if numbers is None else int(numbers[row])
         where = f"at position {int(position[row])} of row {number}"
         if not left[0]:
-            raise UserError(f"network: its logits {where} are -inf or nan; nothing can be drawn")
+            raise no_distribution(where)
         cause = applied(processors[left.index(False) - 1])
         raise UserError(
             f"{name_of(type(cause))}: it masks all tokens that were left {where}; {cause.no_token}"
         )
+
+
+def no_distribution(where: str) -> UserError:
+    """The error of a network whose logits are -inf for all tokens, nan or inf."""
+    return UserError(f"network: its logits {where} are -inf or nan; nothing can be drawn")

@@ -171,16 +171,16 @@ def _extended(
                 f"follow each; choose a length of at most {t}, or leave out unlikely rows by `least`"
             )
         logits = _logits(net, tokens, t, context)
-        mine = p[:, None] + log_softmax(logits).double()
+        network = p[:, None] + log_softmax(logits).double()
         possible = q > -torch.inf
         lengths = torch.full_like(tokens[possible, 0], t)
         history = _Averaged(tokens[possible], lengths, torch.full_like(lengths, first), spec)
-        drawn, outputs = torch.full_like(mine, -torch.inf), list[Tensor]()
+        drawn, outputs = torch.full_like(network, -torch.inf), list[Tensor]()
         if bool(possible.any()):
             law, outputs = _law(chains, logits[possible], history, memories)
             drawn[possible] = q[possible, None] + law
-        parent, token = ((mine > border) | (drawn > border)).nonzero(as_tuple=True)
-        p, q, tokens = mine[parent, token], drawn[parent, token], tokens[parent]
+        parent, token = ((network > border) | (drawn > border)).nonzero(as_tuple=True)
+        p, q, tokens = network[parent, token], drawn[parent, token], tokens[parent]
         tokens[:, t] = token
         follow = q > -torch.inf
         within = (possible.cumsum(0) - 1)[parent[follow]]

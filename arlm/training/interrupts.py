@@ -65,10 +65,8 @@ class Interrupts:
 
     def counts(self) -> dict[str, float]:
         """1 for the signal that this process has received, 0 for the others, to be added up over processes."""
-        return {name: float(self._is(name)) for name in NAMES}
-
-    def _is(self, name: str) -> bool:
-        return self.received is not None and signal.Signals(self.received).name == name
+        own = None if self.received is None else signal.Signals(self.received).name
+        return {name: float(name == own) for name in NAMES}
 
     def _set(self, handler: object) -> None:
         for number in self._numbers():

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Result, run_arlm
+from small_runs import write_text_and_image
 from torch import Tensor
 
 from arlm import checkpoints
@@ -18,26 +19,16 @@ from arlm.cli.texts import draw
 from arlm.core import Spec
 from arlm.domains import TextDomain
 from arlm.inference.writer import Written, written
-from arlm.models.pixelcnn import PixelCNN
 from arlm.models.transformer import TransformerLanguageModel
 from arlm.reports.view import view_of
 from arlm.sampling import Uniform, best_of, contrastive_search
 from arlm.tokenizers import CharacterTokenizer
-from datamodules.digits import Digits
-from datamodules.text_file import TextFile
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("searches")
-    (folder / "mine.txt").write_text("ab cd" * 500)
-    data = TextFile(str(folder / "mine.txt"), length=16, tokenizer="character")
-    data.setup("fit")
-    net = TransformerLanguageModel(data.spec, width=8, heads=2, depth=1)
-    checkpoints.save(folder / "text.ckpt", net, data)
-    digits = Digits()
-    checkpoints.save(folder / "image.ckpt", PixelCNN(digits.spec, width=4, depth=1), digits)
+    write_text_and_image(folder, "ab cd" * 500)
     return folder
 
 

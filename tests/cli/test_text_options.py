@@ -11,34 +11,23 @@ from typing import Any
 import pytest
 import torch
 from conftest import run_arlm
+from small_runs import write_text_and_image
 
-from arlm import checkpoints
 from arlm.cli.parser import print_json
 from arlm.cli.texts import as_json
 from arlm.cli.translate import shown
 from arlm.domains import TextDomain
 from arlm.inference.translator import Translation
 from arlm.inference.writer import Written
-from arlm.models.pixelcnn import PixelCNN
-from arlm.models.transformer import TransformerLanguageModel
 from arlm.reports.view import view_of
 from arlm.tokenizers import CharacterTokenizer
-from datamodules.digits import Digits
-from datamodules.text_file import TextFile
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a network of the characters "ab c" that is not trained, and one of images."""
-    torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("texts")
-    (folder / "mine.txt").write_text("ab c" * 500)
-    data = TextFile(str(folder / "mine.txt"), length=16, tokenizer="character")
-    data.setup("fit")
-    net = TransformerLanguageModel(data.spec, width=8, heads=2, depth=1)
-    checkpoints.save(folder / "text.ckpt", net, data)
-    digits = Digits()
-    checkpoints.save(folder / "image.ckpt", PixelCNN(digits.spec, width=4, depth=1), digits)
+    write_text_and_image(folder, "ab c" * 500)
     return folder
 
 

@@ -4,8 +4,8 @@ python -m tools.bench.sampling [--batches 1 16 64] [--threads 2] [--only PixelCN
 
 `naive` is the time of a forward pass multiplied by the number of tokens; for text it is the mean over
 prefixes of 16 lengths. `torch` and `native` are complete samplings, `torch, p` and `native, p` with temperature 0.8 and
-top-p 0.9; `gap` is the largest difference of a log-probability from that of a forward pass. FOLDER is a checkout of EugenHotaj/pytorch-generative, whose
-own `sample` of the same PixelCNN is then timed against ours.
+top-p 0.9; `gap` is the largest difference of a log-probability from that of a forward pass. FOLDER is a checkout of
+EugenHotaj/pytorch-generative, whose own `sample` of the same PixelCNN is then timed against ours.
 """
 
 from __future__ import annotations

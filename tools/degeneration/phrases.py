@@ -39,7 +39,7 @@ def repeated(phrases: Tensor, times: int) -> Tensor:
 def nats_by_repetition(net: Autoregressor, phrases: Tensor, times: int) -> Tensor:
     """The mean -log p of a token in each repetition of phrases (N, M): (N, times) float64.
 
-    The row begins with the phrase, so that its first time stands after nothing.
+    The row begins with the phrase, so that nothing comes before its first occurrence.
 
     Raises a UserError if the repetitions do not fit the network.
     """
