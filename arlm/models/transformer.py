@@ -23,43 +23,15 @@ from arlm.core import Spec, device_of
 from arlm.errors import UserError, require
 from arlm.layers.activation_checkpointing import run_block
 from arlm.layers.attention import CausalSelfAttention, causal_mask
+from arlm.layers.blocks import Block
 from arlm.layers.checks import check_heads, check_sizes
 from arlm.layers.class_embedding import ClassEmbedding
 from arlm.layers.features import MAX_LOGITS, FeatureAutoregressor
-from arlm.layers.kv_cache import CachedState, KVCache, Slots
+from arlm.layers.kv_cache import CachedState
 from arlm.layers.mlp import MLP
 from arlm.layers.positional_encoding import AlibiSlopes, rotary_table
 from arlm.layers.segments import without_ignored
 from arlm.states import read_lengths
-
-
-class Block(nn.Module):
-    """Pre-norm: x + f(norm(x)) for attention, then for the MLP. Post-norm: norm(x + f(x))."""
-
-    def __init__(
-        self, attention: CausalSelfAttention, mlp: MLP, norms: list[nn.Module], norm_first: bool
-    ) -> None:
-        super().__init__()
-        self.attention_norm, self.mlp_norm = norms
-        self.attention, self.mlp = attention, mlp
-        self.norm_first = norm_first
-        self.drop = nn.Dropout(attention.dropout)
-
-    def forward(self, x: Tensor, rotary: Tensor | None, bias: Tensor | None) -> Tensor:
-        if self.norm_first:
-            x = x + self.drop(self.attention(self.attention_norm(x), rotary, bias))
-            return x + self.drop(self.mlp(self.mlp_norm(x)))
-        x = self.attention_norm(x + self.drop(self.attention(x, rotary, bias)))
-        return self.mlp_norm(x + self.drop(self.mlp(x)))
-
-    def step(
-        self, x: Tensor, cache: KVCache, slots: Slots, bias: Tensor, rotary: Tensor | None
-    ) -> Tensor:
-        if self.norm_first:
-            x = x + self.attention.step(self.attention_norm(x), cache, slots, bias, rotary)
-            return x + self.mlp(self.mlp_norm(x))
-        x = self.attention_norm(x + self.attention.step(x, cache, slots, bias, rotary))
-        return self.mlp_norm(x + self.mlp(x))
 
 
 class TransformerLanguageModel(FeatureAutoregressor):

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from arlm.core import Spec
 from arlm.layers.activation_checkpointing import run_block
 from arlm.layers.attention import CausalSelfAttention, MultiHeadAttention, causal_mask
+from arlm.layers.blocks import DecoderBlock, EncoderBlock, Residual
 from arlm.layers.checks import check_heads, check_sizes
 from arlm.layers.encoder import (
     Sources,
     SourceState,
-    by_sentence,
     padding_bias,
     read_sources,
     source_spec,
@@ -31,7 +31,7 @@ from arlm.layers.encoder import (
 )
 from arlm.layers.features import MAX_LOGITS, FeatureAutoregressor
 from arlm.layers.head import logits_of
-from arlm.layers.kv_cache import CachedState, KVCache, Slots
+from arlm.layers.kv_cache import CachedState, KVCache
 from arlm.layers.mlp import MLP
 from arlm.layers.positional_encoding import SinusoidalEncoding
 from arlm.layers.segments import without_ignored
@@ -48,69 +48,6 @@ class TransformerSources(Sources):
 @dataclass(frozen=True)
 class TransformerSeq2SeqState(CachedState, SourceState):
     """Keys and values of every decoder block: of the target, in `caches`, and of the sources."""
-
-
-class Residual(nn.Module):
-    """Pre-norm: x + f(norm(x)). Post-norm: norm(x + f(x))."""
-
-    def __init__(self, width: int, norm_first: bool, dropout: float) -> None:
-        super().__init__()
-        self.norm, self.norm_first = nn.LayerNorm(width), norm_first
-        self.drop = nn.Dropout(dropout)
-
-    def before(self, x: Tensor) -> Tensor:
-        return self.norm(x) if self.norm_first else x
-
-    def after(self, x: Tensor, y: Tensor) -> Tensor:
-        x = x + self.drop(y)
-        return x if self.norm_first else self.norm(x)
-
-
-class EncoderBlock(nn.Module):
-    """Self-attention of the source, then an MLP."""
-
-    def __init__(self, attention: MultiHeadAttention, mlp: MLP, residuals: list[Residual]) -> None:
-        super().__init__()
-        self.attention, self.mlp = attention, mlp
-        self.attention_residual, self.mlp_residual = residuals
-
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        y = self.attention_residual.before(x)
-        x = self.attention_residual.after(x, self.attention(y, self.attention.keys(y), bias)[0])
-        return self.mlp_residual.after(x, self.mlp(self.mlp_residual.before(x)))
-
-
-class DecoderBlock(nn.Module):
-    """Causal self-attention of the target, cross-attention to the source, then an MLP."""
-
-    def __init__(
-        self,
-        attention: CausalSelfAttention,
-        source: MultiHeadAttention,
-        mlp: MLP,
-        residuals: list[Residual],
-    ) -> None:
-        super().__init__()
-        self.attention, self.source, self.mlp = attention, source, mlp
-        self.attention_residual, self.source_residual, self.mlp_residual = residuals
-
-    def forward(self, x: Tensor, keys: KVCache, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """Args: x (B, T, width), the source's keys and bias. Returns x and weights (B, heads, T, S)."""
-        return self._rest(x, self.attention(self.attention_residual.before(x)), keys, bias)
-
-    def step(
-        self, x: Tensor, cache: KVCache, slots: Slots, mask: Tensor, keys: KVCache, bias: Tensor
-    ) -> Tensor:
-        """New positions (B, S, width); see CausalSelfAttention.step."""
-        y = self.attention.step(self.attention_residual.before(x), cache, slots, mask, None)
-        return self._rest(x, y, keys, bias)[0]
-
-    def _rest(self, x: Tensor, y: Tensor, keys: KVCache, bias: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.attention_residual.after(x, y)
-        query = by_sentence(self.source_residual.before(x), len(bias))
-        read, weights = self.source(query, keys, bias)
-        x = self.source_residual.after(x, read.view_as(x))
-        return self.mlp_residual.after(x, self.mlp(self.mlp_residual.before(x))), weights
 
 
 class TransformerSeq2Seq(FeatureAutoregressor):

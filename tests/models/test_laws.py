@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from arlm.core import token_log_prob
+from arlm.layers.blocks import EncoderBlock
 from arlm.layers.encoder import LSTMEncoder
 from arlm.layers.kv_cache import CachedState
 from arlm.layers.masked_conv import MaskedConv2d
@@ -18,7 +19,7 @@ from arlm.models.ngram import KneserNeyNGram
 from arlm.models.pixelcnn import PixelCNN
 from arlm.models.rnn import LSTMLanguageModel
 from arlm.models.transformer import TransformerLanguageModel
-from arlm.models.transformer_seq2seq import EncoderBlock, TransformerSeq2Seq
+from arlm.models.transformer_seq2seq import TransformerSeq2Seq
 
 CASES = list(laws.cases())
 APPLICABLE = [
