@@ -30,7 +30,7 @@ from arlm.domains.image import ImageDomain, check_levels
 from arlm.errors import UserError
 
 Variant = Literal["MNIST", "FashionMNIST", "KMNIST"]
-Binarize = Literal["dynamic", "static", "threshold"]
+Binarize = Literal["dynamic", "fixed", "threshold"]
 FILES = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
 IMAGES = {"train": 60_000, "test": 10_000}
 MD5 = {  # of MNIST's idx files; the others are checked by size and header
@@ -47,7 +47,8 @@ class MNIST(LabelledImageModule):
 
     - dynamic: a pixel is 1 with probability grey / 255; training pixels are sampled again in every epoch,
       validation and test pixels once, with fixed seeds;
-    - static: all pixels are sampled once, with fixed seeds;
+    - fixed: all pixels are sampled once, with fixed seeds; the published fixed draw is another one, see
+      `datamodules.binary_images.BinarizedMNIST`;
     - threshold: a pixel is 1 from grey level 128 on (an easier task; not comparable with the others).
 
     Args:

@@ -229,7 +229,7 @@ def test_mnist(data_dir: Path) -> None:
     assert [len(data.dataset(s)) for s in ("train", "val", "test")] == [50_000, 10_000, 10_000]
     assert not torch.equal(train_batch(0), train_batch(1))
     assert torch.equal(train_batch(1), train_batch(1))
-    assert torch.equal(train_batch(0, binarize="static"), train_batch(1, binarize="static"))
+    assert torch.equal(train_batch(0, binarize="fixed"), train_batch(1, binarize="fixed"))
     hard = train_batch(0, binarize="threshold")
     grey = train_batch(0, levels=256)
     assert torch.equal(hard, (grey >= 128).long())
