@@ -65,7 +65,7 @@ def main(arguments: Sequence[str]) -> None:
     network: dict[str, Scorer] = {type(net).__name__: on_its_device}
     likelihoods = score(network, loader, domain.unit)
     if options.baselines:
-        simple = {name: without_context(net) for name, net in baselines(data).items()}
+        simple = {name: simple_scorer(net) for name, net in baselines(data).items()}
         likelihoods |= score(simple, independent_batches(data, options.split), domain.unit)
 
     words = data.words(options.split)
@@ -95,9 +95,10 @@ def main(arguments: Sequence[str]) -> None:
         print(f"{title}:", *shown)
 
 
-def without_context(net: Autoregressor) -> Scorer:
-    """A scorer of batches, for a network that conditions on no context."""
-    return lambda batch: net.log_prob(batch.tokens)
+def simple_scorer(net: Autoregressor) -> Scorer:
+    """A scorer of batches, for a network that reads their context if its spec has one."""
+    reads = net.spec.context is not None
+    return lambda batch: net.log_prob(batch.tokens, batch.context if reads else None)
 
 
 def score(scorers: dict[str, Scorer], loader: Iterable[Batch], unit: str) -> dict[str, Likelihood]:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from arlm.core import Spec
+from arlm.core import Autoregressor, Spec
 from arlm.errors import UserError, require
 from arlm.layers.features import FeatureAutoregressor
 from arlm.states import Prefix
@@ -38,22 +38,13 @@ class ContextReader(FeatureAutoregressor):
 
     def __init__(self, spec: Spec, width: int, tied: bool, max_logits: int) -> None:
         super().__init__(spec, max_logits)
+        self.pad_id = check_context(self, spec)
         context = spec.context
-        name = type(self).__name__
-        if context is None or context.kind != "sequence" or context.pad_id is None:
-            raise UserError(
-                f"model.net: {name} reads a context, which the data does not have; choose masked text, such as "
-                "configs/data/docs_masked.yaml"
-            )
-        if spec.length > context.length:
-            raise UserError(
-                f"model.net: {name} reads position t of the context to predict token t, but rows have {spec.length} "
-                f"tokens and contexts {context.length}; choose masked text, such as configs/data/docs_masked.yaml"
-            )
+        assert context is not None
         same = spec.fingerprint == context.fingerprint and context.vocab_size >= spec.vocab_size
         mend = "omit it: the context has not the tokens of the row"
         require(not tied or same, "model.net.tied", True, mend)
-        self.pad_id, self.longest = context.pad_id, context.length
+        self.longest = context.length
         self.embed_source = nn.Embedding(context.vocab_size, width)
         self.transform = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width))
         self.bias = nn.Parameter(torch.zeros(spec.vocab_size))
@@ -108,9 +99,32 @@ class ContextReader(FeatureAutoregressor):
     def start(
         self, batch: int, length: int, context: Tensor | None = None
     ) -> tuple[Tensor, Prefix | Any]:
-        if length > 1:
-            raise UserError(
-                f"model.net: {type(self).__name__} predicts the tokens of a row independently of one another, so it does "
-                "not write text from left to right; use `arlm fill`, or arlm.sampling.unmask"
-            )
+        refuse_drawing(self, length)
         return super().start(batch, length, context)
+
+
+def check_context(net: Autoregressor, spec: Spec) -> int:
+    """The padding of the contexts of a network that predicts token t from position t of a context.
+
+    Raises:
+        UserError: the data has no such contexts.
+    """
+    context, name = spec.context, type(net).__name__
+    mend = "choose masked text, such as configs/data/docs_masked.yaml"
+    if context is None or context.kind != "sequence" or context.pad_id is None:
+        raise UserError(f"model.net: {name} reads a context, which the data does not have; {mend}")
+    if spec.length > context.length:
+        raise UserError(
+            f"model.net: {name} predicts token t from position t of the context, but rows have {spec.length} tokens "
+            f"and contexts {context.length}; {mend}"
+        )
+    return context.pad_id
+
+
+def refuse_drawing(net: Autoregressor, length: int) -> None:
+    """Raise a UserError for rows of more than one token, which the network would draw from its marginals."""
+    if length > 1:
+        raise UserError(
+            f"model.net: {type(net).__name__} predicts the tokens of a row independently of one another, so it does "
+            "not write text from left to right; use `arlm fill`, or arlm.sampling.unmask"
+        )

@@ -42,7 +42,9 @@ class MaskedView(View[MaskedDomain]):
         progress: Callable[[int], object] | None = None,
     ) -> Filled:
         check_gaps(around_gaps(self.domain.tokenizer, text))
-        return fill_masked(net, self.domain.encode(text), self.domain.mask_id, options)
+        context, mask = self.domain.encode(text), self.domain.mask_id
+        gaps = (context == mask).nonzero().flatten()[int(self.domain.pairs) :]  # not the label
+        return fill_masked(net, context, gaps, mask, options)
 
     def draw(
         self,
