@@ -18,14 +18,30 @@ from torch import Tensor, nn
 from arlm.core import Autoregressor, Spec
 from arlm.errors import UserError, require
 from arlm.layers.features import FeatureAutoregressor
-from arlm.states import Prefix
 
 
-class ContextReader(FeatureAutoregressor):
+class ContextOnly(Autoregressor):
+    """A network whose logits depend on the context alone: rows of several tokens are drawn by `unmask` only."""
+
+    uses_context = True
+
+    def check_drawn(self, length: int) -> None:
+        """Raise a UserError for rows of more than one token, which would be drawn from their marginals."""
+        if length > 1:
+            raise UserError(
+                f"model.net: {type(self).__name__} predicts the tokens of a row independently of one another, so it "
+                "does not write text from left to right; use `arlm fill`, or arlm.sampling.unmask"
+            )
+
+    def start(self, batch: int, length: int, context: Tensor | None = None) -> tuple[Tensor, Any]:
+        self.check_drawn(length)
+        return super().start(batch, length, context)
+
+
+class ContextReader(ContextOnly, FeatureAutoregressor):
     """A network that reads a context as long as its rows, and not the rows. A subclass writes `encode`.
 
-    A context shorter than the row counts as padded. Rows of more than one token are not drawn by `generate`:
-    `arlm.sampling.unmask` draws them, and changes the context in between.
+    A context shorter than the row counts as padded.
 
     Args:
         spec: of the data; its context has at least as many positions as a row.
@@ -34,10 +50,8 @@ class ContextReader(FeatureAutoregressor):
         max_logits: logits that scoring holds at once.
     """
 
-    uses_context = True
-
     def __init__(self, spec: Spec, width: int, tied: bool, max_logits: int) -> None:
-        super().__init__(spec, max_logits)
+        FeatureAutoregressor.__init__(self, spec, max_logits)
         self.pad_id = check_context(self, spec)
         context = spec.context
         assert context is not None
@@ -96,12 +110,6 @@ class ContextReader(FeatureAutoregressor):
             return self.weight, self.bias
         return self.embed_source.weight[: self.spec.vocab_size], self.bias
 
-    def start(
-        self, batch: int, length: int, context: Tensor | None = None
-    ) -> tuple[Tensor, Prefix | Any]:
-        refuse_drawing(self, length)
-        return super().start(batch, length, context)
-
 
 def check_context(net: Autoregressor, spec: Spec) -> int:
     """The padding of the contexts of a network that predicts token t from position t of a context.
@@ -119,12 +127,3 @@ def check_context(net: Autoregressor, spec: Spec) -> int:
             f"and contexts {context.length}; {mend}"
         )
     return context.pad_id
-
-
-def refuse_drawing(net: Autoregressor, length: int) -> None:
-    """Raise a UserError for rows of more than one token, which the network would draw from its marginals."""
-    if length > 1:
-        raise UserError(
-            f"model.net: {type(net).__name__} predicts the tokens of a row independently of one another, so it does "
-            "not write text from left to right; use `arlm fill`, or arlm.sampling.unmask"
-        )

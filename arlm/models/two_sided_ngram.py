@@ -14,16 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from arlm.core import Autoregressor, Spec
+from arlm.core import Spec
 from arlm.errors import UserError, require
-from arlm.layers.context_reader import check_context, refuse_drawing
+from arlm.layers.context_reader import ContextOnly, check_context
 from arlm.layers.ngram_table import NGramTable
 
 ABSENT = -1  # a neighbour that is masked, or beyond the end
 MOST = 2**22  # probabilities that are computed at once
 
 
-class TwoSidedNGram(Autoregressor):
+class TwoSidedNGram(ContextOnly):
     """p(w | left, right), interpolated with p(w | left) p(w | right) / p(w), and that with the unigram.
 
         p_3(w | l, r) = (max(c(l w r) - D, 0) + D N(l, r) q(w)) / c(l, r),   q(w) ~ p_2(w | l) p_2(w | r) / p_1(w)
@@ -46,8 +46,6 @@ class TwoSidedNGram(Autoregressor):
     Raises:
         UserError: the order is neither 1 nor 3, or the vocabulary is too large for numbers of 63 bits.
     """
-
-    uses_context = True
 
     def __init__(self, spec: Spec, order: int = 3, kept: float = 0.5) -> None:
         super().__init__(spec)
@@ -124,10 +122,6 @@ class TwoSidedNGram(Autoregressor):
                 self._tables.append(NGramTable.of(kinds, totals, size))
             self._tables.append(NGramTable.of(grams, counts, size))
         return self._tables
-
-    def start(self, batch: int, length: int, context: Tensor | None = None) -> tuple[Tensor, Any]:
-        refuse_drawing(self, length)
-        return super().start(batch, length, context)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self._tables = None  # they are on the device of the buffers
