@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from arlm.core import Spec
@@ -24,7 +23,7 @@ from arlm.layers.context_reader import ContextReader
 from arlm.layers.encoder import padding_bias
 from arlm.layers.features import MAX_LOGITS
 from arlm.layers.mlp import MLP
-from arlm.layers.positional_encoding import SinusoidalEncoding
+from arlm.layers.positional_encoding import SinusoidalEncoding, sinusoids
 
 
 class BERT(ContextReader):
@@ -41,7 +40,8 @@ class BERT(ContextReader):
         mlp_width: hidden features of an MLP, by default 4 times `width`.
         mlp: "gelu", "relu" or "swiglu".
         norm_first: pre-norm; otherwise post-norm, without a norm after the last block.
-        positions: "learned" vectors, or "sinusoidal".
+        positions: "learned" vectors, which begin as sinusoids, or "sinusoidal". Learned ones that begin small leave
+            the neighbours of a mask hard to find: the loss stays near that of the unigram for long.
         dropout: probability of zeroing a feature of embeddings and of residual branches, in [0, 1).
         attention_dropout: probability of zeroing an attention weight, in [0, 1).
         tied: the head's weights are the embeddings of the context's tokens.
@@ -78,7 +78,7 @@ class BERT(ContextReader):
         self.width, self.activation_checkpointing = width, activation_checkpointing
         self.position_vectors = None
         if positions == "learned":
-            self.position_vectors = nn.Parameter(torch.empty(self.longest, width))
+            self.position_vectors = nn.Parameter(sinusoids(self.longest, width).float())
         else:
             self.sinusoids = SinusoidalEncoding(self.longest, width)
         self.drop = nn.Dropout(dropout)
@@ -96,7 +96,9 @@ class BERT(ContextReader):
     def _initialise(self) -> None:
         """Glorot initialisation for matrices, N(0, 1 / width) for embeddings, which `encode` scales."""
         for name, parameter in self.named_parameters():
-            if name.startswith(("embed_source", "weight", "position_vectors")):
+            if name == "position_vectors":
+                continue
+            if name.startswith(("embed_source", "weight")):
                 nn.init.normal_(parameter, std=self.width**-0.5)
             elif parameter.ndim > 1:
                 nn.init.xavier_uniform_(parameter)
@@ -106,7 +108,6 @@ class BERT(ContextReader):
     def encode(self, x: Tensor, lengths: Tensor) -> Tensor:
         table = self.sinusoids.table if self.position_vectors is None else self.position_vectors
         bias = padding_bias(lengths, x.shape[1])
-        # Learned positions are as small as the embeddings at the start, sinusoids as large as the scaled ones.
         x = x * math.sqrt(self.width) + table[: x.shape[1]].to(x.dtype)
         x = self.drop(x)
         for block in self.encoder:
