@@ -64,8 +64,9 @@ def main(arguments: Sequence[str]) -> None:
 
     network: dict[str, Scorer] = {type(net).__name__: on_its_device}
     likelihoods = score(network, loader, domain.unit)
-    if options.baselines:
-        simple = {name: without_context(net) for name, net in baselines(data).items()}
+    simple_nets = baselines(data) if options.baselines else {}
+    if simple_nets:
+        simple = {name: simple_scorer(net) for name, net in simple_nets.items()}
         likelihoods |= score(simple, independent_batches(data, options.split), domain.unit)
 
     words = data.words(options.split)
@@ -81,6 +82,9 @@ def main(arguments: Sequence[str]) -> None:
     with bar("evaluating", "item", view.items(data, options.split)) as progress:
         search = (options.beam, options.length_penalty, progress.update)
         quality = view.quality(net, data, options.split, *search)
+        for name, simple_net in simple_nets.items():
+            more = view.baseline_quality(simple_net, data, options.split)
+            quality |= {f"{title}, {name}": values for title, values in more.items()}
     if options.json:
         record = {"split": options.split} | counts | {"data": provenance, "models": rows} | quality
         print_json(record)
@@ -91,13 +95,21 @@ def main(arguments: Sequence[str]) -> None:
     print(f"{name}, {options.split} split: {amounts}")
     print_table(rows)
     for title, values in quality.items():
-        shown = (f"{k} {v:.2f}" if isinstance(v, float) else v for k, v in values.items())
-        print(f"{title}:", *shown)
+        print(f"{title}:", *(named_figure(name, value) for name, value in values.items()))
 
 
-def without_context(net: Autoregressor) -> Scorer:
-    """A scorer of batches, for a network that conditions on no context."""
-    return lambda batch: net.log_prob(batch.tokens)
+def named_figure(name: str, value: object) -> str:
+    """A figure of quality with its name; one with an interval in four digits, and a signature as it is."""
+    if isinstance(value, tuple):
+        mean, low, high = value
+        return f"{name} {mean:.4f} [{low:.4f}, {high:.4f}]"
+    return f"{name} {value:.2f}" if isinstance(value, float) else str(value)
+
+
+def simple_scorer(net: Autoregressor) -> Scorer:
+    """A scorer of batches, for a network that reads their context if its spec has one."""
+    reads = net.spec.context is not None
+    return lambda batch: net.log_prob(batch.tokens, batch.context if reads else None)
 
 
 def score(scorers: dict[str, Scorer], loader: Iterable[Batch], unit: str) -> dict[str, Likelihood]:
