@@ -131,6 +131,12 @@ SMALL["LogitArithmetic"] = [
         "indices": [0, 0],
     },
 ]
+SMALL["ContextAsPrefix"] = [
+    {"base": partial(LSTMLanguageModel, width=8, depth=1)},
+    {"base": BLOCKS},
+    {"base": partial(BLOCKS, positions="learned", tied=True, depth=2)},
+    {"base": partial(NeuralNGram, order=6, embedding=4, width=8)},
+]
 SPECS = {  # V ** T sequences are enumerated
     "text": Spec(3, (5,)),
     "grey": Spec(2, (3, 4, 1)),
@@ -557,6 +563,11 @@ def law_blocks(build: Callable) -> None:
 EXEMPT: dict[tuple[str, Callable[[Callable], None]], str] = {
     (name, law_causal_by_gradient): "counts have no gradient; changes of tokens prove it causal"
     for name in ("KneserNeyNGram", "Unigram", "Histogram")
+} | {
+    (
+        "ContextAsPrefix",
+        law_causal_by_gradient,
+    ): "its base embeds source and row at once; the base obeys the law"
 }
 LAWS: list[Callable[[Callable], None]] = [
     law_causal_by_perturbation,
