@@ -85,6 +85,11 @@ SMALL: dict[str, list[dict]] = {
         {"width": 8, "depth": 1, "heads": 2, "tied": False, "mlp": "swiglu"},
         {"width": 8, "depth": 1, "heads": 2, "shared": True},
     ],
+    "PrefixTransformer": [
+        {"width": 8, "depth": 2, "heads": 2},
+        {"width": 8, "depth": 1, "heads": 2, "positions": "learned", "norm_first": False},
+        {"width": 8, "depth": 2, "heads": 2, "shared": False, "tied": False, "mlp": "swiglu"},
+    ],
     "PixelCNN": [{"width": 12, "depth": 2, "head_width": 12}],
     "RowLSTM": [{"width": 12, "depth": 2, "head_width": 12}],
     "DiagonalBiLSTM": [
