@@ -3,6 +3,7 @@
 from arlm.domains.base import Domain
 from arlm.domains.caption import CaptionDomain
 from arlm.domains.image import ImageDomain
+from arlm.domains.masked import MaskedDomain
 from arlm.domains.pair import PairDomain
 from arlm.domains.text import TextDomain
 from arlm.domains.translation import TranslationDomain
@@ -11,6 +12,7 @@ __all__ = [
     "CaptionDomain",
     "Domain",
     "ImageDomain",
+    "MaskedDomain",
     "PairDomain",
     "TextDomain",
     "TranslationDomain",
