@@ -5,6 +5,7 @@ from arlm.domains.caption import CaptionDomain
 from arlm.domains.image import ImageDomain
 from arlm.domains.masked import MaskedDomain
 from arlm.domains.pair import PairDomain
+from arlm.domains.spans import SpanDomain
 from arlm.domains.text import TextDomain
 from arlm.domains.translation import TranslationDomain
 
@@ -14,6 +15,7 @@ __all__ = [
     "ImageDomain",
     "MaskedDomain",
     "PairDomain",
+    "SpanDomain",
     "TextDomain",
     "TranslationDomain",
 ]
