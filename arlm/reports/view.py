@@ -19,6 +19,7 @@ from torch import Tensor
 from arlm.core import Autoregressor
 from arlm.domains import Domain
 from arlm.errors import UserError
+from arlm.inference.fillings import Filled, FillOptions
 from arlm.inference.items import Item, ItemScores
 from arlm.inference.translator import Source, Translation
 from arlm.reports.shown import Drawn, Shown
@@ -171,6 +172,16 @@ class View(ABC, Generic[D]):
     def sources(self, files: Sequence[str]) -> Iterator[Source]:
         """What `arlm translate` translates: the sources in each file; "-" is the standard input."""
         raise UserError(f"FILE: the checkpoint {self.purpose}, which has no sources")
+
+    def fill(
+        self,
+        net: Autoregressor,
+        text: str,
+        options: FillOptions,
+        progress: Callable[[int], object] | None = None,
+    ) -> Filled:
+        """The likeliest fillings of a text whose gaps are marked by [MASK], for `arlm fill`."""
+        raise UserError(f"TEXT: the checkpoint {self.purpose}, whose gaps are not filled")
 
     def attention_map(
         self, net: Autoregressor, translated: Sequence[tuple[Tensor, Translation]]
