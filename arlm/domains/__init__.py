@@ -3,6 +3,7 @@
 from arlm.domains.base import Domain
 from arlm.domains.caption import CaptionDomain
 from arlm.domains.image import ImageDomain
+from arlm.domains.infilling import InfillingDomain
 from arlm.domains.masked import MaskedDomain
 from arlm.domains.pair import PairDomain
 from arlm.domains.spans import SpanDomain
@@ -13,6 +14,7 @@ __all__ = [
     "CaptionDomain",
     "Domain",
     "ImageDomain",
+    "InfillingDomain",
     "MaskedDomain",
     "PairDomain",
     "SpanDomain",

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from arlm.core import Spec
+from arlm.domains.gaps import begins_with_space
 from arlm.domains.pair import PairDomain
 from arlm.errors import UserError, require
 from arlm.tokenizers import Tokenizer
@@ -119,13 +120,17 @@ class SpanDomain(PairDomain):
 
         If tokens begin with the space before a word, the space before a gap belongs to what is missing.
         """
-        self._check_gaps(len(native) - 1)
-        parts = []
-        for gap, text in enumerate(native):
-            ends = self._spaced and gap < len(native) - 1
-            text = text.removesuffix(" ") if ends else text
-            parts += [self.target_tokenizer.encode(text, strict=False), self._sentinel(gap)]
-        return torch.cat(parts[:-1])
+        *inner, last = native
+        if self._spaced:
+            inner = [text.removesuffix(" ") for text in inner]
+        texts = [*inner, last]
+        return self.source([self.target_tokenizer.encode(text, strict=False) for text in texts])
+
+    def source(self, parts: Sequence[Tensor]) -> Tensor:
+        """The tokens (P,) before, between and after gaps -> the source (S,)."""
+        self._check_gaps(len(parts) - 1)
+        marked = [piece for gap, part in enumerate(parts) for piece in (part, self._sentinel(gap))]
+        return torch.cat(marked[:-1])
 
     def decode(self, tokens: Tensor) -> str:
         """Tokens (T,) of a source or a target -> the text, with names of the sentinels: `<X>`, `<Y>`, ..."""
@@ -153,9 +158,7 @@ class SpanDomain(PairDomain):
 
     @cached_property
     def _spaced(self) -> bool:
-        """Whether tokens begin with the space before a word."""
-        _, later = self.target_tokenizer.spellings()
-        return any(len(text) > 1 and text.startswith(b" ") for text in later)
+        return begins_with_space(self.target_tokenizer)
 
     def _sentinel(self, gap: int) -> Tensor:
         return torch.tensor([self.first_sentinel + gap])

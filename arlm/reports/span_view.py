@@ -11,10 +11,12 @@ from torch import Tensor
 from arlm.core import Autoregressor, Batch, device_of, log_softmax
 from arlm.data.dataset import Rows
 from arlm.domains import SpanDomain
-from arlm.domains.masked import MASK
+from arlm.domains.gaps import MASK, around_gaps
 from arlm.errors import UserError
 from arlm.evaluation.paired import paired_difference
+from arlm.inference.fillings import Filled, FillOptions, check_gaps
 from arlm.inference.placement import moved
+from arlm.inference.span_fillings import fill_spans
 from arlm.inference.translator import Translator
 from arlm.reports.pair_view import PairView
 from arlm.reports.shown import Drawn, Shown
@@ -55,6 +57,17 @@ class SpanView(PairView[SpanDomain]):
 
     def show(self, tokens: Tensor) -> Shown:
         return Shown(tokens.numel(), texts=[self.domain.decode(row) for row in tokens])
+
+    def fill(
+        self,
+        net: Autoregressor,
+        text: str,
+        options: FillOptions,
+        progress: Callable[[int], object] | None = None,
+    ) -> Filled:
+        parts = around_gaps(self.domain.target_tokenizer, text)
+        check_gaps(parts)
+        return fill_spans(net, self.domain, parts, options)
 
     def draw(
         self,

@@ -14,6 +14,7 @@ from arlm.data.dataset import Rows
 from arlm.data.text_module import TextDataModule
 from arlm.domains import SpanDomain, TextDomain
 from arlm.errors import UserError
+from arlm.inference.fillings import FillOptions
 from arlm.models.transformer_seq2seq import TransformerSeq2Seq
 from arlm.reports.span_view import SpanView
 from arlm.reports.view import view_of
@@ -87,3 +88,22 @@ def test_windows_are_drawn_with_their_gaps_filled(data: SpanText, net: Autoregre
     assert source.count("<X>") == target.count("<X>") == 1
     assert target.startswith("= ")
     assert filled.startswith("> ")
+
+
+def test_gaps_are_filled_with_the_likeliest_spans(data: SpanText, net: Autoregressor) -> None:
+    view = view_of(data.domain)
+    found = view.fill(net, "ab[MASK]cd [MASK]", FillOptions(n=4))
+    source = data.domain.encode_source(["ab", "cd ", ""])
+    for one in found.fillings:
+        assert len(one.gaps) == 2
+        assert torch.equal(
+            one.tokens, torch.cat([source[:2], one.gaps[0], source[3:6], one.gaps[1]])
+        )
+    values = [one.log_prob for one in found.fillings]
+    assert values == sorted(values, reverse=True)
+    with pytest.raises(UserError, match="it has no gap"):
+        view.fill(net, "abcd", FillOptions())
+    with pytest.raises(UserError, match="--draws: 3 given, but the network fills gaps by a beam"):
+        view.fill(net, "ab[MASK]", FillOptions(draws=3))
+    with pytest.raises(UserError, match="it has 31 tokens, but the network takes"):
+        view.fill(net, "[MASK]" + "ab" * 15, FillOptions())
