@@ -79,6 +79,8 @@ def _argument(value: Any, hint: Any, trusted: Sequence[str], depth: int) -> Any:
     parts = [get_args(option)[0] for option in options if get_origin(option) in (list, Sequence)]
     if any(_is_factory(part) for part in parts) and isinstance(value, list):
         return [_argument(part, parts[0], trusted, depth) for part in value]
+    if any(_is_captured(part) for part in parts) and isinstance(value, list):
+        return [_argument(part, parts[0], trusted, depth) for part in value]
     if isinstance(value, dict):
         # The constructor says which class it takes: a tokenizer, or the data module that another one reads.
         bases = [option for option in options if _is_captured(option)]

@@ -7,6 +7,7 @@ from arlm.domains.infilling import InfillingDomain
 from arlm.domains.masked import MaskedDomain
 from arlm.domains.pair import PairDomain
 from arlm.domains.spans import SpanDomain
+from arlm.domains.tasks import TaskDomain
 from arlm.domains.text import TextDomain
 from arlm.domains.translation import TranslationDomain
 
@@ -18,6 +19,7 @@ __all__ = [
     "MaskedDomain",
     "PairDomain",
     "SpanDomain",
+    "TaskDomain",
     "TextDomain",
     "TranslationDomain",
 ]
