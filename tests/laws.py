@@ -57,6 +57,7 @@ SMALL: dict[str, list[dict]] = {
         {"width": 8, "depth": 1, "heads": 2, "norm_first": False, "mlp": "swiglu"},
     ],
     "BiLSTM": [{"width": 8, "depth": 2}, {"width": 6, "depth": 1, "tied": False}],
+    "TwoSidedNGram": [{}, {"order": 1}],
     "KneserNeyNGram": [{"order": 3}, {"order": 1}],
     "NeuralNGram": [
         {"order": 3, "embedding": 4, "width": 8},
@@ -156,7 +157,7 @@ SPECS = {  # V ** T sequences are enumerated
     "joint": Spec(4, (5,), context=Spec(4, (4,), pad_id=3), joint=True),
     "masked": Spec(3, (5,), context=Spec(5, (5,), pad_id=4)),
 }
-MASKED = ("BERT", "BiLSTM")  # networks that read a masked text, in SPECS["masked"]
+MASKED = ("BERT", "BiLSTM", "TwoSidedNGram")  # networks that read a masked text, in SPECS["masked"]
 LABEL = Spec(3, (1,), kind="label")
 NULLABLE = Spec(4, (1,), kind="label", null_id=3)
 WIDE = {  # 7 levels: -2/3 and its like are no exact binary fractions

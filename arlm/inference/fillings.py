@@ -73,14 +73,22 @@ def check_gaps(parts: Sequence[Tensor]) -> None:
         raise UserError(f"TEXT: it has no gap; write {MASK} in place of each missing token")
 
 
-def fill_masked(net: Autoregressor, context: Tensor, mask_id: int, options: FillOptions) -> Filled:
-    """Fillings of a context (S,) by a network of masked text.
+def fill_masked(
+    net: Autoregressor, context: Tensor, gaps: Tensor, mask_id: int, options: FillOptions
+) -> Filled:
+    """Fillings of the gaps of a context by a network of masked text.
+
+    Args:
+        net: the network.
+        context: (S,) int64.
+        gaps: (G,) positions of the masks to fill; other masks stay.
+        mask_id: the mask.
+        options: of the command.
 
     Raises:
         UserError: the context is longer than the network's rows.
     """
     check_length(len(context), net)
-    gaps = (context == mask_id).nonzero().flatten()
     context = context.to(device_of(net))
     if len(gaps) == 1:
         with inference_context(net):
@@ -100,6 +108,7 @@ def fill_masked(net: Autoregressor, context: Tensor, mask_id: int, options: Fill
         seeds,
         options.order or "random",
         options.per_pass or 1,
+        gaps=(torch.arange(len(context))[:, None] == gaps).any(1).to(context.device)[None],
     )
     rows, values = drawn.tokens.cpu(), drawn.log_prob.sum(1).tolist()
     best_of: dict[tuple[int, ...], float] = {}

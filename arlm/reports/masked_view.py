@@ -13,7 +13,9 @@ from arlm.data.dataset import Rows
 from arlm.data.folders import Split
 from arlm.domains import MaskedDomain
 from arlm.domains.gaps import around_gaps
+from arlm.evaluation.proportion import proportion
 from arlm.inference.fillings import Filled, FillOptions, check_gaps, fill_masked
+from arlm.inference.guesses import bag_of_words, guesses
 from arlm.reports.shown import Drawn, Shown
 from arlm.reports.tokens import pieces
 from arlm.reports.view import View
@@ -42,7 +44,9 @@ class MaskedView(View[MaskedDomain]):
         progress: Callable[[int], object] | None = None,
     ) -> Filled:
         check_gaps(around_gaps(self.domain.tokenizer, text))
-        return fill_masked(net, self.domain.encode(text), self.domain.mask_id, options)
+        context, mask = self.domain.encode(text), self.domain.mask_id
+        gaps = (context == mask).nonzero().flatten()[int(self.domain.pairs) :]  # not the label
+        return fill_masked(net, context, gaps, mask, options)
 
     def draw(
         self,
@@ -65,9 +69,38 @@ class MaskedView(View[MaskedDomain]):
             int((found.passes >= 0).sum()), lambda: Shown(0, texts=[self._three(*r) for r in rows])
         )
 
+    def quality(
+        self,
+        net: Autoregressor,
+        data: Any,
+        split: Split,
+        beam: int,
+        length_penalty: float,
+        progress: Callable[[int], object] | None = None,
+    ) -> dict[str, dict[str, Any]]:
+        """The accuracy of masked tokens and, with pairs, of their labels, beside that of a bag of words."""
+        found = guesses(net, data.loader(split), self.domain)
+        figures = {"masked tokens": in_percent(*found.tokens)}
+        if self.domain.pairs:
+            figures["labels of pairs"] = in_percent(*found.labels)
+            figures["labels of pairs, bag of words"] = in_percent(*bag_of_words(data, split))
+        return figures
+
+    def baseline_quality(
+        self, net: Autoregressor, data: Any, split: Split
+    ) -> dict[str, dict[str, Any]]:
+        return {"masked tokens": in_percent(*guesses(net, data.loader(split), self.domain).tokens)}
+
     def _three(self, text: Tensor, masked: Tensor, found: Tensor) -> str:
         """A row's masked form, its filling and its text, below one another."""
         return "\n".join(
             f"{sign} {self.domain.decode(row)}"
             for sign, row in (("?", masked), (">", found), ("=", text))
         )
+
+
+def in_percent(right: int, count: int) -> dict[str, Any]:
+    """An accuracy in percent, with its interval of 95 %."""
+    found = proportion(right, count)
+    low, high = 100 * found.low, 100 * found.high
+    return {"accuracy": 100 * found.share, "interval": f"{low:.2f} to {high:.2f}", "of": count}

@@ -237,6 +237,12 @@ class View(ABC, Generic[D]):
         """Figures other than the likelihood, such as BLEU, by the name of what they measure."""
         return {}
 
+    def baseline_quality(
+        self, net: Autoregressor, data: TokenDataModule, split: Split
+    ) -> dict[str, dict[str, Any]]:
+        """Such figures of a simple model, for `arlm evaluate --baselines`."""
+        return {}
+
     def items(self, data: TokenDataModule, split: Split) -> int:
         """Number of items that `quality` processes, for a progress bar; 0 if it has none."""
         return 0
@@ -275,18 +281,3 @@ def view_of(domain: Domain) -> View:
             "class path of a subclass of arlm.reports.view.View"
         )
     return kind(domain)
-
-
-def side_and_share(keep: str) -> tuple[str, float]:
-    """The side that `--keep` names and its share, between 0 and 1: "top:0.5" -> ("top", 0.5)."""
-    side, _, number = keep.partition(":")
-    try:
-        share = float(number)
-    except ValueError:
-        share = -1.0
-    if side not in ("top", "bottom", "left", "right") or not 0 < share < 1:
-        raise UserError(
-            f"--keep: {keep!r} is not understood; "
-            "write top, bottom, left or right and a share, such as top:0.5"
-        )
-    return side, share

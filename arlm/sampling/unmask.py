@@ -46,6 +46,7 @@ def unmask(
     per_pass: int = 1,
     noise: Noise = Uniform(),  # noqa: B008  (frozen)
     forced: Tensor | None = None,
+    gaps: Tensor | None = None,
 ) -> Unmasked:
     """Fill every mask of a context by drawing from the network.
 
@@ -60,6 +61,7 @@ def unmask(
         per_pass: tokens that are filled in one pass.
         noise: draws the tokens.
         forced: (B, S) tokens to fill in place of drawn ones, -1 where tokens are drawn; so rows are scored.
+        gaps: (B, S) bool, the masks to fill; None fills all.
     """
     require(per_pass >= 1, "per_pass", per_pass, "choose at least 1")
     known = isinstance(order, Tensor) or order in ("random", "confident")
@@ -74,9 +76,9 @@ def unmask(
         rank = uniform(mix(position_keys(seeds, positions) ^ -1))
     tokens, passes = context.clone(), torch.full_like(context, GIVEN)
     total = torch.zeros(context.shape, dtype=torch.float64, device=context.device)
-    step = 0
+    gaps, step = context == mask_id if gaps is None else gaps, 0
     with inference_context(net):
-        while bool((masked := tokens == mask_id).any()):
+        while bool((masked := (tokens == mask_id) & gaps).any()):
             row, column = masked.nonzero(as_tuple=True)
             log_prob = log_softmax(net(torch.zeros_like(tokens), tokens)[row, column])  # (N, V)
             first = torch.full_like(total, torch.inf)

@@ -4,5 +4,6 @@ from arlm.training.objectives.base import Objective, Terms
 from arlm.training.objectives.counting import Counting
 from arlm.training.objectives.distillation import Distillation
 from arlm.training.objectives.likelihood import Likelihood
+from arlm.training.objectives.masked import MaskedLikelihood
 
-__all__ = ["Counting", "Distillation", "Likelihood", "Objective", "Terms"]
+__all__ = ["Counting", "Distillation", "Likelihood", "MaskedLikelihood", "Objective", "Terms"]
