@@ -92,6 +92,11 @@ SMALL: dict[str, list[dict]] = {
         {"width": 8, "depth": 1, "heads": 2, "tied": False, "mlp": "swiglu"},
         {"width": 8, "depth": 1, "heads": 2, "shared": True},
     ],
+    "PrefixTransformer": [
+        {"width": 8, "depth": 2, "heads": 2},
+        {"width": 8, "depth": 1, "heads": 2, "positions": "learned", "norm_first": False},
+        {"width": 8, "depth": 2, "heads": 2, "shared": False, "tied": False, "mlp": "swiglu"},
+    ],
     "PixelCNN": [{"width": 12, "depth": 2, "head_width": 12}],
     "RowLSTM": [{"width": 12, "depth": 2, "head_width": 12}],
     "DiagonalBiLSTM": [
@@ -137,6 +142,12 @@ SMALL["LogitArithmetic"] = [
         "contexts": ["given", "null"],
         "indices": [0, 0],
     },
+]
+SMALL["ContextAsPrefix"] = [
+    {"base": partial(LSTMLanguageModel, width=8, depth=1)},
+    {"base": BLOCKS},
+    {"base": partial(BLOCKS, positions="learned", tied=True, depth=2)},
+    {"base": partial(NeuralNGram, order=6, embedding=4, width=8)},
 ]
 SPECS = {  # V ** T sequences are enumerated
     "text": Spec(3, (5,)),
@@ -582,6 +593,11 @@ def law_blocks(build: Callable) -> None:
 EXEMPT: dict[tuple[str, Callable[[Callable], None]], str] = {
     (name, law_causal_by_gradient): "counts have no gradient; changes of tokens prove it causal"
     for name in ("KneserNeyNGram", "Unigram", "Histogram")
+} | {
+    (
+        "ContextAsPrefix",
+        law_causal_by_gradient,
+    ): "its base embeds source and row at once; the base obeys the law"
 }
 # They ignore their row, and refuse to be drawn token by token.
 EXEMPT |= {

@@ -137,7 +137,9 @@ def one_batch(
             stem.startswith("wikitext") and ("valtest" not in stem)
         ):
             monkeypatch.setenv("ARLM_DATA_DIR", str(request.getfixturevalue("corpora")))
-        elif "mnist" in stem or stem.startswith(("shakespeare", "wikitext", "study", "multi30k")):
+        elif "mnist" in stem or stem.startswith(
+            ("shakespeare", "wikitext", "study", "multi30k", "text_to_text")
+        ):
             monkeypatch.setenv("ARLM_DATA_DIR", str(request.getfixturevalue("data_dir")))
     monkeypatch.chdir(tmp_path)
     if Path(arguments[1]).stem.endswith("distilled"):
@@ -166,7 +168,13 @@ def train_first(path: Path) -> None:
     assert done.code == 0, done.err
 
 
-SLOW = {"shakespeare_nanogpt", "cifar10_pixelsnail", "cifar10_pixelcnnpp"}  # the first one compiles
+SLOW = {
+    "shakespeare_nanogpt",
+    "cifar10_pixelsnail",
+    "cifar10_pixelcnnpp",
+    "text_to_text",
+    "multi30k_de_en_prefix_lm",
+}  # the first one compiles
 
 
 @pytest.mark.parametrize(

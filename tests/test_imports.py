@@ -27,7 +27,7 @@ ROOMS: dict[str, set[str]] = {
     "data": {"domains", "sampling", "storage"},
     "evaluation": {"core"},
     "checkpoints": {"domains", "storage"},
-    "adapters": {"checkpoints"},
+    "adapters": {"checkpoints", "layers"},
     "inference": {"sampling", "data", "evaluation", "adapters"},
     "reports": {"inference"},
     "training": {"reports", "layers"},

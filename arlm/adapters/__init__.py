@@ -1,5 +1,6 @@
 """Networks made of networks. A wrapped network is named by class path only: nothing here imports a model."""
 
+from arlm.adapters.context_as_prefix import ContextAsPrefix
 from arlm.adapters.logit_arithmetic import (
     LogitArithmetic,
     contrastive,
@@ -8,4 +9,11 @@ from arlm.adapters.logit_arithmetic import (
 )
 from arlm.adapters.pretrained import pretrained
 
-__all__ = ["LogitArithmetic", "contrastive", "guided", "pretrained", "proxy_tuned"]
+__all__ = [
+    "ContextAsPrefix",
+    "LogitArithmetic",
+    "contrastive",
+    "guided",
+    "pretrained",
+    "proxy_tuned",
+]

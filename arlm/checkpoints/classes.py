@@ -23,6 +23,7 @@ from arlm.tokenizers import Tokenizer
 
 CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 DEEPEST = 16  # descriptions within one another
+ANY_SPEC = object()  # in the place of a nested network's spec; no JSON holds it
 
 T = TypeVar("T")
 
@@ -78,6 +79,8 @@ def _argument(value: Any, hint: Any, trusted: Sequence[str], depth: int) -> Any:
     parts = [get_args(option)[0] for option in options if get_origin(option) in (list, Sequence)]
     if any(_is_factory(part) for part in parts) and isinstance(value, list):
         return [_argument(part, parts[0], trusted, depth) for part in value]
+    if any(_is_captured(part) for part in parts) and isinstance(value, list):
+        return [_argument(part, parts[0], trusted, depth) for part in value]
     if isinstance(value, dict):
         # The constructor says which class it takes: a tokenizer, or the data module that another one reads.
         bases = [option for option in options if _is_captured(option)]
@@ -91,12 +94,13 @@ def _argument(value: Any, hint: Any, trusted: Sequence[str], depth: int) -> Any:
 def _factory(
     description: dict[str, Any], trusted: Sequence[str], depth: int
 ) -> Callable[[Spec], Autoregressor]:
-    """A factory of the network that a description with a spec describes, for exactly that spec."""
+    """A factory of the network that a description with a spec describes, for exactly that spec, or for any."""
     find_class(description, Autoregressor, trusted)  # type: ignore[type-abstract]
-    described = spec_from(description.get("spec"))
+    for_any = description.get("spec") is ANY_SPEC
+    described = None if for_any else spec_from(description.get("spec"))
 
     def make(spec: Spec) -> Autoregressor:
-        if spec != described:
+        if spec != described and not for_any:
             raise UserError(
                 f"checkpoint: {description['class_path']} in it is for other data than the network that "
                 f"holds it; {OLDER}"
@@ -109,6 +113,16 @@ def _factory(
 def _is_captured(hint: Any) -> bool:
     """Whether a hint is a class whose objects describe themselves, and no network, which needs its spec."""
     return isinstance(hint, type) and issubclass(hint, Captured) and not issubclass(hint, nn.Module)
+
+
+def for_any_spec(description: Any) -> Any:
+    """A description whose nested networks take the specs that the networks around them derive from other data."""
+    if isinstance(description, list):
+        return [for_any_spec(part) for part in description]
+    if not isinstance(description, dict):
+        return description
+    found = {name: for_any_spec(part) for name, part in description.items()}
+    return found | ({"spec": ANY_SPEC} if {"class_path", "spec"} <= set(found) else {})
 
 
 def _is_factory(hint: Any) -> bool:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property, partial
+from typing import ClassVar
 
 from arlm.data.folders import Split
 from arlm.data.order import BatchOrder, LengthBuckets
 from arlm.data.pair_module import PairDataModule
-from arlm.data.pairs import Pairs
+from arlm.data.pairs import Pairs, Sentences
 from arlm.data.text_module import make_tokenizer
 from arlm.domains import TranslationDomain
 from arlm.errors import require
@@ -31,6 +32,8 @@ class ParallelDataModule(PairDataModule):
         batch_tokens: largest number of tokens in a batch on either side, padding included.
         seed, num_workers: as for TokenDataModule.
     """
+
+    kind: ClassVar[type[TranslationDomain]] = TranslationDomain
 
     def __init__(
         self,
@@ -56,12 +59,17 @@ class ParallelDataModule(PairDataModule):
 
     @cached_property
     def domain(self) -> TranslationDomain:  # type: ignore[override]
-        train = self.sentences("train")
+        train = self.tokenized
         if self.joint:
             both = self._tokenizer([*train.source, *train.target])
-            return TranslationDomain(both, None, self.lowercase)
+            return self.kind(both, None, self.lowercase)
         sides = self._tokenizer(train.source), self._tokenizer(train.target)
-        return TranslationDomain(*sides, self.lowercase)
+        return self.kind(*sides, self.lowercase)
+
+    @property
+    def tokenized(self) -> Sentences:
+        """What tokenizers are trained on: by default the training split."""
+        return self.sentences("train")
 
     def _tokenizer(self, lines: Sequence[str]) -> Tokenizer:
         if self.lowercase:

@@ -3,8 +3,11 @@
 from arlm.domains.base import Domain
 from arlm.domains.caption import CaptionDomain
 from arlm.domains.image import ImageDomain
+from arlm.domains.infilling import InfillingDomain
 from arlm.domains.masked import MaskedDomain
 from arlm.domains.pair import PairDomain
+from arlm.domains.spans import SpanDomain
+from arlm.domains.tasks import TaskDomain
 from arlm.domains.text import TextDomain
 from arlm.domains.translation import TranslationDomain
 
@@ -12,8 +15,11 @@ __all__ = [
     "CaptionDomain",
     "Domain",
     "ImageDomain",
+    "InfillingDomain",
     "MaskedDomain",
     "PairDomain",
+    "SpanDomain",
+    "TaskDomain",
     "TextDomain",
     "TranslationDomain",
 ]

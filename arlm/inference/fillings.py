@@ -58,13 +58,12 @@ class FillOptions:
     per_pass: int | None = None
     draws: int | None = None
 
-    def refuse_masked_options(self) -> None:
-        """Raise a UserError if an option is set that networks of masked text have alone."""
+    def refuse_masked_options(self, how: str = "by scoring every token") -> None:
+        """Raise a UserError if an option is set that networks of masked text have alone; `how` others fill gaps."""
         for name in ("order", "per_pass", "draws"):
             if (value := getattr(self, name)) is not None:
                 raise UserError(
-                    f"--{name.replace('_', '-')}: {value!r} given, but the network fills gaps by scoring every "
-                    "token; omit it"
+                    f"--{name.replace('_', '-')}: {value!r} given, but the network fills gaps {how}; omit it"
                 )
 
 

@@ -63,7 +63,7 @@ def causal_attention(
     than computing the (T, T) weights explicitly (`tools/bench/attention.py`).
 
     Args:
-        bias: (T, T) or (heads, T, T) from `causal_mask`; None for the plain causal mask.
+        bias: (T, T) or (heads, T, T) from `causal_mask`, or (B, 1, T, T); None for the plain causal mask.
     """
     length = q.shape[2]
     explicit = q.device.type == "cpu" and q.dtype == torch.bfloat16 and length <= EXPLICIT_LENGTH
@@ -84,6 +84,8 @@ def explicit_attention(
     bias = bias.to(q.dtype)
     if bias.ndim == 3:
         bias = bias.repeat(len(q), 1, 1)
+    if bias.ndim == 4:
+        bias = bias.expand(-1, q.shape[1], -1, -1).flatten(0, 1)
     scores = torch.baddbmm(bias, (q * q.shape[-1] ** -0.5).flatten(0, 1), k.flatten(0, 1).mT)
     weights = F.dropout(scores.softmax(-1).to(v.dtype), dropout)
     return (weights @ v.flatten(0, 1)).unflatten(0, q.shape[:2])

@@ -41,6 +41,10 @@ class PairView(View[P]):
     def source_of(self, text: str, name: str) -> Any:
         """The source that a line of a file, or a text of the command line, stands for; errors call it `name`."""
 
+    def target_of(self, text: str) -> Any:
+        """The target that a text stands for, as the domain encodes it: the text itself, without white space around it."""
+        return text.strip()
+
     def sources(self, files: Sequence[str]) -> Iterator[Source]:
         for file in files:
             if file != "-" and not os.path.lexists(file):
@@ -138,7 +142,7 @@ class PairView(View[P]):
         """A pair to score; errors call it `name`."""
         context = Translator(net, self.domain).encode(source, name)
         try:
-            tokens = self.domain.encode(target.strip())
+            tokens = self.domain.encode(self.target_of(target))
         except UserError as error:
             raise UserError(f"{name}: {error}") from None
         longest = net.spec.length
