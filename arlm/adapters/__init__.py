@@ -1,5 +1,6 @@
 """Networks made of networks. A wrapped network is named by class path only: nothing here imports a model."""
 
+from arlm.adapters.classifier import Classifier
 from arlm.adapters.logit_arithmetic import (
     LogitArithmetic,
     contrastive,
@@ -7,5 +8,14 @@ from arlm.adapters.logit_arithmetic import (
     proxy_tuned,
 )
 from arlm.adapters.pretrained import pretrained
+from arlm.adapters.regressor import Regressor
 
-__all__ = ["LogitArithmetic", "contrastive", "guided", "pretrained", "proxy_tuned"]
+__all__ = [
+    "Classifier",
+    "LogitArithmetic",
+    "Regressor",
+    "contrastive",
+    "guided",
+    "pretrained",
+    "proxy_tuned",
+]

@@ -3,15 +3,18 @@
 from arlm.domains.base import Domain
 from arlm.domains.caption import CaptionDomain
 from arlm.domains.image import ImageDomain
+from arlm.domains.labelled import ClassificationDomain, RegressionDomain
 from arlm.domains.pair import PairDomain
 from arlm.domains.text import TextDomain
 from arlm.domains.translation import TranslationDomain
 
 __all__ = [
     "CaptionDomain",
+    "ClassificationDomain",
     "Domain",
     "ImageDomain",
     "PairDomain",
+    "RegressionDomain",
     "TextDomain",
     "TranslationDomain",
 ]

@@ -101,7 +101,7 @@ def end(trainer: Trainer, module: Any, folder: Path, seconds: float) -> dict[str
         lines["best"] = f"{shown_figure(summary)} at step {summary.run.get('step')}"
         run = shortest_name(summary)
         verbs = view_of(trainer.datamodule.domain).verbs  # type: ignore[attr-defined]
-        first = "translate" if "translate" in verbs else "sample"
+        first = next((verb for verb in ("translate", "classify") if verb in verbs), "sample")
         trust = "".join(f" --trust {name}" for name in outside(trainer, module))
         lines["next"] = f"arlm {first} {run}{trust}"
         lines[""] = f"arlm evaluate {run}{trust}"
