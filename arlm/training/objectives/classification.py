@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -35,7 +35,7 @@ class Classification(Objective):
     def prepare(self, net: Autoregressor, compile: bool = False) -> None:
         wrap: Callable = torch.compile if compile else lambda function: function
         self._both = isinstance(net, GivesLogits)
-        self._logits: Callable = net.logits_and_auxiliary if self._both else net.forward  # type: ignore[operator]
+        self._logits: Any = net.logits_and_auxiliary if self._both else net.forward
         self._training_logits = wrap(self._logits)
 
     def loss(self, net: Autoregressor, batch: Batch) -> Terms:
