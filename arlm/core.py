@@ -64,6 +64,7 @@ class Batch(NamedTuple):
     units: Tensor  # (B, T) float: bytes or dims that the token represents
     context: Tensor | None = None  # (B, S) int64
     starts_document: Tensor | None = None  # (B,) bool; False: continues the batch before
+    weights: Tensor | None = None  # (B, T) float: what nats, tokens and units count for; None: 1
 
 
 class Scores(NamedTuple):

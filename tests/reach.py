@@ -126,6 +126,8 @@ LAST: dict[str, Callable[[Any], int]] = {
     "KneserNeyNGram": lambda net: net.order - 1,
     "Unigram": lambda net: 0,
     "Histogram": lambda net: 0,
+    "BERT": lambda net: 0,
+    "BiLSTM": lambda net: 0,
 }
 
 

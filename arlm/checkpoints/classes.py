@@ -11,9 +11,12 @@ from reprlib import repr as shortened
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from torch import nn
+
 import arlm
 from arlm.checkpoints.specs import OLDER, spec_from
 from arlm.checkpoints.trust import OWN, import_trusted
+from arlm.construction import Captured
 from arlm.core import Autoregressor, Spec
 from arlm.errors import UserError
 from arlm.tokenizers import Tokenizer
@@ -77,7 +80,10 @@ def _argument(value: Any, hint: Any, trusted: Sequence[str], depth: int) -> Any:
     if any(_is_factory(part) for part in parts) and isinstance(value, list):
         return [_argument(part, parts[0], trusted, depth) for part in value]
     if isinstance(value, dict):
-        value = build(value, Tokenizer, trusted=trusted, depth=depth)  # type: ignore[type-abstract]
+        # The constructor says which class it takes: a tokenizer, or the data module that another one reads.
+        bases = [option for option in options if _is_captured(option)]
+        base = bases[0] if bases else Tokenizer
+        return build(value, base, trusted=trusted, depth=depth)
     if not _fits(value, hint):
         raise TypeError
     return value
@@ -110,6 +116,11 @@ def for_any_spec(description: Any) -> Any:
         return description
     found = {name: for_any_spec(part) for name, part in description.items()}
     return found | ({"spec": ANY_SPEC} if {"class_path", "spec"} <= set(found) else {})
+
+
+def _is_captured(hint: Any) -> bool:
+    """Whether a hint is a class whose objects describe themselves, and no network, which needs its spec."""
+    return isinstance(hint, type) and issubclass(hint, Captured) and not issubclass(hint, nn.Module)
 
 
 def _is_factory(hint: Any) -> bool:

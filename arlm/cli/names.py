@@ -50,6 +50,10 @@ def expand_configurations(mode: str) -> None:
         if isinstance(content, dict):
             for kind in FRAGMENTS:
                 _expand(content, kind.split("."), kind)
+            # A data module may read another one's text; it is in a run, or in a fragment of its own.
+            for part in (content, content.get("data")):
+                if isinstance(part, dict) and part.get("class_path") in known_data():
+                    _expand(part, ["init_args", "text"], "data")
         return content
 
     expanding.expands = True  # type: ignore[attr-defined]
@@ -66,6 +70,12 @@ def _expand(content: Any, keys: list[str], kind: str) -> None:
         content[last] = _readable(resolve(value, kind), kind)
     elif kind == "data" and isinstance(value, dict) and isinstance(value.get("class_path"), str):
         value["class_path"] = data_classes().get(value["class_path"], value["class_path"])
+
+
+def known_data() -> set[str]:
+    """arlm's data modules, by name and by class path."""
+    found = data_classes()
+    return {*found, *found.values()}
 
 
 def known_names(key: str) -> list[str]:

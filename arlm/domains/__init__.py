@@ -4,6 +4,7 @@ from arlm.domains.base import Domain
 from arlm.domains.caption import CaptionDomain
 from arlm.domains.image import ImageDomain
 from arlm.domains.labelled import ClassificationDomain, RegressionDomain
+from arlm.domains.masked import MaskedDomain
 from arlm.domains.pair import PairDomain
 from arlm.domains.text import TextDomain
 from arlm.domains.translation import TranslationDomain
@@ -13,6 +14,7 @@ __all__ = [
     "ClassificationDomain",
     "Domain",
     "ImageDomain",
+    "MaskedDomain",
     "PairDomain",
     "RegressionDomain",
     "TextDomain",

@@ -17,7 +17,7 @@ class Domain(Captured, ABC):
     Constructor arguments are plain values or tokenizers, so that a checkpoint can describe them.
     """
 
-    unit: ClassVar[str]  # singular: "byte", "dim"
+    unit: str  # singular: "byte", "dim"
     view: ClassVar[str]  # class path of the `arlm.reports.view.View` that displays its objects
     vocab_size: int
 

@@ -38,7 +38,8 @@ def open_run(path: str, fragment: str | None = None, trusted: Sequence[str] = ()
     Args:
         path: a .ckpt file, or the folder of a run.
         fragment: a YAML file, or the name of one of `configs/data/`, to read instead of the run's own data, with
-            the checkpoint's tokenizer. Its `length`, `batching`, `stride`, `streams` and `overlap` are those that
+            the checkpoint's tokenizer; where the run corrupts a text, such as by masks, a file of text is corrupted
+            in the same way. Its `length`, `batching`, `stride`, `streams` and `overlap` are those that
             the file writes, else the checkpoint's if it writes neither `length` nor `batching`.
         trusted: packages, modules and files that may be imported beside arlm's own.
     """
@@ -83,7 +84,32 @@ def _from_fragment(
     fragment: str, description: dict[str, Any], trusted: Sequence[str]
 ) -> dict[str, Any]:
     """The description of other data, with the batching options of the network's own data."""
-    file = Path(resolve(fragment, "data"))
+    other = _described(fragment, Path())
+    init_args = other["init_args"]
+    ours = description["init_args"]
+    with _mistakes_of(fragment):
+        kind = find_class(other, TokenDataModule, trusted=trusted)  # type: ignore[type-abstract]
+    corrupted = isinstance(ours.get("text"), dict) and issubclass(kind, TextDataModule)
+    if corrupted:  # the run corrupts a text: the file names another text for it
+        outer, ours = ours, ours["text"].get("init_args", {})
+    if issubclass(kind, TextDataModule):
+        # Where the file chooses its rows, the run's stride and streams do not fit them.
+        kept = [] if {"length", "batching"} & init_args.keys() else BATCHING
+        other["init_args"] = {name: ours[name] for name in kept if name in ours} | init_args
+    if corrupted:
+        return description | {"init_args": outer | {"text": other}}
+    return other
+
+
+def _described(fragment: str, folder: Path, inner: bool = False) -> dict[str, Any]:
+    """Class path and arguments of the data in a YAML file; that of a text within it may be named by a file, too.
+
+    Args:
+        fragment: the file, relative to `folder`, or a shipped name.
+        inner: whether another data module reads this one.
+    """
+    beside = folder / fragment
+    file = beside if beside.is_file() else Path(resolve(fragment, "data"))
     if not file.is_file():
         near = get_close_matches(fragment, shipped("data"), n=1)
         mend = f"did you mean {near[0]!r}?" if near else "`arlm configs` lists the names"
@@ -108,15 +134,10 @@ def _from_fragment(
         raise UserError(
             f"--data: '{fragment}' names the class {path!r}, which arlm does not have; {mend}"
         )
-    other = {"class_path": path, "init_args": init_args}
-    ours = description["init_args"]
-    with _mistakes_of(fragment):
-        kind = find_class(other, TokenDataModule, trusted=trusted)  # type: ignore[type-abstract]
-    if issubclass(kind, TextDataModule):
-        # Where the file chooses its rows, the run's stride and streams do not fit them.
-        kept = [] if {"length", "batching"} & init_args.keys() else BATCHING
-        other["init_args"] = {name: ours[name] for name in kept if name in ours} | init_args
-    return other
+    text = init_args.get("text")
+    if path in known.values() and isinstance(text, str) and not inner:
+        init_args = init_args | {"text": _described(text, file.parent, inner=True)}
+    return {"class_path": path, "init_args": init_args}
 
 
 @contextmanager

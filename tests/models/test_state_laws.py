@@ -17,7 +17,8 @@ from arlm.models.transformer import TransformerLanguageModel
 from arlm.models.transformer_seq2seq import TransformerSeq2Seq
 from arlm.states import State
 
-CASES = list(laws.cases())
+# Networks of masked text carry no state: their rows are not drawn token by token.
+CASES = [case for case in laws.cases() if case.kind.__name__ not in laws.MASKED]
 
 
 @pytest.mark.parametrize("law", state_laws.STATE_LAWS, ids=lambda law: law.__name__)
