@@ -27,6 +27,8 @@ from arlm.core import Autoregressor, Spec, log_softmax
 from arlm.data.dataset import generator
 from arlm.errors import UserError
 from arlm.layers.features import FeatureAutoregressor
+from arlm.models.bert import BERT
+from arlm.models.bilstm import BiLSTM
 from arlm.models.lstm_seq2seq import LSTMSeq2Seq
 from arlm.models.neural_ngram import NeuralNGram
 from arlm.models.pixelcnn import PixelCNN
@@ -141,6 +143,8 @@ SMALL["Classifier"] = [
     {"base": partial(BLOCKS, positions="learned"), "dropout": 0.1},
     {"base": partial(LSTMLanguageModel, width=8, depth=1), "pooling": "concat"},
     {"base": BLOCKS, "pooling": "mean", "lm_weight": 0.5},
+    {"base": partial(BERT, width=8, depth=1, heads=2), "encoder": True},
+    {"base": partial(BiLSTM, width=8, depth=1), "encoder": True, "pooling": "concat"},
 ]
 SMALL["Regressor"] = [{"base": partial(LSTMLanguageModel, width=8, depth=1), "pooling": "mean"}]
 TEXTS = ("Classifier", "Regressor")  # networks of one token, the class of their context

@@ -175,8 +175,10 @@ class Classifier(Autoregressor):
     def _read(self, texts: Tensor, there: Tensor, model: bool) -> tuple[Tensor, Tensor | None]:
         """States (N, S, F) after each token of texts (N, S); with `model` their nats, (N, S), too."""
         if self.encoder:
-            # The base's own padding follows its vocabulary, as ours does.
-            return self.base.context_features(texts.where(there, self._base_pad)), None
+            filled = there.clone()
+            filled[:, 0] = True  # a choice without tokens has one that is not counted
+            ids = texts.where(there, 0).where(filled, self.base.spec.context.pad_id)
+            return self.base.context_features(ids), None
         ids = texts.where(there, 0)  # what is padding is read by nothing that counts
         features = self.base.features(nn.functional.pad(ids, (0, 1)))
         if not model:
@@ -188,10 +190,6 @@ class Classifier(Autoregressor):
             )
         log_prob = self.base.features_log_prob(features[:, :-1].contiguous(), ids)
         return features[:, 1:], -log_prob.where(there, 0)
-
-    @property
-    def _base_pad(self) -> int:
-        return self.base.spec.context.pad_id
 
     def _pool(self, states: Tensor, there: Tensor) -> Tensor:
         """States (N, S, F) of which some are `there` (N, S) -> (N, F')."""

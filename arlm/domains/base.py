@@ -26,10 +26,6 @@ class Domain(Captured, ABC):
         """The tokenizer of the text that is modelled, whose tokens are the first of the vocabulary; None if it is no text."""
         return None
 
-    def with_tokenizer(self, tokenizer: Tokenizer) -> Domain | None:
-        """The same domain with another tokenizer of the text that a trained network reads; None if it has no such text."""
-        return None
-
     @abstractmethod
     def encode(self, native: Any) -> Tensor:
         """Native object -> tokens (..., T) int64."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -127,10 +127,6 @@ class LabelledTextDomain(Domain):
     def encode(self, native: Any) -> Tensor:
         """A label -> tokens (1,)."""
 
-    @abstractmethod
-    def with_tokenizer(self, tokenizer: Tokenizer) -> Self:
-        """The domain of the same labels, whose texts are read with another tokenizer."""
-
 
 class ClassificationDomain(LabelledTextDomain):
     """Texts with a class <-> tokens; a token is the number of the class.
@@ -160,9 +156,6 @@ class ClassificationDomain(LabelledTextDomain):
     def decode(self, tokens: Tensor) -> str:
         """The name of the class of tokens (1,)."""
         return self.classes[int(tokens[0])]
-
-    def with_tokenizer(self, tokenizer: Tokenizer) -> Self:
-        return type(self)(tokenizer, self.classes, self.form)
 
 
 class RegressionDomain(LabelledTextDomain):
@@ -212,9 +205,6 @@ class RegressionDomain(LabelledTextDomain):
     def decode(self, tokens: Tensor) -> float:
         """The value in the middle of the bin of tokens (1,)."""
         return float(self.values[int(tokens[0])])
-
-    def with_tokenizer(self, tokenizer: Tokenizer) -> Self:
-        return type(self)(tokenizer, self.low, self.high, self.bins, self.form)
 
 
 def shortened(parts: Sequence[Tensor], most: int) -> list[Tensor]:
