@@ -146,8 +146,11 @@ SMALL["Classifier"] = [
     {"base": partial(BERT, width=8, depth=1, heads=2), "encoder": True},
     {"base": partial(BiLSTM, width=8, depth=1), "encoder": True, "pooling": "concat"},
 ]
+SMALL["SkipGram"] = [{"width": 4}]
 SMALL["Regressor"] = [{"base": partial(LSTMLanguageModel, width=8, depth=1), "pooling": "mean"}]
-TEXTS = ("Classifier", "Regressor")  # networks of one token, the class of their context
+TEXTS = ("Classifier", "Regressor", "SkipGram")  # networks of one token, the class of their context
+LABEL = Spec(3, (1,), kind="label")
+NULLABLE = Spec(4, (1,), kind="label", null_id=3)
 SPECS = {  # V ** T sequences are enumerated
     "text": Spec(3, (5,)),
     "grey": Spec(2, (3, 4, 1)),
@@ -156,12 +159,11 @@ SPECS = {  # V ** T sequences are enumerated
     "joint": Spec(4, (5,), context=Spec(4, (4,), pad_id=3), joint=True),
     "class": Spec(3, (1,), context=Spec(6, (4,), pad_id=5)),
     "class of both": Spec(3, (1,), context=Spec(6, (2, 4), pad_id=5)),
+    "class of a label": Spec(3, (1,), context=LABEL),
     "class of choices": Spec(3, (1,), context=Spec(6, (3, 4), pad_id=5, kind="choices")),
     "masked": Spec(3, (5,), context=Spec(5, (5,), pad_id=4)),
 }
 MASKED = ("BERT", "BiLSTM")  # networks that read a masked text, in SPECS["masked"]
-LABEL = Spec(3, (1,), kind="label")
-NULLABLE = Spec(4, (1,), kind="label", null_id=3)
 WIDE = {  # 7 levels: -2/3 and its like are no exact binary fractions
     "text": Spec(5, (9,)),
     "grey": Spec(7, (4, 11, 1)),
@@ -170,6 +172,7 @@ WIDE = {  # 7 levels: -2/3 and its like are no exact binary fractions
     "joint": Spec(6, (9,), context=Spec(6, (7,), pad_id=5), joint=True),
     "class": Spec(5, (1,), context=Spec(9, (7,), pad_id=8)),
     "class of both": Spec(5, (1,), context=Spec(9, (2, 7), pad_id=8)),
+    "class of a label": Spec(5, (1,), context=LABEL),
     "class of choices": Spec(5, (1,), context=Spec(9, (5, 7), pad_id=8, kind="choices")),
     "masked": Spec(5, (9,), context=Spec(7, (9,), pad_id=6)),
 }

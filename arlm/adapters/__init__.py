@@ -9,6 +9,7 @@ from arlm.adapters.logit_arithmetic import (
 )
 from arlm.adapters.pretrained import pretrained
 from arlm.adapters.regressor import Regressor
+from arlm.adapters.with_embeddings import with_embeddings
 
 __all__ = [
     "Classifier",
@@ -18,4 +19,5 @@ __all__ = [
     "guided",
     "pretrained",
     "proxy_tuned",
+    "with_embeddings",
 ]

@@ -127,7 +127,7 @@ class LabelledTextModule(TokenDataModule):
                 context = self.domain.encode_texts(example.texts, most)
                 label = self.domain.encode(example.label)
             except UserError as error:
-                raise UserError(f"{example.where}: {error}; correct it") from None
+                raise UserError(f"{example.where}: {error}") from None
             if context.shape[1] > self.length:
                 if split != "train":
                     raise UserError(

@@ -5,6 +5,7 @@ from arlm.domains.caption import CaptionDomain
 from arlm.domains.image import ImageDomain
 from arlm.domains.labelled import ClassificationDomain, RegressionDomain
 from arlm.domains.masked import MaskedDomain
+from arlm.domains.neighbour import NeighbourDomain
 from arlm.domains.pair import PairDomain
 from arlm.domains.text import TextDomain
 from arlm.domains.translation import TranslationDomain
@@ -15,6 +16,7 @@ __all__ = [
     "Domain",
     "ImageDomain",
     "MaskedDomain",
+    "NeighbourDomain",
     "PairDomain",
     "RegressionDomain",
     "TextDomain",

@@ -90,7 +90,7 @@ class LabelledTextDomain(Domain):
         """
         if len(texts) != self.texts:
             raise UserError(
-                f"texts: {len(texts)} given; an example of {self.form} has {self.texts}"
+                f"texts: {len(texts)} given; an example of {self.form} has {self.texts}; give all of them"
             )
         parts = [self.tokenizer.encode(text, strict=False) for text in texts]
         first, *others = parts
@@ -150,7 +150,9 @@ class ClassificationDomain(LabelledTextDomain):
         if native not in self.classes:
             shown = ", ".join(map(repr, self.classes[:10]))
             more = ", ..." if len(self.classes) > 10 else ""
-            raise UserError(f"label: {native!r} is not one of the classes {shown}{more}")
+            raise UserError(
+                f"label: {native!r} is not one of the classes {shown}{more}; correct it"
+            )
         return torch.tensor([self.classes.index(native)])
 
     def decode(self, tokens: Tensor) -> str:
@@ -198,7 +200,9 @@ class RegressionDomain(LabelledTextDomain):
         except ValueError:
             value = math.nan
         if not self.low <= value <= self.high:
-            raise UserError(f"label: {native!r} is no number from {self.low:g} to {self.high:g}")
+            raise UserError(
+                f"label: {native!r} is no number from {self.low:g} to {self.high:g}; correct it"
+            )
         place = (value - self.low) / (self.high - self.low)
         return torch.tensor([min(self.bins - 1, int(place * self.bins))])
 

@@ -72,10 +72,14 @@ def encoded(
     empty = [number for number, text in enumerate(texts, start=1) if not text.strip()]
     if empty:
         raise UserError(f"{name}: text {empty[0]} of it is empty; give one")
+    if len(texts) != domain.texts:
+        raise UserError(
+            f"{name}: it has {len(texts)} texts, but an example of {domain.form} {domain.texts}; separate them by tabs"
+        )
     try:
         found = domain.encode_texts([text.strip() for text in texts])
     except UserError as error:
-        raise UserError(f"{name}: {error}; separate them by tabs") from None
+        raise UserError(f"{name}: {error}") from None
     context: Any = net.spec.context
     if found.shape[1] > context.shape[-1]:
         raise UserError(
