@@ -20,6 +20,7 @@ COMMANDS = {
     "next": "the likeliest next tokens after a prompt, before and after each processor",
     "evaluate": "likelihood of a checkpoint, beside baselines",
     "score": "likelihood of a text, an image or a pair, token by token",
+    "classify": "the class of each text, or its value, with probabilities",
     "detect": "whether texts carry a watermark, with z and p",
     "attention": "what each head of each layer reads, as a picture or a page",
     "fill": "the likeliest tokens in the gaps of a text",

@@ -21,7 +21,7 @@ from arlm.errors import UserError
 from arlm.states import Prefix, State, read_lengths
 
 _SERIALS = count()
-ContextKind = Literal["label", "sequence"]
+ContextKind = Literal["label", "sequence", "choices"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class Spec:
         pad_id, eos_id, context: tokens that pad and that end a row, and the spec of its context, if any.
         unit: what tokens are measured in, for the names of metrics: "byte" or "dim".
         joint: whether the context has the same vocabulary.
-        kind, null_id: of a context: "label" or "sequence"; the class that means any class, the last one.
+        kind, null_id: of a context: "label", "sequence", or "choices", K texts of which the token names one; the
+            class that means any class, the last one. Several texts of one row have the shape (K, S), side by side.
         fingerprint: of the tokenizer; None for tokens without one, such as pixels.
     """
 

@@ -1,5 +1,6 @@
 """Networks made of networks. A wrapped network is named by class path only: nothing here imports a model."""
 
+from arlm.adapters.classifier import Classifier
 from arlm.adapters.context_as_prefix import ContextAsPrefix
 from arlm.adapters.logit_arithmetic import (
     LogitArithmetic,
@@ -8,12 +9,17 @@ from arlm.adapters.logit_arithmetic import (
     proxy_tuned,
 )
 from arlm.adapters.pretrained import pretrained
+from arlm.adapters.regressor import Regressor
+from arlm.adapters.with_embeddings import with_embeddings
 
 __all__ = [
+    "Classifier",
     "ContextAsPrefix",
     "LogitArithmetic",
+    "Regressor",
     "contrastive",
     "guided",
     "pretrained",
     "proxy_tuned",
+    "with_embeddings",
 ]

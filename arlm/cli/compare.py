@@ -46,6 +46,7 @@ def main(arguments: Sequence[str]) -> None:
     with quick_imports():  # late: --help and errors need no torch
         import torch
 
+        from arlm.evaluation.classification import mcnemar
         from arlm.evaluation.paired import paired_difference
         from arlm.inference.scorer import check_same
         from arlm.reports.comparison import lines, page, text_table
@@ -76,6 +77,8 @@ def main(arguments: Sequence[str]) -> None:
     for model in models:
         if model is not best:
             model.difference = paired_difference(model.scores.nats, best.scores.nats, options.seed)
+            if model.correct is not None and best.correct is not None:
+                model.mcnemar = mcnemar(model.correct, best.correct)
 
     checkpoint, module = first
     words, domain = module.words(options.split), checkpoint.domain
@@ -176,6 +179,7 @@ def summarise(name: str, loaded: list, split: Split, length: int, seed: int) -> 
         curves=[curves(path, "tokens_seen", "seconds", "val/nll") for path in metrics],
         shown=drawn.show(),
         quality=quality(name, loaded, split),
+        correct=view.correct(net, module, split),
     )
 
 

@@ -1,4 +1,4 @@
-"""`arlm evaluate CKPT`: likelihood on a split, with baselines; BLEU for translators."""
+"""`arlm evaluate CKPT`: likelihood on a split, with baselines; BLEU for translators, accuracy for classifiers."""
 
 from __future__ import annotations
 

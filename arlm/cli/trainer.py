@@ -57,7 +57,10 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "num_sanity_val_steps": 0,
 }
 OBJECTIVE = "objective"  # as checkpoint.monitor: the figure that the objective names
-PRETRAINED = ("arlm.adapters.pretrained", "arlm.adapters.pretrained.pretrained")
+PRETRAINED = (  # what takes a run whose tokenizer reads the data
+    *("arlm.adapters.pretrained", "arlm.adapters.pretrained.pretrained"),
+    *("arlm.adapters.with_embeddings", "arlm.adapters.with_embeddings.with_embeddings"),
+)
 CHECKPOINT_DEFAULTS = {
     "checkpoint.monitor": OBJECTIVE,
     "checkpoint.filename": "best",

@@ -4,7 +4,9 @@ from arlm.domains.base import Domain
 from arlm.domains.caption import CaptionDomain
 from arlm.domains.image import ImageDomain
 from arlm.domains.infilling import InfillingDomain
+from arlm.domains.labelled import ClassificationDomain, RegressionDomain
 from arlm.domains.masked import MaskedDomain
+from arlm.domains.neighbour import NeighbourDomain
 from arlm.domains.pair import PairDomain
 from arlm.domains.spans import SpanDomain
 from arlm.domains.tasks import TaskDomain
@@ -13,11 +15,14 @@ from arlm.domains.translation import TranslationDomain
 
 __all__ = [
     "CaptionDomain",
+    "ClassificationDomain",
     "Domain",
     "ImageDomain",
     "InfillingDomain",
     "MaskedDomain",
+    "NeighbourDomain",
     "PairDomain",
+    "RegressionDomain",
     "SpanDomain",
     "TaskDomain",
     "TextDomain",

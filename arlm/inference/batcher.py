@@ -85,7 +85,7 @@ class Batcher:
         require(self.block >= 1, "block", self.block, "choose at least 1")
         self.details.check(spec.vocab_size)
         self.room = spec.length if self.length is None else self.length
-        if len(spec.shape) > 1 or (spec.context is not None and spec.context.kind == "sequence"):
+        if len(spec.shape) > 1 or (spec.context is not None and spec.context.kind != "label"):
             raise UserError(
                 f"net: {type(self.net).__name__} draws images or translations, whose rows do not take turns in "
                 "a batch; use `generate` or `arlm translate`"

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from arlm.evaluation.classification import McNemar
 from arlm.evaluation.paired import Interval, by_bins
 from arlm.inference.items import Item, ItemScores
 from arlm.inference.scorer import TokenScores
@@ -41,6 +42,8 @@ class Model:
         shown: samples or translations of the first seed.
         quality: figures other than the likelihood, such as BLEU, the mean over the seeds.
         difference: from the best model, in nats per token; None for the best.
+        correct: whether the first seed classifies each example right, (N,) bool; None for other data.
+        mcnemar: McNemar's test of the first seed against that of the best model.
     """
 
     name: str
@@ -58,6 +61,8 @@ class Model:
     shown: Shown
     quality: dict[str, float]
     difference: Interval | None = field(default=None)
+    correct: Tensor | None = field(default=None)
+    mcnemar: McNemar | None = field(default=None)
 
     def figures(self, unit: str, words: int) -> dict[str, Any]:
         """Its figures by name, for JSON and for the table."""
@@ -80,6 +85,7 @@ class Model:
             "scored_tokens_per_second": count / seconds[1],
             "sampled_tokens_per_second": self.sampling,
             "difference": self.difference,
+            **({} if self.mcnemar is None else {"mcnemar": self.mcnemar}),
         }
 
 
@@ -110,6 +116,13 @@ def lines(models: Sequence[Model], unit: str, words: int) -> list[Line]:
         ("BLEU", "bleu", "{:.1f}".format, max),
         ("chrF", "chrf", "{:.1f}".format, max),
         ("exact, %", "exact", "{:.1f}".format, max),
+        ("accuracy", "accuracy", "{:.4f}".format, max),
+        ("F1, macro", "f1", "{:.4f}".format, max),
+        ("Matthews", "matthews", "{:.4f}".format, max),
+        ("McNemar to the best", "mcnemar", _uneven, None),
+        ("mean abs. error", "mean_absolute_error", "{:.4f}".format, min),
+        ("Pearson", "pearson", "{:.4f}".format, max),
+        ("Spearman", "spearman", "{:.4f}".format, max),
         ("train tok/s", "trained_tokens_per_second", "{:,.0f}".format, max),
         ("score tok/s", "scored_tokens_per_second", "{:,.0f}".format, max),
         ("sample tok/s", "sampled_tokens_per_second", "{:,.0f}".format, max),
@@ -133,6 +146,11 @@ def lines(models: Sequence[Model], unit: str, words: int) -> list[Line]:
 
 def _interval(difference: Interval | None) -> str:
     return "best" if difference is None else "{:.4f} [{:.4f}, {:.4f}]".format(*difference)
+
+
+def _uneven(test: McNemar) -> str:
+    """Examples that only this model and only the best one gets right, and p."""
+    return f"{test.only_first}:{test.only_second}, p {test.p:.3g}"
 
 
 def _spread(figures: dict[str, Any]) -> str:

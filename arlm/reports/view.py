@@ -243,6 +243,16 @@ class View(ABC, Generic[D]):
         """Such figures of a simple model, for `arlm evaluate --baselines`."""
         return {}
 
+    def correct(
+        self,
+        net: Autoregressor,
+        data: TokenDataModule,
+        split: Split,
+        progress: Callable[[int], object] | None = None,
+    ) -> Tensor | None:
+        """Whether each example of a split is classified right, (N,) bool, for McNemar's test; None without classes."""
+        return None
+
     def items(self, data: TokenDataModule, split: Split) -> int:
         """Number of items that `quality` processes, for a progress bar; 0 if it has none."""
         return 0

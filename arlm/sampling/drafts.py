@@ -72,7 +72,7 @@ class NetworkDraft(Draft):
             )
         if self.context is not None or own.context is None:
             return
-        if own.context.kind == "sequence":
+        if own.context.kind != "label":
             raise UserError(
                 "draft: it translates, and nothing is given to it; take a language model"
             )

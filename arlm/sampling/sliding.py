@@ -62,7 +62,7 @@ def check_slides(net: Autoregressor, length: int) -> None:
     if net.max_length is None or length <= net.max_length:
         return
     context = net.spec.context
-    if len(net.spec.shape) > 1 or (context is not None and context.kind == "sequence"):
+    if len(net.spec.shape) > 1 or (context is not None and context.kind != "label"):
         what = "an image" if len(net.spec.shape) > 1 else "a translation"
         raise UserError(
             f"length: {length} tokens do not fit {what} of the network, which holds {net.max_length}; "
