@@ -7,6 +7,7 @@ A network joins by existing in `arlm/models` or `arlm/adapters`; a line in `SMAL
 from __future__ import annotations
 
 import importlib
+import inspect
 import io
 import itertools
 import pkgutil
@@ -131,6 +132,17 @@ SMALL["LogitArithmetic"] = [
         "indices": [0, 0],
     },
 ]
+SMALL["LoRA"] = [
+    {"base": partial(LSTMLanguageModel, width=8, depth=2), "rank": 2},
+    {
+        "base": partial(BLOCKS, tied=True, positions="learned"),
+        "targets": ["head.weight", "blocks.*"],
+        "scaling": "rslora",
+    },
+    {"base": partial(TransformerSeq2Seq, width=8, depth=1, heads=2), "targets": ["*"]},
+    {"base": partial(LSTMSeq2Seq, width=6, embedding=5, attention="general"), "rank": 2},
+    {"base": partial(PixelCNN, width=12, depth=1, head_width=12), "rank": 2, "alpha": 0.2},
+]
 SPECS = {  # V ** T sequences are enumerated
     "text": Spec(3, (5,)),
     "grey": Spec(2, (3, 4, 1)),
@@ -160,6 +172,7 @@ def networks() -> list[type[Autoregressor]]:
             for kind in vars(module).values()
             if isinstance(kind, type)
             and issubclass(kind, Autoregressor)
+            and not inspect.isabstract(kind)
             and kind.__module__ == module.__name__
             and not any(part.__module__ == module.__name__ for part in kind.__subclasses__())
         ]
@@ -410,6 +423,9 @@ def law_stable(build: Callable) -> None:
     if parameters:
         (before * torch.randn_like(before)).sum().backward()
     for name, parameter in parameters:
+        if not parameter.requires_grad:
+            assert parameter.grad is None, f"{name} is frozen and gets a gradient"
+            continue
         learns = parameter.grad is not None and parameter.grad.abs().sum() > 0
         assert learns, f"{name} gets no gradient"
     generate(net, [0, 1], context=contexts(net, 2))
@@ -498,7 +514,8 @@ def law_source(build: Callable) -> None:
         outside = weights.masked_select((padded == spec.pad_id)[:, None])
         assert not outside.any(), "attention falls on padding"
     reads = []
-    encoders = [m.embed_source for m in net.modules() if hasattr(m, "embed_source")]
+    inner = [m for m in net.modules() if isinstance(m, Autoregressor)]
+    encoders = [m.embed_source for m in inner if hasattr(m, "embed_source")]
     handles = [m.register_forward_hook(lambda *_: reads.append(1)) for m in encoders]
     with torch.no_grad():
         _, state = net.start(len(tokens), net.spec.length, context)

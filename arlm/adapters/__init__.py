@@ -1,11 +1,21 @@
 """Networks made of networks. A wrapped network is named by class path only: nothing here imports a model."""
 
+from arlm.adapters.adapted import Adapted
 from arlm.adapters.logit_arithmetic import (
     LogitArithmetic,
     contrastive,
     guided,
     proxy_tuned,
 )
+from arlm.adapters.lora import LoRA
 from arlm.adapters.pretrained import pretrained
 
-__all__ = ["LogitArithmetic", "contrastive", "guided", "pretrained", "proxy_tuned"]
+__all__ = [
+    "Adapted",
+    "LoRA",
+    "LogitArithmetic",
+    "contrastive",
+    "guided",
+    "pretrained",
+    "proxy_tuned",
+]
