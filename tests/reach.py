@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from arlm.adapters import ContextAsPrefix, LogitArithmetic
+from arlm.adapters import Adapted, ContextAsPrefix, LogitArithmetic
 from arlm.core import Autoregressor
 
 Position = tuple[int, int, int]
@@ -141,6 +141,8 @@ def reach_of(net: Autoregressor) -> Tensor:
         return torch.stack(parts).any(0)
     if isinstance(net, ContextAsPrefix):
         return reach_of(net.base)[-length:, -length:]  # the target is the end of the base's row
+    if isinstance(net, Adapted):
+        return reach_of(net.base)
     for kind in type(net).__mro__:
         if kind.__name__ in LAST:
             return earlier.triu(-LAST[kind.__name__](net))
