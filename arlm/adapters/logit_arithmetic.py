@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple, Self, get_args
 import torch
 from torch import Tensor, nn
 
-from arlm.adapters.pretrained import check_tokens
+from arlm.adapters.vocabulary import check_tokens
 from arlm.core import Autoregressor, Spec, log_softmax
 from arlm.errors import UserError, require
 from arlm.states import SHARED, State

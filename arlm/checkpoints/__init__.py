@@ -4,7 +4,7 @@
 """
 
 from arlm.checkpoints.choose import Choice, Summary, choose, find, printable, summarise
-from arlm.checkpoints.classes import build, find_class, import_class
+from arlm.checkpoints.classes import build, find_class, for_any_spec, import_class
 from arlm.checkpoints.describe import describe, record
 from arlm.checkpoints.differences import differences
 from arlm.checkpoints.load import Loaded, load, load_domain, read, verify_archive
@@ -20,6 +20,7 @@ __all__ = [
     "differences",
     "find",
     "find_class",
+    "for_any_spec",
     "import_class",
     "load",
     "load_domain",

@@ -20,6 +20,7 @@ from arlm.tokenizers import Tokenizer
 
 CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 DEEPEST = 16  # descriptions within one another
+ANY_SPEC = object()  # in the place of a nested network's spec; no JSON holds it
 
 T = TypeVar("T")
 
@@ -85,12 +86,13 @@ def _argument(value: Any, hint: Any, trusted: Sequence[str], depth: int) -> Any:
 def _factory(
     description: dict[str, Any], trusted: Sequence[str], depth: int
 ) -> Callable[[Spec], Autoregressor]:
-    """A factory of the network that a description with a spec describes, for exactly that spec."""
+    """A factory of the network that a description with a spec describes, for exactly that spec, or for any."""
     find_class(description, Autoregressor, trusted)  # type: ignore[type-abstract]
-    described = spec_from(description.get("spec"))
+    for_any = description.get("spec") is ANY_SPEC
+    described = None if for_any else spec_from(description.get("spec"))
 
     def make(spec: Spec) -> Autoregressor:
-        if spec != described:
+        if spec != described and not for_any:
             raise UserError(
                 f"checkpoint: {description['class_path']} in it is for other data than the network that "
                 f"holds it; {OLDER}"
@@ -98,6 +100,16 @@ def _factory(
         return build(description, Autoregressor, spec, trusted=trusted, depth=depth)  # type: ignore[type-abstract]
 
     return make
+
+
+def for_any_spec(description: Any) -> Any:
+    """A description whose nested networks take the specs that the networks around them derive from other data."""
+    if isinstance(description, list):
+        return [for_any_spec(part) for part in description]
+    if not isinstance(description, dict):
+        return description
+    found = {name: for_any_spec(part) for name, part in description.items()}
+    return found | ({"spec": ANY_SPEC} if {"class_path", "spec"} <= set(found) else {})
 
 
 def _is_factory(hint: Any) -> bool:

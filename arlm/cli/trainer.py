@@ -9,6 +9,7 @@ import sys
 import traceback
 import warnings
 from argparse import ArgumentError
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -133,9 +134,9 @@ class Command(LightningCLI):
 
     def _spec(self, data: TokenDataModule) -> Spec:
         """The spec of the data, which is read with the tokens of the network that is trained further, if there is one."""
-        net = self.config[self.subcommand].model.net
-        if net.class_path in PRETRAINED:
-            read_with_tokens_of(data, net.init_args.checkpoint, net.init_args.trusted or ())
+        for part in pretrained_parts(self.config[self.subcommand].model.net):
+            read_with_tokens_of(data, part.checkpoint, part.trusted or ())
+            break  # networks check that their tokens are those of the data
         return data.spec
 
     def _run_name(self, config: Any) -> str:
@@ -186,6 +187,18 @@ class Command(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: Lightning would let the checkpoint's options override those of the command line."""
+
+
+def pretrained_parts(part: Any) -> Iterator[Namespace]:
+    """The arguments of each `pretrained` in a part of the configuration, the outermost first."""
+    if isinstance(part, list):
+        for each in part:
+            yield from pretrained_parts(each)
+    elif isinstance(part, Namespace):
+        if part.get("class_path") in PRETRAINED:
+            yield part.init_args
+        for each in vars(part).values():
+            yield from pretrained_parts(each)
 
 
 def trust(part: Any, modules: list[str]) -> None:

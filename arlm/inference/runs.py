@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from arlm.checkpoints import Loaded, build, find_class, load
+from arlm.checkpoints import Loaded, build, describe, find_class, load
 from arlm.checkpoints.specs import OLDER
 from arlm.data.module import TokenDataModule
 from arlm.data.text_files import read_text
 from arlm.data.text_module import TextDataModule
+from arlm.domains import Domain
 from arlm.errors import UserError
 from arlm.inference.configurations import data_classes, read_yaml, resolve, shipped
 
@@ -135,6 +136,7 @@ def read_with_tokens_of(
 ) -> None:
     """Let a data module encode its text with the tokenizer of a checkpoint, whose network is trained further on it.
 
+    A domain of another kind, such as pairs for a network of plain text, keeps its own tokens beyond the tokenizer's.
     Tokens of images are their intensities, so images keep their own domain, and `pretrained` compares them.
 
     Raises:
@@ -142,9 +144,16 @@ def read_with_tokens_of(
     """
     domain = load(checkpoint, trusted).domain
     ours, theirs = type(domain).__name__, type(data.domain).__name__
-    if ours != theirs:
+    if ours == theirs:
+        if len(data.spec.shape) == 1:
+            data.domain = domain
+        return
+    tokenizer, described = domain.text_tokenizer, describe(data.domain)
+    # The only objects among a domain's arguments are tokenizers.
+    own = [name for name, value in described["init_args"].items() if isinstance(value, dict)]
+    if tokenizer is None or not own:
         raise UserError(
             f"data: it is for {theirs}, but '{checkpoint}' models {ours}; choose other data"
         )
-    if len(data.spec.shape) == 1:
-        data.domain = domain
+    described["init_args"] |= dict.fromkeys(own, describe(tokenizer))
+    data.domain = build(described, Domain, trusted=trusted)  # type: ignore[type-abstract]
