@@ -28,8 +28,8 @@ TASKS: dict[str, Callable[[str], str]] = {
 }
 ALPHABETS = {
     "digits": string.digits,
-    "letters": "abcdefghij",
-    "mixed": "0123456789abcdefghij",
+    "letters": "abcdef",
+    "mixed": "0123456789abcdef",
 }
 HELD_OUT = {("SORT", "letters"), ("REV", "digits"), ("UPPER", "letters"), ("COUNT", "digits")}
 LARGEST = 40  # characters of a text

@@ -106,7 +106,13 @@ class ConversationDataModule(TokenDataModule):
         return self.domain.spec(self.length)
 
     def build(self, split: Split) -> Conversations:
-        rows = [self.domain.render(one) for one in self.conversations(split)]
+        rows = []
+        for number, conversation in enumerate(self.conversations(split), start=1):
+            try:
+                rows.append(self.domain.render(conversation))
+            except UserError as error:
+                where = f"conversation {number} of the {split} split"
+                raise UserError(f"data: {where}: {error}") from None
         long = [i for i, row in enumerate(rows) if len(row.tokens) > self.length]
         if long and (split != "train" or len(long) == len(rows)):
             i = long[0]

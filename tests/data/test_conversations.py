@@ -149,7 +149,7 @@ def test_instructions_are_right_and_the_test_has_other_combinations() -> None:
                 assert assistant.content == TASKS[task](named)
                 before = assistant.content
                 if text != "IT" and {*text} & {*"0123456789"}:
-                    kinds[split].add((task, "mixed" if {*text} & {*"abcdefghij"} else "digits"))
+                    kinds[split].add((task, "mixed" if {*text} & {*"abcdef"} else "digits"))
                 elif text != "IT":
                     kinds[split].add((task, "letters"))
     # A text of both alphabets may have characters of one only, so some combinations occur by chance.
