@@ -95,7 +95,7 @@ def main(arguments: Sequence[str]) -> None:
         seed=options.seed,
     )
     if options.history:
-        found = conversations_in(options.history, "--history")
+        found = conversations_in(options.history, "--history", empty=True)
         if len(found) > 1:
             raise UserError(
                 f"--history: '{options.history}' has {len(found)} conversations; give a file with one line"

@@ -57,8 +57,13 @@ class Conversations(TokenDataset):
         return self._first[rows.chosen, None] + torch.arange(longest)
 
 
-def conversations_in(name: str, field: str = "FILE") -> list[list[Message]]:
+def conversations_in(name: str, field: str = "FILE", empty: bool = False) -> list[list[Message]]:
     """The conversations of a file, each of which ends with an answer; "-" is the standard input.
+
+    Args:
+        name: of the file.
+        field: of the file, for errors.
+        empty: whether answers may be empty, as those of a network may be.
 
     Raises:
         UserError: it names the file, the line and the field.
@@ -67,7 +72,7 @@ def conversations_in(name: str, field: str = "FILE") -> list[list[Message]]:
     for where, line in named_lines(name):
         try:
             found.append(conversation_of(line))
-            check_answered(found[-1])
+            check_answered(found[-1], empty)
         except UserError as error:
             raise UserError(f"{field}: {where}: {error}") from None
     if not found:
@@ -105,8 +110,13 @@ def conversation_of(line: str) -> list[Message]:
     return found
 
 
-def check_answered(conversation: Conversation) -> None:
-    """Refuse a conversation that does not end with an answer."""
+def check_answered(conversation: Conversation, empty: bool = False) -> None:
+    """Refuse a conversation that does not end with an answer, or has an empty one."""
+    for i, message in enumerate(conversation):
+        if not (empty or message.content.strip()):
+            raise UserError(
+                f"messages[{i}].content: it is empty; give a text, or leave the conversation out"
+            )
     if conversation[-1].role != "assistant":
         last = len(conversation) - 1
         raise UserError(

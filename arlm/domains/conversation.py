@@ -229,7 +229,7 @@ def _check_template(role: str, text: str) -> None:
 
 
 def check_conversation(conversation: Conversation) -> None:
-    """Refuse a conversation in which user and assistant do not take turns, or a message is empty.
+    """Refuse a conversation in which user and assistant do not take turns, or a message other than an answer is empty.
 
     An optional system message comes first, then a user's, then the assistant's, and so on.
 
@@ -244,7 +244,7 @@ def check_conversation(conversation: Conversation) -> None:
         field = f"messages[{i}]"
         if role not in ROLES:
             raise UserError(f"{field}.role: {role!r} is not known; choose {', '.join(ROLES)}")
-        if not content.strip():
+        if role != "assistant" and not content.strip():
             raise UserError(f"{field}.content: it is empty; give a text, or leave the message out")
         if role == "system" and i == 0:
             continue

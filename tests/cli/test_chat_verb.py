@@ -115,6 +115,13 @@ def test_mistakes(text: str, arguments: list[object], message: str, chat: Any) -
     assert message in chat(text, *arguments).error()
 
 
+def test_an_empty_answer_is_history(chat: Any, folder: Path) -> None:
+    said = [{"role": "user", "content": "say a"}, {"role": "assistant", "content": ""}]
+    (folder / "empty.jsonl").write_text(json.dumps({"messages": said}) + "\n")
+    done = chat("say b\n", "--history", "empty.jsonl", "--max-new-tokens", 4)
+    assert done.code == 0, done.err
+
+
 def test_other_runs_do_not_chat(folder: Path) -> None:
     line = run_arlm("chat", "text.ckpt", folder=folder).error()
     assert "checkpoint: 'text.ckpt' models text, which `arlm chat` does not do" in line

@@ -177,6 +177,9 @@ WRONG = {
     '{"messages": [{"role": "user", "content": null}]}': "messages[0].content: it is null",
     '{"messages": [{"role": "bot", "content": "a"}]}': "messages[0].role: 'bot' is not known",
     '{"messages": [{"role": "assistant", "content": "a"}]}': "messages[0].role: 'assistant' begins",
+    '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": " "}]}': (
+        "messages[1].content: it is empty; give a text, or leave the conversation out"
+    ),
     '{"messages": [{"role": "user", "content": "a"}]}': "messages[0].role: 'user' ends the convers",
 }
 

@@ -140,11 +140,11 @@ def test_a_template_that_the_tokenizer_cannot_spell_is_refused() -> None:
         ("us", r"messages\[1\].role: a system message comes first only"),
         ("ut", r"messages\[1\].role: 'tool' is not known; choose system, user, assistant"),
         ("", "messages: there are none"),
-        ("ue", r"messages\[1\].content: it is empty"),
+        ("uae", r"messages\[2\].content: it is empty"),
     ],
 )
 def test_speakers_take_turns(roles: str, message: str) -> None:
-    names = {"s": "system", "u": "user", "a": "assistant", "t": "tool", "e": "assistant"}
+    names = {"s": "system", "u": "user", "a": "assistant", "t": "tool", "e": "user"}
     messages = [Message(names[role], " \n" if role == "e" else "x") for role in roles]
     with pytest.raises(UserError, match=message):
         ConversationDomain(ByteTokenizer()).encode(messages)
