@@ -17,6 +17,7 @@ TRAINER_VERBS = {
 }
 COMMANDS = {
     "sample": "draw samples from a checkpoint",
+    "chat": "talk to a network that was trained on conversations",
     "next": "the likeliest next tokens after a prompt, before and after each processor",
     "evaluate": "likelihood of a checkpoint, beside baselines",
     "score": "likelihood of a text, an image or a pair, token by token",

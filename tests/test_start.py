@@ -16,6 +16,7 @@ from arlm.models.pixelcnn import PixelCNN
 from arlm.models.transformer import TransformerLanguageModel
 from datamodules.dates import Dates
 from datamodules.digits import Digits
+from datamodules.instructions import Instructions
 from datamodules.python_docs import PythonDocs
 
 # Libraries that take a tenth of a second and more, or that are of one domain or one output.
@@ -45,6 +46,8 @@ CASES: list[tuple[str, set[str]]] = [
     ("detect text.ckpt note.txt --watermark gumbel", BASE),
     ("translate pair.ckpt note.txt --beam 1", BASE),
     ("attention text.ckpt abc --html page.html", BASE | {"jinja2", "PIL"}),
+    ("chat --help", set()),
+    ("chat talk.ckpt --json", BASE),
     ("show text.ckpt", BASE),
     ("runs .", BASE),
     ("evaluate text.ckpt", BASE | LIGHTNING),
@@ -60,12 +63,14 @@ sys.exit(main())
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with small checkpoints that were not trained, of texts, images and pairs."""
+    """A folder with small checkpoints that were not trained, of texts, images, conversations and pairs."""
     folder = tmp_path_factory.mktemp("start")
     docs, digits, dates = PythonDocs(length=16), Digits(), Dates(pairs=300)
+    talk = Instructions(conversations=50)
     networks = {
         "text": (TransformerLanguageModel(docs.spec, width=8, heads=2, depth=1), docs),
         "image": (PixelCNN(digits.spec, width=4, depth=1), digits),
+        "talk": (TransformerLanguageModel(talk.spec, width=8, heads=2, depth=1), talk),
         "pair": (LSTMSeq2Seq(dates.spec, width=8, embedding=8), dates),
     }
     for name, (net, data) in networks.items():
@@ -81,7 +86,10 @@ def test_a_verb_imports_only_what_it_needs(command: str, allowed: set[str], fold
     environment.pop("ARLM_NATIVE", None)
     modules = folder / "modules"
     modules.unlink(missing_ok=True)
-    done = subprocess.run(run, cwd=folder, env=environment, capture_output=True, text=True)
+    message = '{"content": "REV 12"}\n'  # for the verb that reads the standard input
+    done = subprocess.run(
+        run, cwd=folder, env=environment, input=message, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     found = set(modules.read_text().split())
     assert "arlm" in found

@@ -1,7 +1,8 @@
-"""Domains: convert text, translations, captions and images to tokens and back, and count the units of each token."""
+"""Domains: convert text, conversations, translations, captions and images to tokens and back, and count the units of each token."""
 
 from arlm.domains.base import Domain
 from arlm.domains.caption import CaptionDomain
+from arlm.domains.conversation import ConversationDomain
 from arlm.domains.image import ImageDomain
 from arlm.domains.infilling import InfillingDomain
 from arlm.domains.labelled import ClassificationDomain, RegressionDomain
@@ -16,6 +17,7 @@ from arlm.domains.translation import TranslationDomain
 __all__ = [
     "CaptionDomain",
     "ClassificationDomain",
+    "ConversationDomain",
     "Domain",
     "ImageDomain",
     "InfillingDomain",

@@ -89,6 +89,7 @@ def begin(
     noise: Noise = Uniform(),  # noqa: B008  (frozen)
     stop_tokens: Sequence[int] | Tensor = (),
     started: tuple[Tensor, State] | None = None,
+    read: int = 0,
 ) -> SamplerState:
     """Start rows and take their prompts, the leading forced tokens of each row.
 
@@ -102,9 +103,12 @@ def begin(
         rows: (B,) int64, numbers for the rows, by default 0, 1, 2, ...
         noise: turns seeds, positions and logits into tokens.
         stop_tokens: end a row as its last token, like the end token; (K,) for all rows, or (B, K) with -1 for none.
-        started: what `net.start` returned for such rows, if it was called already; the state is consumed.
+        started: what `net.start` returned for such rows, if it was called already, or what `net.advance` returned with the
+            logits of each row's next token; the state is consumed.
+        read: how many tokens of every prompt the state of `started` has taken; they are not read again, and their
+            log-probabilities are 0.
 
-    Raises a UserError if a limit is out of range.
+    Raises a UserError if a limit is out of range, or a prompt has fewer tokens than were read.
     """
     with inference_context(net):
         batch, length = forced.shape
@@ -118,19 +122,24 @@ def begin(
         leading = (forced >= 0).long().cumprod(1).sum(1)
         lengths = leading.min().repeat(batch) if network.one_position else leading
         taken = lengths.clamp(max=length - 1)
+        fits = 0 <= read <= int(taken.min())
+        require(fits, "read", read, "choose 0 to the tokens of the shortest prompt")
         columns = torch.arange(length, device=forced.device)
         fill = filler(net.spec)
         tokens = forced.where(columns < lengths[:, None], fill)
         log_prob = torch.zeros(batch, length, dtype=torch.float64, device=forced.device)
-        scores, most, longest = logits[:, None], int(taken.max()), int(lengths.max())
+        new, longest = taken - read, int(lengths.max())
+        scores, most = logits[:, None], int(new.max())
         if most:
-            even = bool((taken == most).all())
-            chunk, network = net.advance(tokens[:, :most], network, None if even else taken)
+            even = bool((new == most).all())
+            unread = tokens[:, read : read + most]
+            chunk, network = net.advance(unread, network, None if even else new)
             scores = torch.cat([scores, chunk], dim=1)
-            logits = scores[torch.arange(batch, device=forced.device), taken]
-        if longest:
-            nats = token_log_prob(scores[:, :longest], tokens[:, :longest]).double()
-            log_prob[:, :longest] = nats.where(columns[:longest] < lengths[:, None], 0.0)
+            logits = scores[torch.arange(batch, device=forced.device), new]
+        if longest > read:
+            own = slice(read, longest)
+            nats = token_log_prob(scores[:, : longest - read], tokens[:, own]).double()
+            log_prob[:, own] = nats.where(columns[own] < lengths[:, None], 0.0)
         number = torch.arange(batch, device=forced.device) if rows is None else rows.clone()
         parts = (tokens, log_prob, forced, of_rows, noise, lengths, leading, most_tokens)
         memories = new_memories(processors, batch, forced.device)

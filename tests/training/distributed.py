@@ -30,6 +30,7 @@ from arlm.models.rnn import LSTMLanguageModel
 from arlm.models.transformer import TransformerLanguageModel
 from arlm.training.callbacks import AtomicCheckpointIO
 from arlm.training.module import AutoregressiveModule
+from datamodules.instructions import Instructions
 from datamodules.text_file import TextFile
 
 NETS: dict[str, Any] = {
@@ -38,6 +39,7 @@ NETS: dict[str, Any] = {
     "continuous": partial(LSTMLanguageModel, width=12, depth=1, activation_penalty=0.1),
 }
 NETS["documents"] = NETS["continuous"]
+NETS["conversations"] = NETS["windows"]
 
 
 class Pairs(ParallelDataModule):
@@ -101,9 +103,11 @@ class Losses(pl.Callback):
 
 
 def source(kind: str, options: dict[str, Any]) -> Any:
-    """The data module: pairs by length, or this file's text in windows, streams or streams of documents."""
+    """The data module: pairs or conversations by length, or this file's text in windows, streams or streams of documents."""
     if kind == "pairs":
         return Pairs(**options)
+    if kind == "conversations":
+        return Instructions(conversations=900, **options)
     text = Path(__file__)
     batching: Any = "windows" if kind == "windows" else "continuous"
     given = {"length": 12, "batching": batching, "separate_documents": kind == "documents"}

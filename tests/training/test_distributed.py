@@ -33,6 +33,7 @@ EQUAL: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "continuous": ({"given": {"batch_size": 8}}, {"given": {"batch_size": 4}}),
     "documents": ({"given": {"batch_size": 8}}, {"given": {"batch_size": 4}}),
     "pairs": ({"given": {"batch_tokens": 120}}, {"given": {"batch_tokens": 60}}),
+    "conversations": ({"given": {"batch_tokens": 400}}, {"given": {"batch_tokens": 200}}),
     "accumulated": (
         {"kind": "windows", "given": {"batch_size": 8}},
         {"kind": "windows", "given": {"batch_size": 2}, "accumulate_grad_batches": 2},
