@@ -13,28 +13,24 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import chain
+from dataclasses import dataclass, field
 from threading import Lock
 
 import torch
 from torch import Tensor
 
-from arlm.core import Autoregressor, device_of
+from arlm.core import Autoregressor
 from arlm.errors import UserError, require
-from arlm.inference.requests import CANCELLED, STOP_TOKENS, Request, Update, check_request, joined
+from arlm.inference.prompt_reader import AHEAD, PromptReader
+from arlm.inference.requests import CANCELLED, Request, Update, check_request, joined
 from arlm.inference.stops import RowText
 from arlm.sampling.details import NOTHING, Alternatives, Block, Details
 from arlm.sampling.finish import Finish, cut, finish_reasons
-from arlm.sampling.generate import class_count
-from arlm.sampling.inference_context import inference_context
-from arlm.sampling.noise import Noise, Uniform, seed_tensor
+from arlm.sampling.noise import Noise, Uniform
 from arlm.sampling.processors import LogitsProcessor
-from arlm.sampling.sliding import begin_steps, check_slides, first_window
+from arlm.sampling.sliding import check_slides
 from arlm.sampling.steps import Steps, filler
-from arlm.states import State, concatenate
-
-PROMPT_LOGITS = 2**25  # largest number of logits of prompts that are read together
+from arlm.states import concatenate
 
 
 @dataclass
@@ -75,7 +71,7 @@ class Batcher:
     _cancelled: set[int] = field(default_factory=set, init=False)
     _rows: dict[int, _Row] = field(default_factory=dict, init=False)
     _steps: Steps | None = field(default=None, init=False)
-    _start: tuple[list, Tensor, State] | None = field(default=None, init=False, repr=False)
+    _reader: PromptReader = field(init=False, repr=False)
     _next: int = field(default=0, init=False)
     _lock: Lock = field(default_factory=Lock, init=False, repr=False)
 
@@ -91,6 +87,9 @@ class Batcher:
                 "a batch; use `generate` or `arlm translate`"
             )
         check_slides(self.net, self.room)
+        self._reader = PromptReader(
+            self.net, self.room, self.processors, self.noise, self.block, self.details
+        )
 
     def submit(self, request: Request) -> int:
         """Let a request wait for a slot; returns its number. May be called from another thread than `step`.
@@ -100,7 +99,8 @@ class Batcher:
         """
         check_request(request, self.net, self.room, self.processors, self.decode is not None)
         with self._lock:
-            require(len(self._queue) < self.waiting, "waiting", len(self._queue), "submit it later")
+            waiting = len(self._queue) + len(self._reader.ready)
+            require(waiting < self.waiting, "waiting", waiting, "submit it later")
             number, self._next = self._next, self._next + 1
             self._queue.append((number, request))
         return number
@@ -112,7 +112,7 @@ class Batcher:
     @property
     def open(self) -> int:
         """Requests that wait or run."""
-        return len(self._queue) + len(self._rows)
+        return len(self._queue) + len(self._reader.ready) + len(self._rows)
 
     def step(self) -> list[Update]:
         """Let requests enter free slots, and draw up to `block` tokens of each row.
@@ -126,6 +126,8 @@ class Batcher:
                 updates += self._updates(self._steps, next(self._steps))
         except BaseException:
             self._steps, self._rows = None, {}
+            with self._lock:
+                self._queue.extendleft(reversed(self._reader.give_back()))
             raise
         return updates
 
@@ -146,7 +148,8 @@ class Batcher:
     def waits(self, number: int) -> bool:
         """Whether a request waits for a slot."""
         with self._lock:
-            return any(number == other for other, _ in self._queue)
+            queued = any(number == other for other, _ in self._queue)
+            return queued or number in self._reader.ready
 
     def _drop_cancelled(self) -> list[Update]:
         """End requests that were cancelled since the last step."""
@@ -155,6 +158,7 @@ class Batcher:
             waiting = [number for number, _ in self._queue if number in numbers]
             if waiting:
                 self._queue = deque(one for one in self._queue if one[0] not in numbers)
+        waiting += self._reader.drop(numbers)
         running = [number for number in numbers if self._rows.pop(number, None)]
         if running:
             assert self._steps is not None
@@ -164,38 +168,39 @@ class Batcher:
         return [Update(n, nothing, nothing.double(), "", CANCELLED) for n in waiting + running]
 
     def _admit(self) -> None:
-        """Let waiting requests enter free slots, as many at a time as their logits allow."""
-        if not self._rows:  # the network may have changed in a way that `_started` does not see
-            self._start = None
-        with self._lock:
-            free = self.slots - len(self._rows)
-            new = [self._queue.popleft() for _ in range(min(free, len(self._queue)))]
-        if not new:
+        """Let requests enter free slots in the order in which they came; their prompts are read ahead."""
+        reader = self._reader
+        if not self._rows:
+            reader.forget_start()
+        free = self.slots - len(self._rows)
+        if len(reader.ready) < free:
+            ahead = max(free, min(AHEAD, self.slots // 2)) - len(reader.ready)
+            with self._lock:
+                new = [self._queue.popleft() for _ in range(min(ahead, len(self._queue)))]
+            reader.read(new)
+        taken, entering = reader.take(free)
+        if entering is None:
             self._shrink()
-        while new:
-            longest = max(len(request.prompt) for _, request in new)
-            count = max(1, PROMPT_LOGITS // (max(1, longest) * self.net.spec.vocab_size))
-            self._enter(new[:count])
-            del new[:count]
+        else:
+            self._enter(taken, entering)
 
-    def _enter(self, new: Sequence[tuple[int, Request]]) -> None:
-        """Let requests take the place of rows that have ended, then free slots."""
-        for number, request in new:
+    def _enter(self, taken: dict[int, Request], entering: Steps) -> None:
+        """Let the rows of requests take the place of rows that have ended, then free slots."""
+        for number, request in taken.items():
             text = None
             if self.decode is not None:
                 shown = self.decode(request.prompt)
                 text = RowText(self.decode, request.prompt, request.stop, shown)
             self._rows[number] = _Row(text, len(request.prompt))
-        entering = self._begin(new)
         if self._steps is None:
             self._steps = entering
             return
         state, others = self._steps.state, entering.state
-        free = state.ended.nonzero().flatten()[: len(new)]
+        free = state.ended.nonzero().flatten()[: len(taken)]
         count = len(free)
         if count:
-            state = state.assign(free, others if count == len(new) else others[:count])
-        if count < len(new):
+            state = state.assign(free, others if count == len(taken) else others[:count])
+        if count < len(taken):
             state = concatenate([state, others[count:] if count else others])
         self._steps.state = state
 
@@ -207,45 +212,6 @@ class Batcher:
             self._steps = None
             return
         self._steps.state = self._steps.state[(~self._steps.state.ended).nonzero().flatten()]
-
-    def _begin(self, new: Sequence[tuple[int, Request]]) -> Steps:
-        """Rows of requests, their prompts taken."""
-        device, requests = device_of(self.net), [request for _, request in new]
-        forced = torch.full((len(new), self.room), -1, device=device)
-        stops = torch.full((len(new), STOP_TOKENS), -1)
-        for row, request in enumerate(requests):
-            forced[row, : len(request.prompt)] = request.prompt.to(device)
-            stops[row, : len(request.stop_tokens)] = torch.tensor(request.stop_tokens).long()
-        limits = [len(request.prompt) + request.new_tokens for request in requests]
-        context = None
-        if class_count(self.net.spec):
-            context = torch.tensor([[request.label or 0] for request in requests], device=device)
-        steps = begin_steps(
-            *(self.net, forced, seed_tensor([request.seed for request in requests], device)),
-            tuple(self.processors),
-            context,
-            torch.tensor(limits, device=device),
-            self.block,
-            noise=self.noise,
-            stop_tokens=stops.to(device),
-            details=self.details,
-            started=self._started(len(new)) if context is None else None,
-        )
-        numbers = torch.tensor([number for number, _ in new], device=device)
-        steps.state = replace(steps.state, rows=numbers)
-        return steps
-
-    def _started(self, rows: int) -> tuple[Tensor, State]:
-        """What `net.start` returns for some rows, computed for one: without a context, all start alike."""
-        weights = list(chain(self.net.parameters(), self.net.buffers()))
-        known = [(w.data_ptr(), w.is_inference() or w._version) for w in weights]
-        if self._start is None or self._start[0] != known:
-            with inference_context(self.net):
-                first = self.net.start(1, first_window(self.net, self.room))
-            self._start = known, *first
-        copies = torch.zeros(rows, dtype=torch.long, device=device_of(self.net))
-        with inference_context(self.net):
-            return self._start[1][copies], self._start[2][copies]
 
     def _updates(self, steps: Steps, block: Block) -> list[Update]:
         """What the rows have drawn in a block; rows that have ended leave."""

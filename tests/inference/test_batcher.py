@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 from unittest.mock import patch
 
@@ -20,6 +21,7 @@ from arlm.errors import UserError
 from arlm.inference.async_batcher import AsyncBatcher, asynchronous
 from arlm.inference.batcher import Batcher
 from arlm.inference.completer import stream
+from arlm.inference.prompt_reader import PromptReader, passes
 from arlm.inference.requests import Request, Update, joined
 from arlm.models.lstm_seq2seq import LSTMSeq2Seq
 from arlm.models.pixelcnn import PixelCNN
@@ -27,6 +29,7 @@ from arlm.models.rnn import LSTMLanguageModel
 from arlm.models.transformer import TransformerLanguageModel
 from arlm.sampling import Details, Gumbel, Uniform, begin_steps, generate, prepare
 from arlm.sampling.processors import History, LogitsProcessor, parse_processors
+from arlm.sampling.steps import Steps
 
 V, END, WINDOW = 12, 11, 40
 MIROSTAT = parse_processors("frequency_penalty=0.4,temperature=0.9,mirostat=2.5")
@@ -214,11 +217,82 @@ def test_cancelled_requests_leave_and_do_not_touch_others() -> None:
 
 def test_prompts_are_read_in_groups_of_bounded_size() -> None:
     net, asked = network(0), requests(12)
-    with patch("arlm.inference.batcher.PROMPT_LOGITS", 100):
+    with patch("arlm.inference.prompt_reader.PROMPT_LOGITS", 100):
         check(net, asked, Batcher(net, 5).run(asked))
 
 
 PROMPT = torch.tensor([1, 2])
+
+
+def partitions(items: list[int]) -> Iterator[list[list[int]]]:
+    """All ways to divide items into groups."""
+    if not items:
+        yield []
+        return
+    first, *rest = items
+    for other in partitions(rest):
+        yield [[first], *other]
+        for i, group in enumerate(other):
+            yield [*other[:i], [first, *group], *other[i + 1 :]]
+
+
+@pytest.mark.parametrize("each", [0, 3, 8, 100])
+@pytest.mark.parametrize("most", [1, 12, 30, 1000])
+def test_prompts_are_divided_into_the_cheapest_passes(each: int, most: int) -> None:
+    def cost(lengths: list[int], groups: list[list[int]]) -> float:
+        total = 0.0
+        for group in groups:
+            tokens = len(group) * max(1, max(lengths[i] for i in group))
+            if tokens > most and len(group) > 1:
+                return math.inf
+            total += each + tokens
+        return total
+
+    for seed in range(4):
+        lengths = torch.randint(14, (6,), generator=generator(seed)).tolist()
+        found = passes(lengths, most, each)
+        assert sorted(chain(*found)) == list(range(6))
+        assert cost(lengths, found) == min(cost(lengths, x) for x in partitions(list(range(6))))
+    assert passes([], most, each) == []
+
+
+def test_prompts_are_read_ahead_together() -> None:
+    net, asked = network(0), requests(40, 9)
+    starts, begin = [], PromptReader._begin
+
+    def counted(self: PromptReader, new: Any) -> Any:
+        starts.append(len(new))
+        return begin(self, new)
+
+    batcher = Batcher(net, 8, block=2)
+    with patch.object(PromptReader, "_begin", counted):
+        check(net, asked, batcher.run(asked))
+    assert sum(starts) == 40
+    assert len(starts) < 20
+    assert not batcher._reader._passes
+
+
+def test_requests_that_are_read_ahead_wait_and_can_be_cancelled() -> None:
+    net, asked = network(0, None), requests(12, 9)
+    batcher = Batcher(net, 4, waiting=12)
+    for one in asked:
+        batcher.submit(one)
+    found: dict[int, list[Update]] = {number: [] for number in range(13)}
+    while not (ready := list(batcher._reader.ready)):
+        for update in batcher.step():
+            found[update.request].append(update)
+    waiting = [number for number in range(12) if batcher.waits(number)]
+    assert waiting[: len(ready)] == ready
+    for _ in range(12 - len(waiting)):
+        batcher.submit(Request(PROMPT, 0, 2))
+    with pytest.raises(UserError, match="waiting: 12 is out of range"):
+        batcher.submit(Request(PROMPT, 0, 2))
+    batcher.cancel(ready[-1])
+    for update in batcher:
+        found.setdefault(update.request, []).append(update)
+    assert [one.finish for one in found.pop(ready[-1])] == ["cancelled"]
+    rest = [number for number in range(12) if number != ready[-1]]
+    check(net, [asked[n] for n in rest], [joined(found[n]) for n in rest])
 
 
 @pytest.mark.parametrize(
@@ -280,6 +354,26 @@ def test_after_a_failure_those_that_wait_are_served() -> None:
     assert batcher.open == 2
     found = {update.request: update.finish for update in batcher}
     assert found == {1: "length", 2: "length"}
+
+
+def test_after_a_failure_those_that_are_read_ahead_are_served() -> None:
+    net = network(1, None)
+    asked = [Request(PROMPT, seed, 9 - seed // 2) for seed in range(13)]
+    batcher = Batcher(net, 4, block=1)
+    for one in asked:
+        batcher.submit(one)
+    while not batcher._reader.ready:
+        batcher.step()
+    ready = list(batcher._reader.ready)
+    failing = patch.object(Steps, "__next__", side_effect=UserError("it failed"))
+    with failing, pytest.raises(UserError, match="it failed"):
+        batcher.step()
+    wait = [n for n in range(13) if batcher.waits(n)]
+    assert ready[-1] in wait
+    assert batcher.open == len(wait)
+    found = list(batcher)
+    own = [joined([one for one in found if one.request == number]) for number in wait]
+    check(net, [asked[number] for number in wait], own)
 
 
 def test_asynchronous_requests_take_turns_and_are_cancelled_when_closed() -> None:
