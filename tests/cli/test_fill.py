@@ -82,8 +82,8 @@ def test_several_gaps_and_the_table(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["masked.ckpt", "no gap"], "TEXT: it has no gap; write [MASK]"),
-        (["text.ckpt", "no gap"], "TEXT: it has no gap; write [MASK]"),
+        (["masked.ckpt", "the cat"], "TEXT: it has no gap; write [MASK]"),
+        (["text.ckpt", "the cat"], "TEXT: it has no gap; write [MASK]"),
         (["masked.ckpt", "[MASK]" + "a" * 40], "TEXT: it has 41 tokens, but the network takes 16"),
         (["text.ckpt", "[MASK]" + "a" * 40], "TEXT: it has 41 tokens, but the network takes 16"),
         (["masked.ckpt", "ü[MASK]"], "TEXT: "),
