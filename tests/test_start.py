@@ -40,6 +40,7 @@ CASES: list[tuple[str, set[str]]] = [
     ("sample text.ckpt -n 1 --stream --max-new-tokens 2", BASE),
     ("sample image.ckpt -n 1", BASE | {"PIL"}),
     ("next text.ckpt --prompt abc --top-p 0.9", BASE),
+    ("fill text.ckpt M[MASK]y", BASE),
     ("score text.ckpt note.txt", BASE),
     ("score text.ckpt note.txt --html page.html", BASE | {"jinja2"}),
     ("detect --help", set()),

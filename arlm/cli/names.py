@@ -18,6 +18,7 @@ from arlm.inference.configurations import FRAGMENTS, data_classes, read_yaml, re
 def expand(arguments: Sequence[str]) -> list[str]:
     """The command line with a path in place of each name of a shipped configuration."""
     options = {f"--{kind}": kind for kind in ("config", *FRAGMENTS)} | {"-c": "config"}
+    options |= {"--data.text": "data", "--data.init_args.text": "data"}  # of data within other data
     expanded, kind = [], None
     for argument in arguments:
         option, equals, value = argument.partition("=")

@@ -67,9 +67,9 @@ class FillOptions:
                 )
 
 
-def check_gaps(text: str) -> None:
-    """Raise a UserError for a text without gaps."""
-    if MASK not in text:
+def check_gaps(parts: Sequence[Tensor]) -> None:
+    """Raise a UserError for a text without gaps, given the tokens around them."""
+    if len(parts) < 2:
         raise UserError(f"TEXT: it has no gap; write {MASK} in place of each missing token")
 
 

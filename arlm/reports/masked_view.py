@@ -12,6 +12,7 @@ from arlm.core import Autoregressor, device_of
 from arlm.data.dataset import Rows
 from arlm.data.folders import Split
 from arlm.domains import MaskedDomain
+from arlm.domains.gaps import around_gaps
 from arlm.errors import UserError
 from arlm.evaluation.proportion import proportion
 from arlm.inference.fillings import Filled, FillOptions, check_gaps, fill_masked
@@ -43,11 +44,12 @@ class MaskedView(View[MaskedDomain]):
         options: FillOptions,
         progress: Callable[[int], object] | None = None,
     ) -> Filled:
-        check_gaps(text)
         try:
-            context, mask = self.domain.encode(text), self.domain.mask_id
+            parts = around_gaps(self.domain.tokenizer, text)
         except UserError as error:
             raise UserError(f"TEXT: {error}") from None
+        check_gaps(parts)
+        context, mask = self.domain.encode(text), self.domain.mask_id
         gaps = (context == mask).nonzero().flatten()[int(self.domain.pairs) :]  # not the label
         return fill_masked(net, context, gaps, mask, options)
 

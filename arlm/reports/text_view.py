@@ -64,11 +64,11 @@ class TextView(View[TextDomain]):
         options: FillOptions,
         progress: Callable[[int], object] | None = None,
     ) -> Filled:
-        check_gaps(text)
         try:
             parts = around_gaps(self.domain.tokenizer, text)
         except UserError as error:
             raise UserError(f"TEXT: {error}") from None
+        check_gaps(parts)
         return fill_causal(net, parts, options, progress)
 
     def to_attend(self, text: str, net: Autoregressor) -> Item:

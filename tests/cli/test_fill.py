@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from conftest import run_arlm
 from small_runs import write_text_and_image
 
@@ -82,8 +84,8 @@ def test_several_gaps_and_the_table(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["masked.ckpt", "no gap"], "TEXT: it has no gap; write [MASK]"),
-        (["text.ckpt", "no gap"], "TEXT: it has no gap; write [MASK]"),
+        (["masked.ckpt", "the cat"], "TEXT: it has no gap; write [MASK]"),
+        (["text.ckpt", "the cat"], "TEXT: it has no gap; write [MASK]"),
         (["masked.ckpt", "[MASK]" + "a" * 40], "TEXT: it has 41 tokens, but the network takes 16"),
         (["text.ckpt", "[MASK]" + "a" * 40], "TEXT: it has 41 tokens, but the network takes 16"),
         (["masked.ckpt", "ü[MASK]"], "TEXT: "),
@@ -195,3 +197,25 @@ def test_counts_of_both_sides_are_fitted_by_fit(tmp_path: Path) -> None:
     filled = run_arlm("fill", "runs/docs_two_sided", "The im[MASK]ort", "-n", 2, folder=tmp_path)
     assert filled.code == 0, filled.err
     assert "1" in filled.out
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--data.text", "shakespeare"], ["--config", "mine.yaml"], ["--data", "mine_data.yaml"]],
+)
+def test_the_text_within_is_named_like_other_data(
+    options: list[str], tmp_path: Path, capsys, monkeypatch
+) -> None:
+    from arlm.__main__ import main
+
+    monkeypatch.chdir(tmp_path)
+    block = "{class_path: MaskedText, init_args: {text: shakespeare}}"
+    (tmp_path / "mine.yaml").write_text(f"data: {block}\n")
+    (tmp_path / "mine_data.yaml").write_text(block)
+    argv = ["arlm", "fit", "--config", "docs_bert", *options, "--print_config"]
+    monkeypatch.setattr(sys, "argv", argv)
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    data = yaml.safe_load(capsys.readouterr().out)["data"]
+    assert data["class_path"] == "datamodules.masked_text.MaskedText"
+    assert data["init_args"]["text"]["init_args"]["path"].startswith("tinyshakespeare")

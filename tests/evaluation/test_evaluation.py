@@ -44,3 +44,15 @@ def test_sums_stay_float64_in_half_precision() -> None:
     likelihood.reset()
     assert likelihood.nats.dtype == torch.float64
     assert likelihood.nats.item() == 0
+
+
+def test_weights_count_for_nats_tokens_and_units() -> None:
+    tokens = torch.zeros(2, 3, dtype=torch.long)
+    scored = torch.tensor([[True, False, True], [False, True, False]])
+    units, weights = torch.full((2, 3), 2.0), torch.tensor([[3.0, 9.0, 1.0], [9.0, 0.5, 9.0]])
+    log_prob = torch.tensor([[-1.0, -7.0, -2.0], [-7.0, -4.0, -7.0]])
+    metric = Likelihood("byte")
+    metric.update(log_prob, Batch(tokens, scored, units, weights=weights))
+    assert (float(metric.nats), float(metric.tokens), float(metric.units)) == (7.0, 4.5, 9.0)
+    metric.update(log_prob, Batch(tokens, scored, units))
+    assert (float(metric.nats), float(metric.tokens), float(metric.units)) == (14.0, 7.5, 15.0)

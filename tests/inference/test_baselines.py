@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from arlm.data.dataset import Rows
 from arlm.data.module import TokenDataModule
 from arlm.evaluation.metric import Likelihood
 from arlm.inference.baselines import baselines, independent_batches
+from arlm.inference.scorer import score_split
 from datamodules.digits import Digits
+from datamodules.masked_text import MaskedText
 from datamodules.multi30k import Multi30k
 from datamodules.python_docs import PythonDocs
 from datamodules.text_file import TextFile
@@ -71,3 +74,33 @@ def test_baselines_are_fitted_in_eval_mode_and_without_a_context() -> None:
     for net in baselines(Digits()).values():
         assert not net.training
         assert torch.isfinite(net.log_prob(Digits().dataset("test").tokens.long())).all()
+
+
+def test_scores_of_weighted_tokens_have_weighted_means() -> None:
+    data = MaskedText(PythonDocs(length=32), bound=True)
+    net = baselines(data)["two-sided trigram"]
+    dataset, rows = data.dataset("val"), torch.arange(20)
+    scores = score_split(net, dataset, [Rows(0, part) for part in rows.split(7)])
+    metric = Likelihood("byte")
+    batch = dataset[Rows(0, rows)]
+    metric.update(net.log_prob(batch.tokens, batch.context), batch)
+    found, expected = scores.figures("byte"), metric.compute()
+    assert {k: found[k] for k in expected} == pytest.approx(expected, rel=1e-5)
+
+
+def test_baselines_of_masked_text_know_how_it_was_masked() -> None:
+    """Tokens that are not masked are the text's own in half of the cases: counts that know this are the better ones."""
+    data = MaskedText(PythonDocs(length=32))
+    assert data.kept == pytest.approx(0.5)
+    assert MaskedText(PythonDocs(length=32), masked=1.0, random=0.0).kept == 0
+    nets = baselines(data)
+    assert list(nets) == ["unigram", "two-sided trigram"]
+    batch = data.dataset("val")[Rows(0, torch.arange(100))]
+
+    def nats(net) -> float:
+        return -float(net.log_prob(batch.tokens, batch.context)[batch.scored].mean())
+
+    trigram = nats(nets["two-sided trigram"])
+    assert trigram < nats(nets["unigram"]) - 0.5
+    data.masked, data.random = 0.8, 0.19  # as if nearly all of them were replaced
+    assert trigram < nats(baselines(data)["two-sided trigram"])
