@@ -54,7 +54,14 @@ SMALL: dict[str, list[dict]] = {
     "BERT": [
         {"width": 8, "depth": 2, "heads": 2},
         {"width": 8, "depth": 1, "heads": 2, "positions": "sinusoidal", "tied": False},
-        {"width": 8, "depth": 1, "heads": 2, "norm_first": False, "mlp": "swiglu"},
+        {
+            "width": 8,
+            "depth": 1,
+            "heads": 2,
+            "norm_first": False,
+            "mlp": "swiglu",
+            "positions": "learned",
+        },
     ],
     "BiLSTM": [{"width": 8, "depth": 2}, {"width": 6, "depth": 1, "tied": False}],
     "TwoSidedNGram": [{}, {"order": 1}],

@@ -189,5 +189,9 @@ def quality(name: str, loaded: list, split: Split) -> dict[str, float]:
         with bar(f"translating with {name}", "item", view.items(module, split)) as progress:
             figures = view.quality(net, module, split, BEAM, LENGTH_PENALTY, progress.update)
         found += figures.values()
-    numbers = [key for key, value in (found or [{}])[0].items() if isinstance(value, int | float)]
-    return {key: sum(one[key] for one in found) / len(found) for key in numbers}
+    numbers = [
+        {key: value[0] if isinstance(value, tuple) else value for key, value in one.items()}
+        for one in found
+    ]
+    names = [key for key, value in (numbers or [{}])[0].items() if isinstance(value, int | float)]
+    return {key: sum(one[key] for one in numbers) / len(numbers) for key in names}

@@ -95,8 +95,15 @@ def main(arguments: Sequence[str]) -> None:
     print(f"{name}, {options.split} split: {amounts}")
     print_table(rows)
     for title, values in quality.items():
-        shown = (f"{k} {v:.2f}" if isinstance(v, float) else v for k, v in values.items())
-        print(f"{title}:", *shown)
+        print(f"{title}:", *(named_figure(name, value) for name, value in values.items()))
+
+
+def named_figure(name: str, value: object) -> str:
+    """A figure of quality with its name; one with an interval in four digits, and a signature as it is."""
+    if isinstance(value, tuple):
+        mean, low, high = value
+        return f"{name} {mean:.4f} [{low:.4f}, {high:.4f}]"
+    return f"{name} {value:.2f}" if isinstance(value, float) else str(value)
 
 
 def simple_scorer(net: Autoregressor) -> Scorer:

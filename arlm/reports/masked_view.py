@@ -13,6 +13,7 @@ from arlm.data.dataset import Rows
 from arlm.data.folders import Split
 from arlm.domains import MaskedDomain
 from arlm.domains.gaps import around_gaps
+from arlm.errors import UserError
 from arlm.evaluation.proportion import proportion
 from arlm.inference.fillings import Filled, FillOptions, check_gaps, fill_masked
 from arlm.inference.guesses import bag_of_words, guesses
@@ -43,7 +44,11 @@ class MaskedView(View[MaskedDomain]):
         options: FillOptions,
         progress: Callable[[int], object] | None = None,
     ) -> Filled:
-        check_gaps(around_gaps(self.domain.tokenizer, text))
+        try:
+            parts = around_gaps(self.domain.tokenizer, text)
+        except UserError as error:
+            raise UserError(f"TEXT: {error}") from None
+        check_gaps(parts)
         context, mask = self.domain.encode(text), self.domain.mask_id
         gaps = (context == mask).nonzero().flatten()[int(self.domain.pairs) :]  # not the label
         return fill_masked(net, context, gaps, mask, options)
@@ -80,16 +85,16 @@ class MaskedView(View[MaskedDomain]):
     ) -> dict[str, dict[str, Any]]:
         """The accuracy of masked tokens and, with pairs, of their labels, beside that of a bag of words."""
         found = guesses(net, data.loader(split), self.domain)
-        figures = {"masked tokens": in_percent(*found.tokens)}
+        figures = {"masked tokens": accuracy(*found.tokens)}
         if self.domain.pairs:
-            figures["labels of pairs"] = in_percent(*found.labels)
-            figures["labels of pairs, bag of words"] = in_percent(*bag_of_words(data, split))
+            figures["labels of pairs"] = accuracy(*found.labels)
+            figures["labels of pairs, bag of words"] = accuracy(*bag_of_words(data, split))
         return figures
 
     def baseline_quality(
         self, net: Autoregressor, data: Any, split: Split
     ) -> dict[str, dict[str, Any]]:
-        return {"masked tokens": in_percent(*guesses(net, data.loader(split), self.domain).tokens)}
+        return {"masked tokens": accuracy(*guesses(net, data.loader(split), self.domain).tokens)}
 
     def _three(self, text: Tensor, masked: Tensor, found: Tensor) -> str:
         """A row's masked form, its filling and its text, below one another."""
@@ -99,8 +104,6 @@ class MaskedView(View[MaskedDomain]):
         )
 
 
-def in_percent(right: int, count: int) -> dict[str, Any]:
-    """An accuracy in percent, with its interval of 95 %."""
-    found = proportion(right, count)
-    low, high = 100 * found.low, 100 * found.high
-    return {"accuracy": 100 * found.share, "interval": f"{low:.2f} to {high:.2f}", "of": count}
+def accuracy(right: int, count: int) -> dict[str, Any]:
+    """An accuracy, with its interval of 95 %."""
+    return {"accuracy": proportion(right, count)}
