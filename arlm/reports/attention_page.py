@@ -100,9 +100,8 @@ def page(found: Sequence[Attention], labels: Labels, view: View, title: str, com
         "tokens": view.columns,
         "pixels": view.columns and view.columns // channels,
         "context": view.context_columns,
-        "source and tokens": None,
-        "row of source and tokens": None,
     }
+    side |= dict.fromkeys(labels.keys() - side.keys())
     given: dict[str, Any] = {"layers": layers, "labels": labels, "columns": side}
     return render("attention.html", title, command, **given)
 
