@@ -93,7 +93,7 @@ class Dates(ParallelDataModule):
     Args:
         pairs: number of training pairs; validation and test have 1,000 each.
         length: as for ParallelDataModule.
-        batch_tokens, seed, num_workers: as for ParallelDataModule; the seed does not change the data.
+        batch_tokens, seed, num_workers, joint: as for ParallelDataModule; the seed does not change the data.
     """
 
     def __init__(
@@ -103,11 +103,12 @@ class Dates(ParallelDataModule):
         batch_tokens: int = 2048,
         seed: int = 0,
         num_workers: int = 0,
+        joint: bool = False,
     ) -> None:
         super().__init__(
             *("human", "iso", "character"),
             min_count=1,
-            joint=False,
+            joint=joint,
             length=length,
             batch_tokens=batch_tokens,
             seed=seed,

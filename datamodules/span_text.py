@@ -32,6 +32,11 @@ class SpanRows(CorruptedRows):
 
     owner: SpanText
 
+    def counted(self) -> Tensor:
+        """The targets of all windows, one after the other, (1, N)."""
+        batch = self[Rows(0, torch.arange(len(self)))]
+        return batch.tokens[batch.scored][None]
+
     def positions(self, rows: Rows) -> Tensor:
         longest = self.owner.spec.length
         return rows.chosen[:, None] * longest + torch.arange(self[rows].tokens.shape[1])

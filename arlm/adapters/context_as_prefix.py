@@ -93,6 +93,11 @@ class ContextAsPrefix(Autoregressor):
                 "build it from the spec that its factory gets"
             )
 
+        layers: list[Any] = list(self.base.modules())
+        for layer in layers:  # what attention reads, for pictures
+            if getattr(layer, "queries_of", None) == "tokens":
+                layer.queries_of = layer.keys_of = "row of source and tokens"
+
     def forward(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
         before = self._before_target(context)
         rows = self._packed(tokens, context, before)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from reprlib import repr as shortened
 from typing import Any, get_args
 
@@ -28,11 +28,18 @@ def check_spec(spec: Spec, domain: Domain) -> None:
     if isinstance(own, Spec):
         fits = fits and repr(own.shape) == repr(spec.shape)  # 8.0 == 8, but is no size
         fits = fits and own.fingerprint == spec.fingerprint
-        fits = fits and own.context in (None, spec.context)
+        fits = fits and (own.context is None or _unsized(own.context) == _unsized(spec.context))
     if not fits:
         raise UserError(
             f"checkpoint: the tokens of its network are not those of its {type(domain).__name__}; {OLDER}"
         )
+
+
+def _unsized(context: Spec | None) -> Spec | None:
+    """The spec of a context, without the length of a text, which need not be that of its row."""
+    if context is None or context.kind != "sequence" or len(context.shape) > 1:
+        return context
+    return replace(context, shape=(1,))
 
 
 def spec_from(plain: Any, is_context: bool = False) -> Spec:

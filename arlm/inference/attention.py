@@ -19,7 +19,9 @@ class HasWeights(Protocol):
     """An attention layer that can say by which weights it averages its values.
 
     `queries_of` and `keys_of` name what asks and what is read: "tokens" (a row's inputs: the start, then all tokens
-    but the last), "context" or "pixels".
+    but the last), "context", "pixels", or, where a source is the beginning of the row, "source and tokens" (the source,
+    then the row's inputs) or "row of source and tokens" (the start, the source, a separator, then all tokens but the
+    last).
     """
 
     queries_of: str
@@ -77,7 +79,13 @@ def attention_of_layers(
     finally:
         for hook in hooks:
             hook.remove()
-    rows = {"tokens": len(tokens), "context": 0 if context is None else len(context)}
+    source = 0 if context is None else len(context)
+    rows = {
+        "tokens": len(tokens),
+        "context": source,
+        "source and tokens": source + len(tokens),
+        "row of source and tokens": source + 1 + len(tokens),
+    }
     attentions = []
     for name, parts in found.items():
         layer = layers[name]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
+from torch import Tensor
 
 from arlm.checkpoints import build
 from arlm.core import Autoregressor, Batch
@@ -25,6 +26,14 @@ TWO_SIDED = "two_sided_ngram.TwoSidedNGram"
 CONDITIONAL = (TWO_SIDED,)  # networks of counts that read the context
 # A unigram without counts.
 UNIFORM = {"class_path": "arlm.models.unigram.Unigram", "init_args": {}}
+
+
+@runtime_checkable
+class Counted(Protocol):
+    """Rows that are made from a text, and whose own tokens are what simple models count."""
+
+    def counted(self) -> Tensor:
+        """The tokens of all rows in one, (1, N)."""
 
 
 def independent_batches(data: TokenDataModule, split: Split) -> Iterable[Batch]:
@@ -50,6 +59,8 @@ def fitted(data: TokenDataModule, path: str, **arguments: float) -> Autoregresso
         rows = torch.cat(list(train.targets))[None]
     elif isinstance(train, TextDataset):
         rows = train.corpus.whole()[None]
+    elif isinstance(train, Counted):
+        rows = train.counted()
     elif isinstance(train, CorruptedRows):
         rows = train.rows.corpus.whole()[None]
     else:
@@ -80,7 +91,7 @@ def baselines(data: TokenDataModule) -> dict[str, Autoregressor]:
         }
     spec = replace(data.spec, context=None)
     uniform = build(UNIFORM, Autoregressor, spec).eval()  # type: ignore[type-abstract]
-    if isinstance(data.dataset("train"), (Pairs, TextDataset)):
+    if isinstance(data.dataset("train"), (Pairs, TextDataset, CorruptedRows)):
         longest: Any = ngram(data)
         simple = {"unigram": ngram(data, 1), f"{longest.order}-gram": longest}
     else:

@@ -135,6 +135,8 @@ class PrefixTransformer(FeatureAutoregressor):
             )
             for _ in range(depth)
         )
+        for block in self.blocks:
+            block.attention.queries_of = block.attention.keys_of = "source and tokens"
         self.last_norm = nn.LayerNorm(width) if norm_first else nn.Identity()
         self.head = nn.Linear(width, spec.vocab_size, bias=not tied)
         if tied:

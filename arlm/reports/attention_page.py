@@ -20,7 +20,7 @@ from arlm.reports.view import View
 
 LONGEST = 1024  # tokens whose attention is shown
 LABELLED = 40  # tokens that are named on the axes of the picture
-START = "<start>"
+START, SEPARATOR = "<start>", "<sep>"
 Labels = dict[str, tuple[list[str], list[str]]]  # of queries and of keys, by what they are
 
 
@@ -46,6 +46,9 @@ def labels_of(item: Item, view: View, found: Sequence[Attention]) -> Labels:
     if item.context is not None:
         source = view.context_pieces(item.context)
         named["context"] = (source, source)
+        named["source and tokens"] = ([*source, *own], [*source, START, *own[:-1]])
+        whole = [*source, SEPARATOR, *own]
+        named["row of source and tokens"] = (whole, [START, *whole[:-1]])
     return named
 
 
@@ -98,6 +101,7 @@ def page(found: Sequence[Attention], labels: Labels, view: View, title: str, com
         "pixels": view.columns and view.columns // channels,
         "context": view.context_columns,
     }
+    side |= dict.fromkeys(labels.keys() - side.keys())
     given: dict[str, Any] = {"layers": layers, "labels": labels, "columns": side}
     return render("attention.html", title, command, **given)
 

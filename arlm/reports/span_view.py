@@ -105,6 +105,20 @@ class SpanView(PairView[SpanDomain]):
         Sentinels and the end, which say where spans end, are left out, so that a network which is told the gaps can be
         compared. `low` and `high` bound the mean of the nats, by a bootstrap over blocks of tokens.
         """
+        return self._missing(net, data, split, progress)
+
+    def baseline_quality(
+        self, net: Autoregressor, data: Any, split: Split
+    ) -> dict[str, dict[str, Any]]:
+        return self._missing(net, data, split)
+
+    def _missing(
+        self,
+        net: Autoregressor,
+        data: Any,
+        split: Split,
+        progress: Callable[[int], object] | None = None,
+    ) -> dict[str, dict[str, Any]]:
         nats, right = [], []
         with torch.inference_mode():
             for batch in data.loader(split):
@@ -127,6 +141,6 @@ class SpanView(PairView[SpanDomain]):
 
 def scored_tokens(net: Autoregressor, batch: Batch) -> tuple[Tensor, Tensor]:
     """Nats (B, T) float64 of each token, and whether it is the likeliest one (B, T)."""
-    logits = net(batch.tokens, batch.context)
+    logits = net(batch.tokens, None if net.spec.context is None else batch.context)
     nats = -log_softmax(logits).gather(-1, batch.tokens[..., None])[..., 0]
     return nats.double(), logits.argmax(-1) == batch.tokens

@@ -41,7 +41,7 @@ class TaskView(TranslationView):
             right = sum(ours == theirs for ours, theirs in zip(found, pairs.target, strict=True))
             _, low, high = proportion(right, len(found))
             between = {"low": 100 * low, "high": 100 * high}
-            figures[f"{prompt.strip()} beam {beam}"] = {"texts": len(found)} | scores | between
+            figures[f"{prompt.strip()} {len(found)} texts, beam {beam}"] = scores | between
         return figures
 
     def items(self, data: Any, split: Split) -> int:

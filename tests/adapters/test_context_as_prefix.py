@@ -5,18 +5,23 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import laws
 import pytest
 import state_laws
 import torch
 
-from arlm.adapters import ContextAsPrefix
+from arlm import checkpoints
+from arlm.adapters import ContextAsPrefix, pretrained
 from arlm.core import Spec, log_softmax
+from arlm.data.dataset import Rows
 from arlm.errors import UserError
 from arlm.models.rnn import LSTMLanguageModel
 from arlm.models.transformer import TransformerLanguageModel
 from arlm.sampling import beam_search
+from datamodules.span_text import SpanText
+from datamodules.text_file import TextFile
 
 JOINT = laws.SPECS["joint"]
 BASE = partial(TransformerLanguageModel, width=8, depth=1, heads=2)
@@ -128,3 +133,23 @@ def test_only_the_targets_logits_are_computed() -> None:
     assert seen[0] == 5
     assert seen[-1] == 1
     assert log_softmax(net(tokens, context)).shape == (6, 5, 4)
+
+
+def test_a_trained_language_model_becomes_a_network_of_pairs(tmp_path: Path) -> None:
+    """Its tokens are those of the text; the sentinels, the end and the separator are new rows."""
+    (tmp_path / "mine.txt").write_text("the cat sat on the mat. " * 20)
+    text = TextFile(str(tmp_path / "mine.txt"), length=16, tokenizer="character")
+    base = TransformerLanguageModel(text.spec, width=8, depth=1, heads=2, positions="learned")
+    checkpoints.save(tmp_path / "base.ckpt", base, text)
+    pairs = SpanText(text, noise=0.3)
+    net = ContextAsPrefix(pairs.spec, pretrained(str(tmp_path / "base.ckpt")))
+    size = text.spec.vocab_size
+    assert net.base.spec.vocab_size == pairs.spec.vocab_size + 1 > size
+    assert torch.equal(net.base.embed.weight[:size], base.embed.weight)
+    batch = pairs.dataset("val")[Rows(0, torch.arange(len(pairs.dataset("val"))))]
+    assert bool(net.log_prob(batch.tokens, batch.context).isfinite().all())
+    checkpoints.save(tmp_path / "pairs.ckpt", net, pairs)  # enough by itself
+    (tmp_path / "base.ckpt").unlink()
+    loaded = checkpoints.load(tmp_path / "pairs.ckpt").net
+    gap = loaded(batch.tokens, batch.context) - net.eval()(batch.tokens, batch.context)
+    assert float(gap.abs().max()) == 0

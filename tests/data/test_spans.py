@@ -19,6 +19,7 @@ from arlm.data.spans import composition, span_counts, span_mask
 from arlm.data.text_module import TextDataModule
 from arlm.domains import Domain, SpanDomain, TextDomain
 from arlm.errors import UserError
+from arlm.inference.baselines import baselines
 from arlm.tokenizers import BPETokenizer, ByteTokenizer, CharacterTokenizer, WordTokenizer
 from datamodules.span_text import SpanText
 
@@ -118,7 +119,7 @@ def chi_square(counts: Counter, ways: int) -> None:
 
 
 def test_every_composition_is_equally_probable() -> None:
-    given_numbers = numbers(4000, 6)
+    given_numbers = numbers(2000, 6)
     chi_square(Counter(tuple(composition(n, 6, 3).tolist()) for n, _ in given_numbers), 10)
     # 6 tokens, 3 missing in 2 spans: 2 ways to cut the missing ones, and the texts around them in
     # C(4, 2) ways (outer ones may be empty), or in C(2, 1) ways.
@@ -208,3 +209,14 @@ def test_more_gaps_than_sentinels() -> None:
         domain.encode_source(["Thank", "for", "me", "week."])
     with pytest.raises(UserError, match="it has 5 gaps"):
         domain.corrupted(torch.arange(10), torch.arange(10) % 2 == 0)
+
+
+def test_simple_models_count_the_targets() -> None:
+    data = SpanText(Lines(), noise=0.25, mean_span=2.0)
+    simple = baselines(data)
+    assert [*simple] == ["uniform", "unigram", "5-gram"]
+    counted = data.dataset("train").counted()[0]
+    ended = float((counted == data.domain.eos_id).double().mean())
+    tokens = torch.full((1, 1), data.domain.eos_id)
+    # Kneser-Ney of order 1 is close to the share among the counts.
+    assert simple["unigram"].log_prob(tokens).exp().item() == pytest.approx(ended, rel=0.05)

@@ -76,15 +76,14 @@ def test_figures_of_each_task() -> None:
     view = view_of(data.domain)
     assert isinstance(data.domain, TaskDomain)
     found = view.quality(net, data, "val", 2, 1.0)
-    assert [*found] == ["double a: beam 2", "b: beam 2", "c: beam 2"]
+    assert [*found] == ["double a: 3 texts, beam 2", "b: 3 texts, beam 2", "c: 3 texts, beam 2"]
     assert view.items(data, "val") == 9
     for figures in found.values():
-        assert figures["texts"] == 3
         assert figures["exact"] == 0.0
         assert figures["low"] == 0.0
         assert 50 < figures["high"] < 60  # Wilson's interval of 0 out of 3
     only = mixture(only="c: ")
-    assert [*view.quality(net, only, "val", 2, 1.0)] == ["c: beam 2"]
+    assert [*view.quality(net, only, "val", 2, 1.0)] == ["c: 3 texts, beam 2"]
 
 
 def test_a_checkpoint_describes_tasks() -> None:

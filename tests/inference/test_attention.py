@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from einops import rearrange
 
+from arlm.adapters import ContextAsPrefix
 from arlm.core import Autoregressor, Spec
 from arlm.inference.attention import attention_of_layers
+from arlm.inference.items import Item
 from arlm.layers.attention import CausalSelfAttention, MultiHeadAttention, causal_mask
 from arlm.models.lstm_seq2seq import LSTMSeq2Seq
 from arlm.models.pixelsnail import Block, PixelSNAIL, strictly_causal_attention
+from arlm.models.prefix_transformer import PrefixTransformer
 from arlm.models.rnn import LSTMLanguageModel
 from arlm.models.transformer import TransformerLanguageModel
 from arlm.models.transformer_seq2seq import TransformerSeq2Seq
+from arlm.reports.attention_page import labels_of
+from arlm.reports.view import View
 
 TEXT = Spec(11, (6,))
 PAIRS = Spec(11, (6,), eos_id=10, context=Spec(9, (6,), pad_id=8))
@@ -40,6 +47,16 @@ def net_of(kind: type, spec: Spec, **arguments: Any) -> Autoregressor:
     ) in net.parameters():  # larger than at the start of training, so that weights differ
         torch.nn.init.normal_(parameter, std=0.7)
     return net
+
+
+class Numbers(View):
+    """Tokens by their numbers."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+
+    def show(self, tokens):
+        raise NotImplementedError
 
 
 @pytest.mark.parametrize("name", TRANSFORMERS)
@@ -89,6 +106,33 @@ def test_weights_of_a_translator(kind: str) -> None:
         assert kinds == ["to the source"]
         weights = net.attention_weights(row(5)[None], row(4, seed=1)[None])
         assert torch.allclose(found[0].weights[0], weights[0], rtol=0, atol=1e-12)
+
+
+@torch.inference_mode()
+def test_weights_of_a_row_that_begins_with_its_source() -> None:
+    joint = replace(PAIRS, vocab_size=9, eos_id=8, joint=True)
+    tokens, source = row(5), row(4, seed=1)
+    for kind, arguments, sizes in (
+        (PrefixTransformer, {"width": 16, "depth": 2, "heads": 2}, 9),
+        (ContextAsPrefix, {"base": partial(TransformerLanguageModel, width=16, heads=2)}, 10),
+    ):
+        net = net_of(kind, joint, **arguments)
+        found = attention_of_layers(net, tokens, source)
+        assert found
+        item = Item("", tokens, context=source)
+        labels = labels_of(item, Numbers(), found)
+        for one in found:
+            assert one.weights.shape[1:] == (sizes, sizes)
+            asks, reads = labels[one.queries_of][0], labels[one.keys_of][1]
+            assert len(asks) == len(reads) == sizes
+            assert asks[-5:] == [f"{token} " for token in tokens.tolist()]
+            at = reads.index("<start>" if kind is PrefixTransformer else "<sep>")
+            assert reads[at - 4 : at] == [str(token) for token in source.tolist()]
+            # The first token of the row reads its source and the start or the separator.
+            assert float(one.weights[:, -5, at + 1 :].abs().max()) == 0
+            assert float(one.weights[:, -5, : at + 1].min()) > 0
+            full = float(one.weights[:, 0, 1:4].min()) > 0  # of the first source token
+            assert full == (kind is PrefixTransformer)
 
 
 @torch.inference_mode()
