@@ -143,6 +143,7 @@ SMALL["Classifier"] = [
     {"base": partial(BLOCKS, positions="learned"), "dropout": 0.1},
     {"base": partial(LSTMLanguageModel, width=8, depth=1), "pooling": "concat"},
     {"base": BLOCKS, "pooling": "mean", "lm_weight": 0.5},
+    {"base": partial(LSTMLanguageModel, width=8, depth=1, dropout=0.5), "frozen": True},
     {"base": partial(BERT, width=8, depth=1, heads=2), "encoder": True},
     {"base": partial(BiLSTM, width=8, depth=1), "encoder": True, "pooling": "concat"},
 ]

@@ -39,6 +39,7 @@ OPTION = {  # the folders of fragments, each with the option that takes one
 FRAGMENTS = [path for path in sorted(CONFIGS.glob("*/*.yaml")) if path.parent.name in OPTION]
 RUNS = [path for path in sorted(CONFIGS.glob("*/*.yaml")) if path.parent.name not in OPTION]
 LARGE_RUNS = ("mnist", "cifar10", "wikitext", "shakespeare_nanogpt_gpu")
+PUBLISHED = ("shakespeare", "wikitext", "study", "multi30k", "sst2", "finetune_sst2")  # of data_dir
 LARGE = ["--data.batch_size", "2"]  # whatever the size of a paper's batch
 RGB = [*LARGE, "--model.net.width", "33", "--model.net.head_width", "33"]  # three channel groups
 # Fragments that no run uses, each with a run to try it in and the options that it needs there.
@@ -134,7 +135,7 @@ def one_batch(
             stem.startswith("wikitext") and ("valtest" not in stem)
         ):
             monkeypatch.setenv("ARLM_DATA_DIR", str(request.getfixturevalue("corpora")))
-        elif "mnist" in stem or stem.startswith(("shakespeare", "wikitext", "study", "multi30k")):
+        elif "mnist" in stem or stem.startswith(PUBLISHED):
             monkeypatch.setenv("ARLM_DATA_DIR", str(request.getfixturevalue("data_dir")))
     monkeypatch.chdir(tmp_path)
     if Path(arguments[1]).stem.endswith("distilled"):
@@ -156,8 +157,12 @@ def train_teacher(path: Path) -> None:
 
 def train_first(path: Path) -> None:
     """Train the network whose weights a run of fine-tuning starts from, for one step."""
-    net = path.parent / yaml.safe_load(path.read_text())["model"]["net"]
-    run = Path(yaml.safe_load(net.read_text())["init_args"]["checkpoint"]).name
+    net = yaml.safe_load(path.read_text())["model"]["net"]
+    if isinstance(net, dict):  # written out, within another network
+        net = net["init_args"]["base"]
+    else:
+        net = yaml.safe_load((path.parent / net).read_text())
+    run = Path(net["init_args"]["checkpoint"]).name
     short = ["--trainer.max_steps", "1", "--trainer.limit_val_batches", "1", "--samples.n", "0"]
     done = run_arlm("fit", "--config", run, *short, "--trainer.accelerator", "cpu")
     assert done.code == 0, done.err
