@@ -49,6 +49,7 @@ SMALL: dict[str, list[dict]] = {
     "RNNLanguageModel": [{"width": 8, "depth": 2}],
     "GRULanguageModel": [{"width": 8, "depth": 2}],
     "LSTMLanguageModel": [
+        {"width": 8, "depth": 2, "trained_state": True},
         {"width": 8, "depth": 2},
         {"width": 8, "depth": 2, "embedding": 6, "tied": True},
     ],
@@ -71,6 +72,18 @@ SMALL: dict[str, list[dict]] = {
             "start_token": 1,
         },
         LLAMA,
+        LLAMA | {"prompt_vectors": 3},
+        {"width": 8, "depth": 2, "heads": 2, "positions": "alibi", "prompt_vectors": 2},
+        {
+            "width": 8,
+            "depth": 2,
+            "heads": 4,
+            "kv_heads": 2,
+            "positions": "learned",
+            "sliding_window": 4,
+            "windowed_blocks": "alternate",
+            "prefix_vectors": 3,
+        },
     ],
     "LSTMSeq2Seq": [
         {"width": 6, "embedding": 5, "attention": "none", "bidirectional": False, "reverse": True},
