@@ -1,6 +1,7 @@
 """Networks made of networks. A wrapped network is named by class path only: nothing here imports a model."""
 
 from arlm.adapters.adapted import Adapted
+from arlm.adapters.files import load_adapter, save_adapter
 from arlm.adapters.logit_arithmetic import (
     LogitArithmetic,
     contrastive,
@@ -16,6 +17,8 @@ __all__ = [
     "LogitArithmetic",
     "contrastive",
     "guided",
+    "load_adapter",
     "pretrained",
     "proxy_tuned",
+    "save_adapter",
 ]
