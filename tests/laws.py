@@ -7,6 +7,7 @@ A network joins by existing in `arlm/models` or `arlm/adapters`; a line in `SMAL
 from __future__ import annotations
 
 import importlib
+import inspect
 import io
 import itertools
 import pkgutil
@@ -50,6 +51,7 @@ SMALL: dict[str, list[dict]] = {
     "RNNLanguageModel": [{"width": 8, "depth": 2}],
     "GRULanguageModel": [{"width": 8, "depth": 2}],
     "LSTMLanguageModel": [
+        {"width": 8, "depth": 2, "trained_state": True},
         {"width": 8, "depth": 2},
         {"width": 8, "depth": 2, "embedding": 6, "tied": True},
     ],
@@ -78,6 +80,18 @@ SMALL: dict[str, list[dict]] = {
             "start_token": 1,
         },
         LLAMA,
+        LLAMA | {"prompt_vectors": 3},
+        {"width": 8, "depth": 2, "heads": 2, "positions": "alibi", "prompt_vectors": 2},
+        {
+            "width": 8,
+            "depth": 2,
+            "heads": 4,
+            "kv_heads": 2,
+            "positions": "learned",
+            "sliding_window": 4,
+            "windowed_blocks": "alternate",
+            "prefix_vectors": 3,
+        },
     ],
     "LSTMSeq2Seq": [
         {"width": 6, "embedding": 5, "attention": "none", "bidirectional": False, "reverse": True},
@@ -152,6 +166,17 @@ SMALL["Regressor"] = [{"base": partial(LSTMLanguageModel, width=8, depth=1), "po
 TEXTS = ("Classifier", "Regressor", "SkipGram")  # networks of one token, the class of their context
 LABEL = Spec(3, (1,), kind="label")
 NULLABLE = Spec(4, (1,), kind="label", null_id=3)
+SMALL["LoRA"] = [
+    {"base": partial(LSTMLanguageModel, width=8, depth=2), "rank": 2},
+    {
+        "base": partial(BLOCKS, tied=True, positions="learned"),
+        "targets": ["head.weight", "blocks.*"],
+        "scaling": "rslora",
+    },
+    {"base": partial(TransformerSeq2Seq, width=8, depth=1, heads=2), "targets": ["*"]},
+    {"base": partial(LSTMSeq2Seq, width=6, embedding=5, attention="general"), "rank": 2},
+    {"base": partial(PixelCNN, width=12, depth=1, head_width=12), "rank": 2, "alpha": 0.2},
+]
 SPECS = {  # V ** T sequences are enumerated
     "text": Spec(3, (5,)),
     "grey": Spec(2, (3, 4, 1)),
@@ -190,6 +215,7 @@ def networks() -> list[type[Autoregressor]]:
             for kind in vars(module).values()
             if isinstance(kind, type)
             and issubclass(kind, Autoregressor)
+            and not inspect.isabstract(kind)
             and kind.__module__ == module.__name__
             and not any(part.__module__ == module.__name__ for part in kind.__subclasses__())
         ]
@@ -560,7 +586,8 @@ def law_source(build: Callable) -> None:
     if not draws(net):
         return
     reads = []
-    encoders = [m.embed_source for m in net.modules() if hasattr(m, "embed_source")]
+    inner = [m for m in net.modules() if isinstance(m, Autoregressor)]
+    encoders = [m.embed_source for m in inner if hasattr(m, "embed_source")]
     handles = [m.register_forward_hook(lambda *_: reads.append(1)) for m in encoders]
     with torch.no_grad():
         _, state = net.start(len(tokens), net.spec.length, context)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from arlm.adapters import LogitArithmetic
+from arlm.adapters import Adapted, LogitArithmetic
 from arlm.core import Autoregressor
 
 Position = tuple[int, int, int]
@@ -138,6 +138,8 @@ def reach_of(net: Autoregressor) -> Tensor:
     if isinstance(net, LogitArithmetic):
         parts = [reach_of(net.nets[term.net]) for term in net.terms if term.weight]
         return torch.stack(parts).any(0)
+    if isinstance(net, Adapted):
+        return reach_of(net.base)
     for kind in type(net).__mro__:
         if kind.__name__ in LAST:
             return earlier.triu(-LAST[kind.__name__](net))

@@ -82,7 +82,7 @@ def refused(action: Callable, what: str) -> None:
 
 def parts_of(state: State) -> list[State]:
     """The states in a state of states, or the state itself."""
-    inner = getattr(state, "states", ())
+    inner = (state.state,) if hasattr(state, "state") else getattr(state, "states", ())
     return [part for each in inner for part in parts_of(each)] or [state]
 
 

@@ -35,6 +35,9 @@ class AdvancesFeatures(Protocol):
     def logits(self, features: Tensor) -> Tensor:
         """Logits (B, S, V) of features (B, S, F)."""
 
+    def linear_map(self) -> tuple[Tensor, Tensor | None]:
+        """What `logits` multiplies with, (V, F), and adds, (V,)."""
+
     def advance_features(
         self, tokens: Tensor, state: Any, lengths: Tensor | None = None
     ) -> tuple[Tensor, State]:
@@ -110,7 +113,7 @@ def _search(
     tokens = torch.full((batch, length), filler(net.spec), device=device)
     log_prob = torch.zeros(batch, length, dtype=torch.float64, device=device)
     logits, state = net.start(batch, length + 1, context)
-    earlier = logits.new_zeros(batch, 0, net.head.in_features)  # features of unit length
+    earlier = logits.new_zeros(batch, 0, net.linear_map()[0].shape[1])  # features of unit length
     if prompt is not None and prompt.shape[1]:
         first = prompt.shape[1]
         tokens[:, :first] = prompt

@@ -27,8 +27,9 @@ from arlm.training.finite import check_finite
 from arlm.training.fully_sharded import FullySharded
 from arlm.training.history import run_record
 from arlm.training.interrupts import agreed, interrupts
+from arlm.training.learning_rates import LearningRates
 from arlm.training.objectives import Likelihood, Objective, Terms
-from arlm.training.optimizers import parameter_groups
+from arlm.training.optimizers import build_optimizer, parameter_groups
 from arlm.training.processes import gathered, own_part, part_of, restore_generators
 from arlm.training.resume import (
     check_network,
@@ -58,6 +59,7 @@ class AutoregressiveModule(LightningModule):
         compile: compile the scoring of training batches; parameter names and other passes do not change.
         domain: of the data, for checkpoints; linked from the data module on the command line. With loaders that
             yield plain tensors it says what a token measures.
+        learning_rates, layer_decay: see `LearningRates`; factors by pattern of parameter names, 0 freezes.
     """
 
     def __init__(
@@ -70,9 +72,13 @@ class AutoregressiveModule(LightningModule):
         sampler: Sampler = Sampler(),  # noqa: B008  (frozen)
         compile: bool = False,
         domain: Domain | None = None,
+        learning_rates: dict[str, float] | None = None,
+        layer_decay: float = 1.0,
     ) -> None:
         super().__init__()
         self.net, self.domain = net(spec), domain
+        self.rates = LearningRates(learning_rates, layer_decay)
+        self.rates.freeze(self.net)
         self.objective = Likelihood() if objective is None else objective
         self.objective.prepare(self.net)
         self.optimizer_factory = AdamW if optimizer is None else optimizer
@@ -212,12 +218,8 @@ class AutoregressiveModule(LightningModule):
                 "arlm.training.objectives.Counting for a network that counts"
             )
         self.planned = planned_steps(self.trainer)
-        try:
-            optimizer = self.optimizer_factory(parameter_groups(self.net, self.objective))
-        except ValueError as error:  # a learning rate below 0
-            if isinstance(error, UserError):
-                raise
-            raise UserError(f"model.optimizer: {error}; correct its options") from None
+        groups = parameter_groups(self.net, self.objective, rates=self.rates)
+        optimizer = build_optimizer(self.optimizer_factory, groups)
         scheduler = self.scheduler_factory(optimizer, self.planned)
         self._optimizer_options = group_options(optimizer)
         return {

@@ -10,38 +10,58 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from arlm.core import Autoregressor
-from arlm.errors import require
+from arlm.errors import UserError, require
+from arlm.training.learning_rates import LearningRates
 
 
-def parameter_groups(net: Autoregressor, *more: nn.Module) -> list[dict[str, Any]]:
+def parameter_groups(
+    net: Autoregressor, *more: nn.Module, rates: LearningRates | None = None
+) -> list[dict[str, Any]]:
     """Parameters by kind. Embeddings (with tied heads) and vectors (norms, biases) get no weight decay.
 
     Args:
         net: the network.
         more: other modules that are trained with it, such as an objective.
+        rates: factors of the learning rate; parameters with another factor than 1 are groups of their own, which
+            hold it as `lr_factor`.
     """
     modules = nn.ModuleList([net, *more])
     embeddings = {m.weight for m in modules.modules() if isinstance(m, nn.Embedding)}
     head = getattr(net, "head", None)
     heads = {head.weight} if isinstance(head, nn.Linear) else set()
-    kinds: dict[str, list[Tensor]] = {
-        "matrix": [],
-        "kernel": [],
-        "head": [],
-        "embedding": [],
-        "vector": [],
-    }
+    factors = (rates or LearningRates()).factors(net)
+    kinds = ("matrix", "kernel", "head", "embedding", "vector")
+    found: dict[tuple[float, str], list[Tensor]] = {}
     for p in modules.parameters():
         if p.requires_grad:
             kind = "embedding" if p in embeddings else "head" if p in heads else None
             by_axes = "vector" if p.ndim < 2 else "matrix" if p.ndim == 2 else "kernel"
-            kinds[kind or by_axes].append(p)
-    undecayed = {"weight_decay": 0.0}
-    return [
-        {"params": found, "kind": kind} | (undecayed if kind in ("embedding", "vector") else {})
-        for kind, found in kinds.items()
-        if found
-    ]
+            found.setdefault((factors.get(p, 1.0), kind or by_axes), []).append(p)
+    groups = []
+    for factor, kind in sorted(found, key=lambda key: (-key[0], kinds.index(key[1]))):
+        group: dict[str, Any] = {"params": found[factor, kind], "kind": kind}
+        group |= {"weight_decay": 0.0} if kind in ("embedding", "vector") else {}
+        groups.append(group if factor == 1 else group | {"lr_factor": factor})
+    return groups
+
+
+def build_optimizer(
+    factory: Callable[[list[dict[str, Any]]], Optimizer], groups: list[dict[str, Any]]
+) -> Optimizer:
+    """The optimizer of some groups, with each group's factor of its learning rate.
+
+    Raises:
+        UserError: an option is out of range, such as a learning rate below 0.
+    """
+    try:
+        optimizer = factory(groups)
+    except ValueError as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"model.optimizer: {error}; correct its options") from None
+    for group in optimizer.param_groups:
+        group["lr"] *= group.get("lr_factor", 1.0)
+    return optimizer
 
 
 class Muon(Optimizer):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
+from arlm.adapters import LoRA
 from arlm.core import Spec
 from arlm.errors import UserError
 from arlm.models.transformer import TransformerLanguageModel
-from arlm.training.optimizers import Muon, parameter_groups
+from arlm.training.learning_rates import LearningRates
+from arlm.training.optimizers import Muon, build_optimizer, parameter_groups
 from arlm.training.schedules import HoldThenDecay, WarmupCosine
 
 SPEC = Spec(11, (9,))
@@ -154,3 +157,63 @@ def test_warmup_then_cosine() -> None:
     assert rates[110] == pytest.approx(0.2)
     with pytest.raises(UserError, match="final: 2"):
         WarmupCosine(optimizer, 10, final=2)
+
+
+def test_factors_of_learning_rates_by_pattern_depth_and_network() -> None:
+    net = TransformerLanguageModel(SPEC, width=8, heads=2, depth=2)
+    rates = LearningRates({"blocks.*": 0.5, "blocks.1.*": 0.25, "embed*": 0}, 0.5)
+    rates.freeze(net)
+    assert not net.embed.weight.requires_grad
+    assert net.start_vector.requires_grad
+    optimizer = build_optimizer(
+        partial(torch.optim.SGD, lr=8.0), parameter_groups(net, rates=rates)
+    )
+    found = {p: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    named = dict(net.named_parameters())
+    expected = {
+        "start_vector": 1.0,  # below two blocks and the head: 8 / 2^3
+        "blocks.0.mlp.out.weight": 1.0,  # 8 / 2^2 / 2
+        "blocks.1.mlp.out.bias": 1.0,  # 8 / 2 / 4
+        "last_norm.weight": 8.0,
+        "head.weight": 8.0,
+    }
+    assert {name: found[named[name]] for name in expected} == expected
+    assert named["embed.weight"] not in found
+    schedule = WarmupCosine(optimizer, 10, warmup=1)
+    for _ in range(4):
+        ratio = {group["lr"] / group["initial_lr"] for group in optimizer.param_groups}
+        assert max(ratio) - min(ratio) < 1e-12  # the schedule multiplies all
+        optimizer.step()
+        schedule.step()
+
+
+def test_lora_plus_is_a_factor_of_b() -> None:
+    make = partial(TransformerLanguageModel, width=8, heads=2, depth=1)
+    net = LoRA(SPEC, make, rank=2, lr_ratio=16.0)
+    groups = parameter_groups(net)
+    assert [(g.get("lr_factor", 1.0), g["kind"], len(g["params"])) for g in groups] == [
+        (16.0, "matrix", 4),
+        (1.0, "matrix", 4),
+    ]
+    assert all(p.shape[1] == 2 for p in groups[0]["params"])
+    optimizer = build_optimizer(partial(Muon, lr=0.5), groups)
+    assert [group["lr"] for group in optimizer.parts[0].param_groups] == [8.0, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("rates", "decay", "message"),
+    [
+        (
+            {"nothing*": 0.5},
+            1.0,
+            r"model.learning_rates: 'nothing\*' matches no parameter of Transf",
+        ),
+        ({"embed*": -1}, 1.0, r"model.learning_rates.embed\*: -1 is out of range; choose 0, which"),
+        ({"*": 0}, 1.0, r"model.learning_rates: {'\*': 0} freezes every parameter"),
+        (None, 0.0, r"model.layer_decay: 0.0 is out of range; choose above 0"),
+    ],
+)
+def test_wrong_learning_rates_are_one_line(rates: dict, decay: float, message: str) -> None:
+    net = transformers(1)[0]
+    with pytest.raises(UserError, match=message):
+        LearningRates(rates, decay).freeze(net)
