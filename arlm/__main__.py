@@ -23,6 +23,7 @@ COMMANDS = {
     "classify": "the class of each text, or its value, with probabilities",
     "detect": "whether texts carry a watermark, with z and p",
     "attention": "what each head of each layer reads, as a picture or a page",
+    "fill": "the likeliest tokens in the gaps of a text",
     "translate": "translate a file line by line, with beam search",
     "compare": "compare networks on the same tokens: a table and an HTML page",
     "runs": "list runs, with their data and figures",

@@ -75,6 +75,11 @@ class MaskedText(CorruptedTextModule):
         return MaskedDomain(tokenizer, self.pairs != "none", self.bound)
 
     @property
+    def kept(self) -> float:
+        """Share of the chosen tokens without a mask that are the text's own."""
+        return 1 - self.random / (1 - self.masked) if self.masked < 1 else 0.0
+
+    @property
     def spec(self) -> Spec:
         return self.domain.spec(self.text.length + (2 if self.domain.pairs else 0))
 

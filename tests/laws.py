@@ -58,9 +58,17 @@ SMALL: dict[str, list[dict]] = {
     "BERT": [
         {"width": 8, "depth": 2, "heads": 2},
         {"width": 8, "depth": 1, "heads": 2, "positions": "sinusoidal", "tied": False},
-        {"width": 8, "depth": 1, "heads": 2, "norm_first": False, "mlp": "swiglu"},
+        {
+            "width": 8,
+            "depth": 1,
+            "heads": 2,
+            "norm_first": False,
+            "mlp": "swiglu",
+            "positions": "learned",
+        },
     ],
     "BiLSTM": [{"width": 8, "depth": 2}, {"width": 6, "depth": 1, "tied": False}],
+    "TwoSidedNGram": [{}, {"order": 1}],
     "KneserNeyNGram": [{"order": 3}, {"order": 1}],
     "NeuralNGram": [
         {"order": 3, "embedding": 4, "width": 8},
@@ -189,7 +197,7 @@ SPECS = {  # V ** T sequences are enumerated
     "class of choices": Spec(3, (1,), context=Spec(6, (3, 4), pad_id=5, kind="choices")),
     "masked": Spec(3, (5,), context=Spec(5, (5,), pad_id=4)),
 }
-MASKED = ("BERT", "BiLSTM")  # networks that read a masked text, in SPECS["masked"]
+MASKED = ("BERT", "BiLSTM", "TwoSidedNGram")  # networks that read a masked text, in SPECS["masked"]
 WIDE = {  # 7 levels: -2/3 and its like are no exact binary fractions
     "text": Spec(5, (9,)),
     "grey": Spec(7, (4, 11, 1)),

@@ -128,6 +128,7 @@ LAST: dict[str, Callable[[Any], int]] = {
     "Histogram": lambda net: 0,
     "BERT": lambda net: 0,
     "BiLSTM": lambda net: 0,
+    "TwoSidedNGram": lambda net: 0,
 }
 
 

@@ -64,8 +64,9 @@ def main(arguments: Sequence[str]) -> None:
 
     network: dict[str, Scorer] = {type(net).__name__: on_its_device}
     likelihoods = score(network, loader, domain.unit)
-    if options.baselines:
-        simple = {name: without_context(net) for name, net in baselines(data).items()}
+    simple_nets = baselines(data) if options.baselines else {}
+    if simple_nets:
+        simple = {name: simple_scorer(net) for name, net in simple_nets.items()}
         likelihoods |= score(simple, independent_batches(data, options.split), domain.unit)
 
     words = data.words(options.split)
@@ -81,6 +82,9 @@ def main(arguments: Sequence[str]) -> None:
     with bar("evaluating", "item", view.items(data, options.split)) as progress:
         search = (options.beam, options.length_penalty, progress.update)
         quality = view.quality(net, data, options.split, *search)
+        for name, simple_net in simple_nets.items():
+            more = view.baseline_quality(simple_net, data, options.split)
+            quality |= {f"{title}, {name}": values for title, values in more.items()}
     if options.json:
         record = {"split": options.split} | counts | {"data": provenance, "models": rows} | quality
         print_json(record)
@@ -102,9 +106,10 @@ def named_figure(name: str, value: object) -> str:
     return f"{name} {value:.2f}" if isinstance(value, float) else str(value)
 
 
-def without_context(net: Autoregressor) -> Scorer:
-    """A scorer of batches, for a network that conditions on no context."""
-    return lambda batch: net.log_prob(batch.tokens)
+def simple_scorer(net: Autoregressor) -> Scorer:
+    """A scorer of batches, for a network that reads their context if its spec has one."""
+    reads = net.spec.context is not None
+    return lambda batch: net.log_prob(batch.tokens, batch.context if reads else None)
 
 
 def score(scorers: dict[str, Scorer], loader: Iterable[Batch], unit: str) -> dict[str, Likelihood]:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from arlm.core import Spec
 from arlm.domains.base import Domain
+from arlm.domains.gaps import MASK, around_gaps
 from arlm.errors import require
 from arlm.tokenizers import Tokenizer
 
 LABELS = ("[in order]", "[not in order]")  # of a pair of segments
-MASK = "[MASK]"
 
 
 class MaskedDomain(Domain):
@@ -63,12 +62,6 @@ class MaskedDomain(Domain):
         """The tokens (N,) that text consists of: those that represent bytes."""
         return self.tokenizer.token_bytes.nonzero().flatten()
 
-    @cached_property
-    def _spaced(self) -> bool:
-        """Whether tokens begin with the space before a word."""
-        _, later = self.tokenizer.spellings()
-        return any(len(text) > 1 and text.startswith(b" ") for text in later)
-
     def spec(self, length: int) -> Spec:
         """The spec of rows of `length` tokens, label and separator included."""
         own = Spec(
@@ -80,16 +73,11 @@ class MaskedDomain(Domain):
         return replace(own, context=context)
 
     def encode(self, native: str) -> Tensor:
-        """str -> tokens (T,), with the mask where the text has [MASK].
-
-        If tokens begin with the space before a word, the space before a mask belongs to what is masked.
-        """
-        texts = native.split(MASK)
-        if self._spaced:
-            texts = [*(text.removesuffix(" ") for text in texts[:-1]), texts[-1]]
-        parts = [self.tokenizer.encode(text) for text in texts]
+        """str -> tokens (T,) of a context, with the mask where the text has [MASK]; with pairs, after a masked label."""
+        parts = around_gaps(self.tokenizer, native)
         mask = parts[0].new_tensor([self.mask_id])
-        return torch.cat([piece for part in parts for piece in (mask, part)][1:])
+        pieces = [piece for part in parts for piece in (mask, part)]
+        return torch.cat(pieces if self.pairs else pieces[1:])
 
     def decode(self, tokens: Tensor) -> str:
         """Tokens (T,) of a row or of a context -> str; padding is left out."""

@@ -11,6 +11,7 @@ from torchmetrics import Metric
 
 from arlm.core import Batch
 from arlm.evaluation.likelihood import figures
+from arlm.evaluation.weights import scored_weights
 
 
 class Likelihood(Metric):
@@ -33,10 +34,11 @@ class Likelihood(Metric):
             self.add_state(name, default=zero, dist_reduce_fx="sum")
 
     def update(self, log_prob: Tensor, batch: Batch) -> None:
-        """Add a batch, given its log_prob (B, T) in nats; only tokens in `batch.scored` count."""
-        self.nats -= log_prob.double()[batch.scored].sum()
-        self.tokens += batch.scored.sum()
-        self.units += batch.units.double()[batch.scored].sum()
+        """Add a batch, given its log_prob (B, T) in nats; only tokens in `batch.scored` count, by their weights."""
+        weights = scored_weights(batch)
+        self.nats -= (log_prob.double() * weights)[batch.scored].sum()
+        self.tokens += weights.sum()
+        self.units += (batch.units.double() * weights).sum()
 
     def compute(self) -> dict[str, float]:
         """nll, ppl and bits_per_<unit>; see `figures`."""

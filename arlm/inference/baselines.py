@@ -12,6 +12,7 @@ import torch
 from arlm.checkpoints import build
 from arlm.core import Autoregressor, Batch
 from arlm.data.continuous import ContinuousText
+from arlm.data.corrupted import CorruptedRows
 from arlm.data.dataset import Rows
 from arlm.data.folders import Split
 from arlm.data.module import TokenDataModule
@@ -20,6 +21,8 @@ from arlm.data.windows import TextDataset, TextWindows
 
 WINDOWS = 256, 128  # length and stride of the windows that replace continuous streams
 ORDER = 5  # tokens in an n-gram
+TWO_SIDED = "two_sided_ngram.TwoSidedNGram"
+CONDITIONAL = (TWO_SIDED,)  # networks of counts that read the context
 # A unigram without counts.
 UNIFORM = {"class_path": "arlm.models.unigram.Unigram", "init_args": {}}
 
@@ -34,8 +37,8 @@ def independent_batches(data: TokenDataModule, split: Split) -> Iterable[Batch]:
         yield dataset[Rows(0, chosen)]
 
 
-def fitted(data: TokenDataModule, path: str, **arguments: int) -> Autoregressor:
-    """A network of counts, fitted to the training split; it conditions on no context.
+def fitted(data: TokenDataModule, path: str, **arguments: float) -> Autoregressor:
+    """A network of counts, fitted to the training split; it conditions on no context, except that of masked text.
 
     Args:
         data: of the counts.
@@ -47,10 +50,12 @@ def fitted(data: TokenDataModule, path: str, **arguments: int) -> Autoregressor:
         rows = torch.cat(list(train.targets))[None]
     elif isinstance(train, TextDataset):
         rows = train.corpus.whole()[None]
+    elif isinstance(train, CorruptedRows):
+        rows = train.rows.corpus.whole()[None]
     else:
         rows = train[Rows(0, torch.arange(len(train)))].tokens
     described = {"class_path": f"arlm.models.{path}", "init_args": arguments}
-    spec = replace(data.spec, context=None)
+    spec = data.spec if path in CONDITIONAL else replace(data.spec, context=None)
     net: Any = build(described, Autoregressor, spec)  # type: ignore[type-abstract]
     net.count(rows)
     return net.eval()
@@ -63,7 +68,16 @@ def ngram(data: TokenDataModule, order: int = ORDER) -> Autoregressor:
 
 
 def baselines(data: TokenDataModule) -> dict[str, Autoregressor]:
-    """Simple networks for this kind of data, fitted to its training split; they condition on no context."""
+    """Simple networks for this kind of data, fitted to its training split.
+
+    They condition on no context, except those of masked text, which read both neighbours of a masked token.
+    """
+    if isinstance(data.dataset("train"), CorruptedRows) and hasattr(data, "kept"):
+        given = {"kept": float(data.kept)}
+        return {
+            "unigram": fitted(data, TWO_SIDED, order=1, **given),
+            "two-sided trigram": fitted(data, TWO_SIDED, order=3, **given),
+        }
     spec = replace(data.spec, context=None)
     uniform = build(UNIFORM, Autoregressor, spec).eval()  # type: ignore[type-abstract]
     if isinstance(data.dataset("train"), (Pairs, TextDataset)):

@@ -89,16 +89,27 @@ def _from_fragment(
     ours = description["init_args"]
     with _mistakes_of(fragment):
         kind = find_class(other, TokenDataModule, trusted=trusted)  # type: ignore[type-abstract]
-    corrupted = isinstance(ours.get("text"), dict) and issubclass(kind, TextDataModule)
-    if corrupted:  # the run corrupts a text: the file names another text for it
-        outer, ours = ours, ours["text"].get("init_args", {})
+    inner = ours["text"] if isinstance(ours.get("text"), dict) else None
     if issubclass(kind, TextDataModule):
-        # Where the file chooses its rows, the run's stride and streams do not fit them.
-        kept = [] if {"length", "batching"} & init_args.keys() else BATCHING
-        other["init_args"] = {name: ours[name] for name in kept if name in ours} | init_args
-    if corrupted:
-        return description | {"init_args": outer | {"text": other}}
+        if inner is None:
+            return other | {"init_args": _batched(init_args, ours)}
+        # The run corrupts a text: the file names another text for it.
+        text = other | {"init_args": _batched(init_args, inner.get("init_args", {}))}
+        return description | {"init_args": ours | {"text": text}}
+    own = init_args.get("text")
+    if inner is not None and isinstance(own, dict):
+        text = own | {"init_args": _batched(own["init_args"], inner.get("init_args", {}))}
+        return other | {"init_args": init_args | {"text": text}}
     return other
+
+
+def _batched(init_args: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a text with the batching options of the run's own text.
+
+    Where the file chooses its rows, the run's stride and streams do not fit them.
+    """
+    kept = [] if {"length", "batching"} & init_args.keys() else BATCHING
+    return {name: ours[name] for name in kept if name in ours} | init_args
 
 
 def _described(fragment: str, folder: Path, inner: bool = False) -> dict[str, Any]:

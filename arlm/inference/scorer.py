@@ -14,6 +14,7 @@ from arlm.core import Autoregressor, Batch, Scores, device_of
 from arlm.data.dataset import Rows, TokenDataset
 from arlm.errors import UserError
 from arlm.evaluation.likelihood import figures
+from arlm.evaluation.weights import scored_weights
 from arlm.inference.placement import moved
 from arlm.states import ChunkState, concatenate
 
@@ -118,7 +119,9 @@ class TokenScores:
 
     positions: Tensor  # positions of the tokens in the split
     tokens: Tensor
-    nats: Tensor  # -log p of each token, float64
+    nats: (
+        Tensor  # -log p of each token, float64; with units, times its weight if tokens have weights
+    )
     units: Tensor
     context: Tensor  # number of tokens that the network had read before this one
     seconds: float
@@ -141,11 +144,15 @@ def score_split(net: Autoregressor, dataset: TokenDataset, batches: Iterable[Row
             tokens_read = _read_before(batch, tokens_read)
             context = tokens_read[:, None] + torch.arange(batch.tokens.shape[1])
             tokens_read = tokens_read + batch.tokens.shape[1]
-            columns = dataset.positions(rows), batch.tokens, nats, batch.units, context
+            weights = scored_weights(batch)
+            columns = (dataset.positions(rows), batch.tokens, nats, batch.units, context, weights)
             parts.append([column[batch.scored] for column in columns])
     joined = [torch.cat(column) for column in zip(*parts, strict=True)]
     order = joined[0].argsort()
-    positions, tokens, all_nats, units, context = (column[order] for column in joined)
+    positions, tokens, all_nats, units, context, weights = (column[order] for column in joined)
+    if bool((weights != 1).any()):  # such that means are weighted means
+        share = weights / weights.mean()
+        all_nats, units = all_nats * share, units * share
     return TokenScores(positions, tokens, all_nats, units, context, seconds)
 
 

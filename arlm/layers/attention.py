@@ -267,7 +267,7 @@ class MultiHeadAttention(nn.Module):
         return keys, values
 
     def forward(self, x: Tensor, keys: KVCache, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """Args: x (B, T, width); keys from `keys`; bias (B, S), -inf at padding.
+        """Args: x (B, T, width); keys from `keys`; bias (B, S), -inf at padding, or (B, heads, T, S).
 
         Returns: (B, T, width), and the weights (B, heads, T, S), which sum to 1.
         """
@@ -281,4 +281,5 @@ class MultiHeadAttention(nn.Module):
         q = rearrange(
             self.query(x) * (x.shape[-1] / self.heads) ** -0.5, "b t (h d) -> b h t d", h=self.heads
         )
-        return (q @ k.mT + bias[:, None, None].to(q.dtype)).softmax(-1).to(v.dtype)
+        bias = bias[:, None, None] if bias.ndim == 2 else bias
+        return (q @ k.mT + bias.to(q.dtype)).softmax(-1).to(v.dtype)

@@ -15,17 +15,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from arlm.core import Spec
+from arlm.core import Autoregressor, Spec
 from arlm.errors import UserError, require
 from arlm.layers.features import FeatureAutoregressor
-from arlm.states import Prefix
 
 
-class ContextReader(FeatureAutoregressor):
+class ContextOnly(Autoregressor):
+    """A network whose logits depend on the context alone: rows of several tokens are drawn by `unmask` only."""
+
+    uses_context = True
+
+    def check_drawn(self, length: int) -> None:
+        """Raise a UserError for rows of more than one token, which would be drawn from their marginals."""
+        if length > 1:
+            raise UserError(
+                f"model.net: {type(self).__name__} predicts the tokens of a row independently of one another, so it "
+                "does not write text from left to right; use `arlm fill`, or arlm.sampling.unmask"
+            )
+
+    def start(self, batch: int, length: int, context: Tensor | None = None) -> tuple[Tensor, Any]:
+        self.check_drawn(length)
+        return super().start(batch, length, context)
+
+
+class ContextReader(ContextOnly, FeatureAutoregressor):
     """A network that reads a context as long as its rows, and not the rows. A subclass writes `encode`.
 
-    A context shorter than the row counts as padded. Rows of more than one token are not drawn by `generate`:
-    `arlm.sampling.unmask` draws them, and changes the context in between.
+    A context shorter than the row counts as padded.
 
     Args:
         spec: of the data; its context has at least as many positions as a row.
@@ -34,26 +50,15 @@ class ContextReader(FeatureAutoregressor):
         max_logits: logits that scoring holds at once.
     """
 
-    uses_context = True
-
     def __init__(self, spec: Spec, width: int, tied: bool, max_logits: int) -> None:
-        super().__init__(spec, max_logits)
+        FeatureAutoregressor.__init__(self, spec, max_logits)
+        self.pad_id = check_context(self, spec)
         context = spec.context
-        name = type(self).__name__
-        if context is None or context.kind != "sequence" or context.pad_id is None:
-            raise UserError(
-                f"model.net: {name} reads a context, which the data does not have; choose masked text, such as "
-                "configs/data/docs_masked.yaml"
-            )
-        if spec.length > context.length:
-            raise UserError(
-                f"model.net: {name} reads position t of the context to predict token t, but rows have {spec.length} "
-                f"tokens and contexts {context.length}; choose masked text, such as configs/data/docs_masked.yaml"
-            )
+        assert context is not None
         same = spec.fingerprint == context.fingerprint and context.vocab_size >= spec.vocab_size
         mend = "omit it: the context has not the tokens of the row"
         require(not tied or same, "model.net.tied", True, mend)
-        self.pad_id, self.longest = context.pad_id, context.length
+        self.longest = context.length
         self.embed_source = nn.Embedding(context.vocab_size, width)
         self.transform = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width))
         self.bias = nn.Parameter(torch.zeros(spec.vocab_size))
@@ -105,12 +110,20 @@ class ContextReader(FeatureAutoregressor):
             return self.weight, self.bias
         return self.embed_source.weight[: self.spec.vocab_size], self.bias
 
-    def start(
-        self, batch: int, length: int, context: Tensor | None = None
-    ) -> tuple[Tensor, Prefix | Any]:
-        if length > 1:
-            raise UserError(
-                f"model.net: {type(self).__name__} predicts the tokens of a row independently of one another, so it does "
-                "not write text from left to right; use `arlm fill`, or arlm.sampling.unmask"
-            )
-        return super().start(batch, length, context)
+
+def check_context(net: Autoregressor, spec: Spec) -> int:
+    """The padding of the contexts of a network that predicts token t from position t of a context.
+
+    Raises:
+        UserError: the data has no such contexts.
+    """
+    context, name = spec.context, type(net).__name__
+    mend = "choose masked text, such as configs/data/docs_masked.yaml"
+    if context is None or context.kind != "sequence" or context.pad_id is None:
+        raise UserError(f"model.net: {name} reads a context, which the data does not have; {mend}")
+    if spec.length > context.length:
+        raise UserError(
+            f"model.net: {name} predicts token t from position t of the context, but rows have {spec.length} tokens "
+            f"and contexts {context.length}; {mend}"
+        )
+    return context.pad_id

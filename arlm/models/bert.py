@@ -3,6 +3,7 @@
 References:
     | BERT: Pre-training of Deep Bidirectional Transformers (Devlin et al., 2019) | https://arxiv.org/abs/1810.04805
     | RoBERTa (Liu et al., 2019), without embeddings of segments | https://arxiv.org/abs/1907.11692
+    | T5 (Raffel et al., 2020), relative positions | https://arxiv.org/abs/1910.10683
     | On Layer Normalization in the Transformer Architecture (Xiong et al., 2020), pre-norm
     | https://arxiv.org/abs/2002.04745
 """
@@ -24,7 +25,9 @@ from arlm.layers.context_reader import ContextReader
 from arlm.layers.encoder import padding_bias
 from arlm.layers.features import MAX_LOGITS
 from arlm.layers.mlp import MLP
-from arlm.layers.positional_encoding import SinusoidalEncoding
+from arlm.layers.positional_encoding import SinusoidalEncoding, alibi_slopes, sinusoids
+
+TURNED = 2.0  # nats by which a head prefers one side at the start
 
 
 class BERT(ContextReader):
@@ -41,7 +44,10 @@ class BERT(ContextReader):
         mlp_width: hidden features of an MLP, by default 4 times `width`.
         mlp: "gelu", "relu" or "swiglu".
         norm_first: pre-norm; otherwise post-norm, without a norm after the last block.
-        positions: "learned" vectors, or "sinusoidal".
+        positions: "relative": a learned bias of attention for each head and distance, as in T5, shared by all blocks. It
+            begins as ALiBi's penalty, with half of the heads turned to the left and half to the right. "learned" vectors,
+            which begin as sinusoids, or "sinusoidal", are added to embeddings; with them, a small network of
+            characters takes long to find the neighbours of a mask.
         dropout: probability of zeroing a feature of embeddings and of residual branches, in [0, 1).
         attention_dropout: probability of zeroing an attention weight, in [0, 1).
         tied: the head's weights are the embeddings of the context's tokens.
@@ -63,7 +69,7 @@ class BERT(ContextReader):
         mlp_width: int | None = None,
         mlp: Literal["gelu", "relu", "swiglu"] = "gelu",
         norm_first: bool = True,
-        positions: Literal["learned", "sinusoidal"] = "learned",
+        positions: Literal["relative", "learned", "sinusoidal"] = "relative",
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
         tied: bool = True,
@@ -76,9 +82,11 @@ class BERT(ContextReader):
         check_heads(width, heads, heads)
         super().__init__(spec, width, tied, max_logits)
         self.width, self.activation_checkpointing = width, activation_checkpointing
-        self.position_vectors = None
-        if positions == "learned":
-            self.position_vectors = nn.Parameter(torch.empty(self.longest, width))
+        self.positions = positions
+        if positions == "relative":
+            self.distance_bias = nn.Parameter(turned_slopes(heads, self.longest))
+        elif positions == "learned":
+            self.position_vectors = nn.Parameter(sinusoids(self.longest, width).float())
         else:
             self.sinusoids = SinusoidalEncoding(self.longest, width)
         self.drop = nn.Dropout(dropout)
@@ -96,7 +104,9 @@ class BERT(ContextReader):
     def _initialise(self) -> None:
         """Glorot initialisation for matrices, N(0, 1 / width) for embeddings, which `encode` scales."""
         for name, parameter in self.named_parameters():
-            if name.startswith(("embed_source", "weight", "position_vectors")):
+            if name in ("position_vectors", "distance_bias"):
+                continue
+            if name.startswith(("embed_source", "weight")):
                 nn.init.normal_(parameter, std=self.width**-0.5)
             elif parameter.ndim > 1:
                 nn.init.xavier_uniform_(parameter)
@@ -104,11 +114,27 @@ class BERT(ContextReader):
                 nn.init.zeros_(parameter)
 
     def encode(self, x: Tensor, lengths: Tensor) -> Tensor:
-        table = self.sinusoids.table if self.position_vectors is None else self.position_vectors
-        bias = padding_bias(lengths, x.shape[1])
-        # Learned positions are as small as the embeddings at the start, sinusoids as large as the scaled ones.
-        x = x * math.sqrt(self.width) + table[: x.shape[1]].to(x.dtype)
+        length = x.shape[1]
+        x, bias = x * math.sqrt(self.width), padding_bias(lengths, length)
+        if self.positions == "relative":
+            positions = torch.arange(length, device=x.device)
+            distance = positions[:, None] - positions
+            bias = bias[:, None, None] + self.distance_bias[:, distance + self.longest - 1]
+        else:
+            learned = self.positions == "learned"
+            table = self.position_vectors if learned else self.sinusoids.table
+            x = x + table[:length].to(x.dtype)
         x = self.drop(x)
         for block in self.encoder:
             x = run_block(block, self.activation_checkpointing, x, bias)
         return self.encoder_norm(x)
+
+
+def turned_slopes(heads: int, longest: int) -> Tensor:
+    """A penalty for each head and distance i - j between -(longest - 1) and longest - 1: (heads, 2 longest - 1).
+
+    It is ALiBi's slope times the distance, and a further TURNED on one side: the right in even heads, the left in odd.
+    """
+    distance = torch.arange(1 - longest, longest)
+    side = torch.stack([distance < 0, distance > 0])[torch.arange(heads) % 2]
+    return -alibi_slopes(heads)[:, None] * distance.abs() - TURNED * side

@@ -24,9 +24,10 @@ from arlm.reports.images import (
     write_animation,
     write_image,
 )
+from arlm.reports.keep import side_and_share
 from arlm.reports.page import fragment
 from arlm.reports.shown import Shown, data_url
-from arlm.reports.view import View, side_and_share
+from arlm.reports.view import View
 
 FRAMES = 60  # of an animation
 SHOWN_IMAGES = 8  # whose surprise a report shows

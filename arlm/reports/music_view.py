@@ -21,10 +21,11 @@ from arlm.core import Autoregressor
 from arlm.domains.music import BEATS_A_MINUTE, END, STEPS, MusicDomain, Voices, name_of, write_midi
 from arlm.inference.items import Item, ItemScores
 from arlm.reports.files import write_bytes
+from arlm.reports.keep import side_and_share
 from arlm.reports.page import fragment
 from arlm.reports.shown import Shown, data_url
 from arlm.reports.tokens import FULL_BITS
-from arlm.reports.view import View, side_and_share
+from arlm.reports.view import View
 
 # Of voices in turn: the first colours of the style sheet's charts.
 COLOURS = "#0b62b8", "#c2570c", "#15803d", "#a21caf"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ from torch import Tensor
 from arlm.core import Autoregressor
 from arlm.data.text_files import read_text
 from arlm.domains import TextDomain
+from arlm.domains.gaps import around_gaps
 from arlm.errors import UserError
+from arlm.inference.fillings import Filled, FillOptions, check_gaps, fill_causal
 from arlm.inference.items import Item
 from arlm.reports.shown import Shown
 from arlm.reports.tokens import pieces
@@ -25,7 +27,7 @@ NEEDS_IMAGES = "the checkpoint draws text, not images; omit it"
 class TextView(View[TextDomain]):
     """Decoded text."""
 
-    verbs = frozenset({"sample", "score", "attention", "next", "detect"})
+    verbs = frozenset({"sample", "score", "attention", "next", "detect", "fill"})
     purpose = "models text"
     refusals = dict.fromkeys(("complete", "gif", "sweep"), NEEDS_IMAGES)
 
@@ -54,6 +56,20 @@ class TextView(View[TextDomain]):
 
     def pieces(self, tokens: Tensor) -> list[str]:
         return pieces(tokens, self.domain.decode)
+
+    def fill(
+        self,
+        net: Autoregressor,
+        text: str,
+        options: FillOptions,
+        progress: Callable[[int], object] | None = None,
+    ) -> Filled:
+        try:
+            parts = around_gaps(self.domain.tokenizer, text)
+        except UserError as error:
+            raise UserError(f"TEXT: {error}") from None
+        check_gaps(parts)
+        return fill_causal(net, parts, options, progress)
 
     def to_attend(self, text: str, net: Autoregressor) -> Item:
         return Item(text, self._encode(text, "TEXT"))

@@ -19,6 +19,7 @@ from torch import Tensor
 from arlm.core import Autoregressor
 from arlm.domains import Domain
 from arlm.errors import UserError
+from arlm.inference.fillings import Filled, FillOptions
 from arlm.inference.items import Item, ItemScores
 from arlm.inference.translator import Source, Translation
 from arlm.reports.shown import Drawn, Shown
@@ -172,6 +173,16 @@ class View(ABC, Generic[D]):
         """What `arlm translate` translates: the sources in each file; "-" is the standard input."""
         raise UserError(f"FILE: the checkpoint {self.purpose}, which has no sources")
 
+    def fill(
+        self,
+        net: Autoregressor,
+        text: str,
+        options: FillOptions,
+        progress: Callable[[int], object] | None = None,
+    ) -> Filled:
+        """The likeliest fillings of a text whose gaps are marked by [MASK], for `arlm fill`."""
+        raise UserError(f"TEXT: the checkpoint {self.purpose}, whose gaps are not filled")
+
     def attention_map(
         self, net: Autoregressor, translated: Sequence[tuple[Tensor, Translation]]
     ) -> bytes | None:
@@ -236,6 +247,12 @@ class View(ABC, Generic[D]):
         """Whether each example of a split is classified right, (N,) bool, for McNemar's test; None without classes."""
         return None
 
+    def baseline_quality(
+        self, net: Autoregressor, data: TokenDataModule, split: Split
+    ) -> dict[str, dict[str, Any]]:
+        """Such figures of a simple model, for `arlm evaluate --baselines`."""
+        return {}
+
     def items(self, data: TokenDataModule, split: Split) -> int:
         """Number of items that `quality` processes, for a progress bar; 0 if it has none."""
         return 0
@@ -274,18 +291,3 @@ def view_of(domain: Domain) -> View:
             "class path of a subclass of arlm.reports.view.View"
         )
     return kind(domain)
-
-
-def side_and_share(keep: str) -> tuple[str, float]:
-    """The side that `--keep` names and its share, between 0 and 1: "top:0.5" -> ("top", 0.5)."""
-    side, _, number = keep.partition(":")
-    try:
-        share = float(number)
-    except ValueError:
-        share = -1.0
-    if side not in ("top", "bottom", "left", "right") or not 0 < share < 1:
-        raise UserError(
-            f"--keep: {keep!r} is not understood; "
-            "write top, bottom, left or right and a share, such as top:0.5"
-        )
-    return side, share

@@ -22,6 +22,7 @@ from arlm.sampling.sliding import SlidingSteps, begin_steps, kept
 from arlm.sampling.speculative import Speculation, Speculative, speculate, speculative
 from arlm.sampling.steps import SamplerState, Steps, begin
 from arlm.sampling.unended import Unended, unended
+from arlm.sampling.unmask import Unmasked, unmask
 from arlm.sampling.watermark import Detection, Watermark
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "Steps",
     "Unended",
     "Uniform",
+    "Unmasked",
     "Watermark",
     "beam_search",
     "begin",
@@ -71,4 +73,5 @@ __all__ = [
     "speculative",
     "unended",
     "uniform_noise",
+    "unmask",
 ]

@@ -168,14 +168,24 @@ def prepare(
     return free.expand(len(seeds), -1), seed_tensor(seeds, device)
 
 
+@runtime_checkable
+class ChecksDrawn(Protocol):
+    """A network that is not drawn token by token; see `arlm.layers.context_reader`."""
+
+    def check_drawn(self, length: int) -> None:
+        """Raise a UserError for rows of a length that it cannot draw."""
+
+
 def check_length(net: Autoregressor, length: int) -> None:
-    """Raise a UserError for rows that are longer than the network allows."""
+    """Raise a UserError for rows that are longer than the network allows, or that it cannot draw."""
     require(length >= 1, "length", length, "choose at least 1")
     if net.max_length is not None and length > net.max_length:
         raise UserError(
             f"length: {length} tokens do not fit the network, which holds {net.max_length}; "
             f"choose at most {net.max_length}"
         )
+    if isinstance(net, ChecksDrawn):
+        net.check_drawn(length)
 
 
 @dataclass(frozen=True)

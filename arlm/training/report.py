@@ -19,6 +19,9 @@ from arlm.reports.run_page import write_run_page
 from arlm.reports.view import view_of
 from arlm.training.progress import duration, steps_of
 
+# Verbs that are suggested after training, the first one that applies to the domain.
+FIRST = ("translate", "classify", "sample", "fill")
+
 
 class RunReport(Callback):
     """A block on stderr at each end of a run; the run's folder goes to stdout when the run is complete."""
@@ -101,9 +104,10 @@ def end(trainer: Trainer, module: Any, folder: Path, seconds: float) -> dict[str
         lines["best"] = f"{shown_figure(summary)} at step {summary.run.get('step')}"
         run = shortest_name(summary)
         verbs = view_of(trainer.datamodule.domain).verbs  # type: ignore[attr-defined]
-        first = next((verb for verb in ("translate", "classify") if verb in verbs), "sample")
+        first = next((verb for verb in FIRST if verb in verbs), "show")
         trust = "".join(f" --trust {name}" for name in outside(trainer, module))
-        lines["next"] = f"arlm {first} {run}{trust}"
+        text = ' "TEXT with a [MASK]"' if first == "fill" else ""
+        lines["next"] = f"arlm {first} {run}{text}{trust}"
         lines[""] = f"arlm evaluate {run}{trust}"
     return lines
 

@@ -27,7 +27,7 @@ class Terms:
     """The loss of one batch, not yet divided. All are sums, so they are added over batches and processes."""
 
     sum: Tensor  # () what is minimised; without a gradient, nothing is optimised
-    count: Tensor  # () integer: what the sum is divided by, such as the number of scored tokens
+    count: Tensor  # () what the sum is divided by, such as the number of scored tokens, or the sum of their weights
     figures: Mapping[str, Tensor] = field(
         default_factory=dict
     )  # () each, named by `Objective.sums`

@@ -9,13 +9,14 @@ from torch import Tensor
 
 from arlm.core import Autoregressor, Batch
 from arlm.evaluation.likelihood import figures
+from arlm.evaluation.weights import scored_weights
 from arlm.inference.scorer import BatchScorer
 from arlm.training.objectives.base import Objective, Terms
 from arlm.training.objectives.smoothing import smoothed_score
 
 
 class Likelihood(Objective):
-    """Nats per scored token, plus the network's penalties. Figures: nll, ppl and bits per unit.
+    """Nats per scored token, by its weight, plus the network's penalties. Figures: nll, ppl and bits per unit.
 
     Rows that continue those of the batch before are scored with its state, without gradients: truncated
     back-propagation through time.
@@ -40,10 +41,14 @@ class Likelihood(Objective):
     def loss(self, net: Autoregressor, batch: Batch) -> Terms:
         scores = (self._training_scorer if net.training else self._scorer)(batch)
         log_prob = scores.log_prob.where(batch.scored, 0)
+        count = batch.scored.sum()
+        if batch.weights is not None:
+            log_prob = log_prob * batch.weights
+            count = scored_weights(batch).sum()
         total = -log_prob.sum()
         if scores.auxiliary is not None:
             total = total + scores.auxiliary.where(batch.scored, 0).sum()
-        return Terms(total, batch.scored.sum(), likelihood_sums(scores.log_prob, batch))
+        return Terms(total, count, likelihood_sums(scores.log_prob, batch))
 
     def figures(self, sums: Mapping[str, float], unit: str) -> dict[str, float]:
         return figures(sums["nats"], sums["count"], sums["units"], unit)
@@ -59,6 +64,7 @@ class Likelihood(Objective):
 
 
 def likelihood_sums(log_prob: Tensor, batch: Batch) -> dict[str, Tensor]:
-    """Nats and units of the scored tokens of a batch in float64, given its log_prob (B, T)."""
-    nats = -log_prob.detach().double().where(batch.scored, 0).sum()
-    return {"nats": nats, "units": batch.units.double().where(batch.scored, 0).sum()}
+    """Nats and units of the scored tokens of a batch in float64, by their weights, given its log_prob (B, T)."""
+    weights = scored_weights(batch)
+    nats = -log_prob.detach().double().where(batch.scored, 0) * weights
+    return {"nats": nats.sum(), "units": (batch.units.double() * weights).sum()}
