@@ -141,7 +141,6 @@ def test_a_frozen_trunk_is_logistic_regression_on_its_features() -> None:
     assert all(torch.equal(p, before[name]) for name, p in net.base.named_parameters())
 
 
-@pytest.mark.parametrize("base", [LSTM, BLOCKS])
 def test_a_frozen_base_never_moves() -> None:
     net = built(base=partial(LSTM, dropout=0.5), frozen=True).train()
     assert not net.base.training
@@ -155,6 +154,7 @@ def test_a_frozen_base_never_moves() -> None:
     assert moved == {"head.weight", "head.bias"}
 
 
+@pytest.mark.parametrize("base", [LSTM, BLOCKS])
 def test_both_orders_give_an_exactly_symmetric_similarity(base) -> None:
     domain = ClassificationDomain(WORDS, ["no", "yes"], "similarity")
     net = built(spec_of(domain), base=base, pooling="concat")
