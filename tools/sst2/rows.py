@@ -15,10 +15,29 @@ KINDS = {
 }
 POOLING = {"lstm": "concat", "transformer": "mean"}
 LENGTH = 96  # tokens of a sentence, <extract> included
-RATES = {"scratch": 2e-3, "vectors": 2e-3, "frozen": 5e-3, "lora": 2e-3, "finetuned": 1e-3}
-EPOCHS = {"scratch": 6, "vectors": 6, "frozen": 10, "lora": 6, "finetuned": 4}
+RATES = {
+    "scratch": 2e-3,
+    "vectors": 2e-3,
+    "frozen": 5e-3,
+    "lora": 2e-3,
+    "prompt": 1e-2,
+    "finetuned": 1e-3,
+}
+EPOCHS = {"scratch": 6, "vectors": 6, "frozen": 10, "lora": 6, "prompt": 10, "finetuned": 4}
 NAMES = ("majority", "tfidf", *(f"{how}-{kind}" for how in RATES for kind in KINDS))
-NEEDS = {"vectors": "vectors", "frozen": "{kind}", "lora": "{kind}", "finetuned": "{kind}"}
+# What is trained before the row, beside the head: prompt tuning, and a trained initial state.
+PROMPTS: dict[str, dict[str, Any]] = {
+    "lstm": {"trained_state": True},
+    "transformer": {"prompt_vectors": 16},
+}
+PROMPT_NAMES = {"lstm": "base.initial_state.*", "transformer": "base.trained_prefix.*"}
+NEEDS = {
+    "vectors": "vectors",
+    "frozen": "{kind}",
+    "lora": "{kind}",
+    "prompt": "{kind}",
+    "finetuned": "{kind}",
+}
 
 
 def network(kind: str, dropout: float = 0.0) -> dict[str, Any]:
@@ -82,7 +101,7 @@ def pretraining(kind: str, steps: int) -> dict[str, Any]:
 def row(name: str, seed: int, epochs: int | None = None) -> dict[str, Any]:
     """The configuration of a row that is trained."""
     how, kind = name.split("-")
-    trained = {
+    trained: dict[str, Any] = {
         "class_path": "arlm.adapters.pretrained",
         "init_args": {"checkpoint": f"runs/pretrain-{kind}"},
     }
@@ -94,6 +113,10 @@ def row(name: str, seed: int, epochs: int | None = None) -> dict[str, Any]:
         },
         "frozen": trained,
         "lora": {"class_path": "arlm.adapters.LoRA", "init_args": {"base": trained, "rank": 8}},
+        "prompt": {
+            "class_path": "arlm.adapters.pretrained",
+            "init_args": trained["init_args"] | {"options": PROMPTS[kind]},
+        },
         "finetuned": trained,
     }[how]
     net = {
@@ -106,7 +129,9 @@ def row(name: str, seed: int, epochs: int | None = None) -> dict[str, Any]:
         },
     }
     objective = {"class_path": "arlm.training.objectives.Classification"}
-    model = {"net": net, "objective": objective, "optimizer": adamw(RATES[how])}
+    model: dict[str, Any] = {"net": net, "objective": objective, "optimizer": adamw(RATES[how])}
+    if how == "prompt":
+        model["learning_rates"] = {"base.*": 0.0, PROMPT_NAMES[kind]: 1.0}
     trainer = {"max_epochs": epochs or EPOCHS[how]}
     return {
         "seed_everything": seed,
