@@ -39,7 +39,7 @@ OPTION = {  # the folders of fragments, each with the option that takes one
 FRAGMENTS = [path for path in sorted(CONFIGS.glob("*/*.yaml")) if path.parent.name in OPTION]
 RUNS = [path for path in sorted(CONFIGS.glob("*/*.yaml")) if path.parent.name not in OPTION]
 LARGE_RUNS = ("mnist", "cifar10", "wikitext", "shakespeare_nanogpt_gpu")
-PUBLISHED = ("shakespeare", "wikitext", "study", "multi30k", "sst2", "finetune_sst2")  # of data_dir
+PUBLISHED = ("shakespeare", "wikitext", "study", "multi30k", "sst2", "neighbours")  # of data_dir
 LARGE = ["--data.batch_size", "2"]  # whatever the size of a paper's batch
 RGB = [*LARGE, "--model.net.width", "33", "--model.net.head_width", "33"]  # three channel groups
 # Fragments that no run uses, each with a run to try it in and the options that it needs there.
@@ -49,6 +49,7 @@ STANDALONE: dict[str, tuple[str, list[str]]] = {
     "data/image_folder": ("images/digits_pixelcnn", RGB),
     "data/kmnist": ("images/digits_pixelcnn", LARGE),
     "data/mnist_labels": ("images/digits_pixelcnn", LARGE),
+    "data/neighbours": ("text/docs_lstm", ["--model.net", "SkipGram"]),
     "data/python_stdlib": ("text/docs_lstm", []),
     "data/text8": ("text/docs_lstm", []),
     "data/wikitext103": ("text/docs_lstm", []),
@@ -157,12 +158,8 @@ def train_teacher(path: Path) -> None:
 
 def train_first(path: Path) -> None:
     """Train the network whose weights a run of fine-tuning starts from, for one step."""
-    net = yaml.safe_load(path.read_text())["model"]["net"]
-    if isinstance(net, dict):  # written out, within another network
-        net = net["init_args"]["base"]
-    else:
-        net = yaml.safe_load((path.parent / net).read_text())
-    run = Path(net["init_args"]["checkpoint"]).name
+    net = path.parent / yaml.safe_load(path.read_text())["model"]["net"]
+    run = Path(yaml.safe_load(net.read_text())["init_args"]["checkpoint"]).name
     short = ["--trainer.max_steps", "1", "--trainer.limit_val_batches", "1", "--samples.n", "0"]
     done = run_arlm("fit", "--config", run, *short, "--trainer.accelerator", "cpu")
     assert done.code == 0, done.err

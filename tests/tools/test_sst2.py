@@ -57,7 +57,7 @@ def test_every_row_trains(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setenv("ARLM_DATA_DIR", str(tmp_path))
     sentences(tmp_path)
     text = tmp_path / "mine.txt"
-    text.write_text("a film of mine is good, or bad, or very long and dull\n" * 400)
+    text.write_text("a film of mine is good, or bad, or very long and dull\n" * 4000)
     folder = ["--folder", str(tmp_path / "study")]
     main(["text", str(text), *folder, "--vocab-size", "300"])
     for kind in ("lstm", "transformer", "vectors"):
