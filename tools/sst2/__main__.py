@@ -21,6 +21,7 @@ from arlm.errors import UserError, require
 from arlm.evaluation.classification import mcnemar, wilson
 from arlm.inference.classification import split_log_prob
 from arlm.inference.runs import open_run
+from arlm.training.learning_rates import LearningRates
 from datamodules.sst2 import SST2
 from tools.sst2 import __doc__ as about
 from tools.sst2.baselines import predictions
@@ -87,13 +88,16 @@ def one_row(options: argparse.Namespace) -> None:
                     f"{name}: there is no {folder / 'runs' / needed}; run `python -m tools.sst2 pretrain` first"
                 )
         run = f"{name}-{seed}"
-        seconds = fit(folder, run, row(name, seed, options.epochs), [])
+        config = row(name, seed, options.epochs)
+        seconds = fit(folder, run, config, [])
         opened = open_run(str(folder / "runs" / run))
         net, domain = opened.loaded.net, opened.loaded.domain
         log_prob, truth = split_log_prob(net, opened.data, "test")
         classes: Any = domain
         predicted = [classes.classes[i] for i in log_prob.argmax(-1).tolist()]
         assert [classes.classes[i] for i in truth.tolist()] == labels
+        # A checkpoint does not say which parameters had the learning rate 0.
+        LearningRates(config["model"].get("learning_rates")).freeze(net)
         parameters = sum(p.numel() for p in net.parameters())
         trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
     (folder / "predictions").mkdir(exist_ok=True)
