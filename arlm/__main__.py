@@ -29,6 +29,7 @@ COMMANDS = {
     "compare": "compare networks on the same tokens: a table and an HTML page",
     "runs": "list runs, with their data and figures",
     "show": "network, data, training and versions of a checkpoint",
+    "adapter": "write the adapter of a run alone, without its base",
     "convert": "write a sharded checkpoint, of --trainer.strategy fsdp2, as one file",
     "configs": "list the configurations that ship with arlm, or print one",
 }

@@ -51,6 +51,7 @@ SMALL: dict[str, list[dict]] = {
     "RNNLanguageModel": [{"width": 8, "depth": 2}],
     "GRULanguageModel": [{"width": 8, "depth": 2}],
     "LSTMLanguageModel": [
+        {"width": 8, "depth": 2, "trained_state": True},
         {"width": 8, "depth": 2},
         {"width": 8, "depth": 2, "embedding": 6, "tied": True},
     ],
@@ -87,6 +88,18 @@ SMALL: dict[str, list[dict]] = {
             "start_token": 1,
         },
         LLAMA,
+        LLAMA | {"prompt_vectors": 3},
+        {"width": 8, "depth": 2, "heads": 2, "positions": "alibi", "prompt_vectors": 2},
+        {
+            "width": 8,
+            "depth": 2,
+            "heads": 4,
+            "kv_heads": 2,
+            "positions": "learned",
+            "sliding_window": 4,
+            "windowed_blocks": "alternate",
+            "prefix_vectors": 3,
+        },
     ],
     "LSTMSeq2Seq": [
         {"width": 6, "embedding": 5, "attention": "none", "bidirectional": False, "reverse": True},
@@ -163,6 +176,7 @@ SMALL["Classifier"] = [
     {"base": partial(BLOCKS, positions="learned"), "dropout": 0.1},
     {"base": partial(LSTMLanguageModel, width=8, depth=1), "pooling": "concat"},
     {"base": BLOCKS, "pooling": "mean", "lm_weight": 0.5},
+    {"base": partial(LSTMLanguageModel, width=8, depth=1, dropout=0.5), "frozen": True},
     {"base": partial(BERT, width=8, depth=1, heads=2), "encoder": True},
     {"base": partial(BiLSTM, width=8, depth=1), "encoder": True, "pooling": "concat"},
 ]

@@ -39,6 +39,15 @@ OPTION = {  # the folders of fragments, each with the option that takes one
 FRAGMENTS = [path for path in sorted(CONFIGS.glob("*/*.yaml")) if path.parent.name in OPTION]
 RUNS = [path for path in sorted(CONFIGS.glob("*/*.yaml")) if path.parent.name not in OPTION]
 LARGE_RUNS = ("mnist", "cifar10", "wikitext", "shakespeare_nanogpt_gpu")
+PUBLISHED = (
+    "shakespeare",
+    "wikitext",
+    "study",
+    "multi30k",
+    "sst2",
+    "neighbours",
+    "text_to_text",
+)  # of data_dir
 LARGE = ["--data.batch_size", "2"]  # whatever the size of a paper's batch
 RGB = [*LARGE, "--model.net.width", "33", "--model.net.head_width", "33"]  # three channel groups
 # Fragments that no run uses, each with a run to try it in and the options that it needs there.
@@ -49,6 +58,7 @@ STANDALONE: dict[str, tuple[str, list[str]]] = {
     "data/kmnist": ("images/digits_pixelcnn", LARGE),
     "data/mnist_labels": ("images/digits_pixelcnn", LARGE),
     "data/movie_reviews": ("text/docs_lstm", []),
+    "data/neighbours": ("text/docs_lstm", ["--model.net", "SkipGram"]),
     "data/python_stdlib": ("text/docs_lstm", []),
     "data/text8": ("text/docs_lstm", []),
     "data/wikitext103": ("text/docs_lstm", []),
@@ -137,9 +147,7 @@ def one_batch(
             stem.startswith("wikitext") and ("valtest" not in stem)
         ):
             monkeypatch.setenv("ARLM_DATA_DIR", str(request.getfixturevalue("corpora")))
-        elif "mnist" in stem or stem.startswith(
-            ("shakespeare", "wikitext", "study", "multi30k", "text_to_text")
-        ):
+        elif "mnist" in stem or stem.startswith(PUBLISHED):
             monkeypatch.setenv("ARLM_DATA_DIR", str(request.getfixturevalue("data_dir")))
     monkeypatch.chdir(tmp_path)
     if Path(arguments[1]).stem.endswith("distilled"):

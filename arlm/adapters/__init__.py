@@ -3,6 +3,7 @@
 from arlm.adapters.adapted import Adapted
 from arlm.adapters.classifier import Classifier
 from arlm.adapters.context_as_prefix import ContextAsPrefix
+from arlm.adapters.files import load_adapter, save_adapter
 from arlm.adapters.logit_arithmetic import (
     LogitArithmetic,
     contrastive,
@@ -23,7 +24,9 @@ __all__ = [
     "Regressor",
     "contrastive",
     "guided",
+    "load_adapter",
     "pretrained",
     "proxy_tuned",
+    "save_adapter",
     "with_embeddings",
 ]

@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +54,7 @@ class Classifier(Autoregressor):
             GPT-1 has 0.5 of their mean over the tokens of a row; here it is their sum.
         dropout: probability of zeroing a pooled feature, in [0, 1).
         encoder: the base reads the text as its context, by `context_features`, such as BERT.
+        frozen: only the head is trained: logistic regression on the features of the base, which has no dropout then.
 
     Shapes: tokens (B, 1), context (B, K * S) padded -> logits (B, 1, V).
 
@@ -72,6 +73,7 @@ class Classifier(Autoregressor):
         lm_weight: float = 0.0,
         dropout: float = 0.0,
         encoder: bool = False,
+        frozen: bool = False,
     ) -> None:
         super().__init__(spec)
         context = self._check_spec(spec)
@@ -82,6 +84,9 @@ class Classifier(Autoregressor):
         require(pooling in names, "model.net.pooling", pooling, f"choose {', '.join(names)}")
         mend = "choose 0: an encoder does not model its context"
         require(not (encoder and lm_weight), "model.net.lm_weight", lm_weight, mend)
+        mend = "choose 0: nothing of the base is trained"
+        require(not (frozen and lm_weight), "model.net.lm_weight", lm_weight, mend)
+        self.frozen = frozen
         self.pooling, self.lm_weight, self.encoder = pooling, lm_weight, encoder
         self.several = len(context.shape) > 1
         self.chooses = context.kind == "choices"
@@ -97,6 +102,9 @@ class Classifier(Autoregressor):
                 f"{other}, or choose a network such as arlm.models.transformer.TransformerLanguageModel"
             )
         width = self._freeze_unused()
+        if frozen:
+            self.base.requires_grad_(False)
+            self.base.eval()
         outputs = 1 if self.chooses else self.outputs or spec.vocab_size
         self.drop = nn.Dropout(dropout)
         self.head = nn.Linear(width * PARTS[pooling], outputs)
@@ -133,6 +141,13 @@ class Classifier(Autoregressor):
                     parameter.requires_grad_(slope is not None)
         self.base.train(training)
         return states.shape[-1]
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the training mode of everything but a frozen base."""
+        super().train(mode)
+        if self.frozen:
+            self.base.eval()
+        return self
 
     def forward(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
         return self._logits(context, False)[0][:, None][:, : tokens.shape[1]]

@@ -63,6 +63,10 @@ def _load(path: str | Path, trusted: Sequence[str]) -> Loaded:
     if SHARDS in contents:
         contents = with_weights(find(path), contents)
     entry = contents["arlm"]
+    if "base" in entry:
+        raise UserError(
+            f"checkpoint: '{path}' is an adapter without its base; give the run of the base, and --adapter '{path}'"
+        )
     if "domain" not in entry or "data" not in entry:
         raise UserError(f"checkpoint: '{path}' names no domain; {NO_DOMAIN}")
     network, plain, described, data = (
@@ -71,7 +75,7 @@ def _load(path: str | Path, trusted: Sequence[str]) -> Loaded:
     kinds = {"class_path": str, "init_args": dict, "provenance": dict}
     if not all(isinstance(data.get(name), kind) for name, kind in kinds.items()):
         raise UserError(f"checkpoint: the data in '{path}' is no description; {OLDER}")
-    weights = _verified(path, contents)
+    weights = verified(path, contents)
     with at_most(weights):
         domain = build(described, Domain, trusted=trusted)  # type: ignore[type-abstract]
         spec = spec_from(plain)
@@ -143,7 +147,7 @@ def _parsed(path: str | Path, entry: dict[str, str], name: str) -> dict[str, Any
     return value
 
 
-def _verified(path: str | Path, contents: dict[str, Any]) -> dict[str, Tensor]:
+def verified(path: str | Path, contents: dict[str, Any]) -> dict[str, Tensor]:
     """The network's weights by their name in the network, after a check of their checksums.
 
     A tensor that is larger than its storage (a small storage, expanded) is refused before anything reads it.

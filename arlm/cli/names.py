@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from os.path import isfile
 from pathlib import Path
@@ -14,11 +15,16 @@ from yaml import YAMLError
 from arlm.data.text_files import read_text
 from arlm.inference.configurations import FRAGMENTS, data_classes, read_yaml, resolve, shipped
 
+WITHIN = re.compile(r"--model\.net(\.(init_args\.)?base)+")
+
 
 def expand(arguments: Sequence[str]) -> list[str]:
     """The command line with a path in place of each name of a shipped configuration."""
     options = {f"--{kind}": kind for kind in ("config", *FRAGMENTS)} | {"-c": "config"}
     options |= {"--data.text": "data", "--data.init_args.text": "data"}  # of data within other data
+    # A network within a network, such as the base of an adapter, is named as a network is.
+    within = {a.partition("=")[0] for a in arguments if WITHIN.fullmatch(a.partition("=")[0])}
+    options |= dict.fromkeys(within, "model.net")
     expanded, kind = [], None
     for argument in arguments:
         option, equals, value = argument.partition("=")

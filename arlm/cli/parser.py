@@ -100,6 +100,11 @@ def add_run_options(parser: Parser, several: bool = False) -> None:
     else:
         parser.add_argument("run", help="the folder or the name of a run, or a .ckpt file")
     group = parser.add_argument_group("loading the network")
+    if not several:
+        group.add_argument(
+            "--adapter",
+            help="a file of `arlm adapter`, for the run that is the base of the adapter",
+        )
     group.add_argument(
         "--trust",
         action="append",
@@ -126,6 +131,17 @@ def add_run_options(parser: Parser, several: bool = False) -> None:
     )
 
 
+def adapt(loaded: Loaded, options: argparse.Namespace) -> Loaded:
+    """The loaded network with the adapter of `--adapter`, if it is given."""
+    if getattr(options, "adapter", None) is None:
+        return loaded
+    from arlm.adapters.files import load_adapter
+
+    return loaded._replace(
+        net=load_adapter(loaded.net, options.adapter, options.trust, "--adapter")
+    )
+
+
 def open_network(options: argparse.Namespace, run: str | None = None) -> Loaded:
     """Load the network of `run`, by default `options.run`, and say on stderr what was read."""
     from arlm.checkpoints import load
@@ -134,7 +150,7 @@ def open_network(options: argparse.Namespace, run: str | None = None) -> Loaded:
 
     device = device_named(options.device)
     path = run or options.run
-    loaded = load(path, options.trust)
+    loaded = adapt(load(path, options.trust), options)
     place(loaded.net, device, options.precision, options.compile)
     print(describe_checkpoint(path), file=sys.stderr)
     return loaded
@@ -149,6 +165,7 @@ def open_data(options: argparse.Namespace, run: str | None = None) -> Run:
     device = device_named(options.device)
     path = run or options.run
     opened = open_run(path, options.data, options.trust)
+    opened = opened._replace(loaded=adapt(opened.loaded, options))
     place(opened.loaded.net, device, options.precision, options.compile)
     print(describe_checkpoint(path), file=sys.stderr)
     return opened

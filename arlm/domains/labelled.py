@@ -46,7 +46,6 @@ class LabelledTextDomain(Domain):
     """
 
     unit = "label"
-    view = "arlm.reports.labelled_view.LabelledTextView"
 
     def __init__(self, tokenizer: Tokenizer, form: Form, choices: int) -> None:
         forms = get_args(Form)
@@ -137,6 +136,8 @@ class ClassificationDomain(LabelledTextDomain):
         form: how the texts of an example are put together.
     """
 
+    view = "arlm.reports.labelled_view.ClassificationView"
+
     def __init__(
         self, tokenizer: Tokenizer, classes: Sequence[str], form: Form = "classification"
     ) -> None:
@@ -169,6 +170,8 @@ class RegressionDomain(LabelledTextDomain):
         bins: two or more; a value is known up to the width of a bin.
         form: how the texts of an example are put together; not "choice".
     """
+
+    view = "arlm.reports.labelled_view.RegressionView"
 
     def __init__(
         self,

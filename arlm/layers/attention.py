@@ -108,6 +108,18 @@ def cached_attention(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | Non
     return (scores if bias is None else scores + bias).softmax(-1) @ values
 
 
+def joined(prefix: KVCache | None, new: KVCache) -> KVCache:
+    """Keys and values (1, heads, P, d) of a prefix, if there is one, and then those of B rows."""
+    if prefix is None:
+        return new
+    rows = len(new[0])
+    keys, values = (
+        torch.cat([before.expand(rows, -1, -1, -1), after], dim=2)
+        for before, after in zip(prefix, new, strict=True)
+    )
+    return keys, values
+
+
 class CausalSelfAttention(nn.Module):
     """softmax(q k^T / sqrt(d) + bias) v, over several heads.
 
@@ -146,25 +158,43 @@ class CausalSelfAttention(nn.Module):
         q, k, v = features.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
         return (q, k, v) if rotary is None else (rotate(q, rotary), rotate(k, rotary), v)
 
+    def keys(self, x: Tensor, rotary: Tensor | None) -> KVCache:
+        """Keys and values of (B, S, width), such as those of a trained prompt."""
+        return self._project(x, rotary)[1:]
+
     def forward(
-        self, x: Tensor, rotary: Tensor | None = None, bias: Tensor | None = None
+        self,
+        x: Tensor,
+        rotary: Tensor | None = None,
+        bias: Tensor | None = None,
+        prefix: KVCache | None = None,
     ) -> Tensor:
+        """With a prefix of P keys and values (1, heads, P, d) before those of x, `bias` is (..., T, P + T)."""
         q, k, v = self._project(x, rotary)
+        k, v = joined(prefix, (k, v))
         if self.kv_heads < self.heads:
             k, v = (t.repeat_interleave(self.heads // self.kv_heads, dim=1) for t in (k, v))
         y = causal_attention(q, k, v, self.dropout if self.training else 0.0, bias)
         return self.out(rearrange(y, "b heads t d -> b t (heads d)"))
 
     def weights(
-        self, x: Tensor, rotary: Tensor | None = None, bias: Tensor | None = None
+        self,
+        x: Tensor,
+        rotary: Tensor | None = None,
+        bias: Tensor | None = None,
+        prefix: KVCache | None = None,
     ) -> Tensor:
-        """The weights (B, heads, T, T) by which `forward` averages the values, without dropout."""
-        q, k, _ = self._project(x, rotary)
+        """The weights (B, heads, T, T) by which `forward` averages the values, without dropout.
+
+        Those of a prefix are left out, so rows may sum to less than 1.
+        """
+        q, k, v = self._project(x, rotary)
+        k, _ = joined(prefix, (k, v))
         k = k.repeat_interleave(self.heads // self.kv_heads, dim=1)
         if bias is None:
             bias = torch.full((x.shape[1],) * 2, -math.inf, device=x.device).triu(1)
         scores = q @ k.mT * q.shape[-1] ** -0.5
-        return (scores + bias.to(q.dtype)).softmax(-1)
+        return (scores + bias.to(q.dtype)).softmax(-1)[..., k.shape[2] - x.shape[1] :]
 
     def kv_cache(self, batch: int, length: int) -> KVCache:
         """An empty key-value cache for `length` positions."""
@@ -177,7 +207,13 @@ class CausalSelfAttention(nn.Module):
         return keys, values
 
     def step(
-        self, x: Tensor, cache: KVCache, slots: Slots, bias: Tensor, rotary: Tensor | None
+        self,
+        x: Tensor,
+        cache: KVCache,
+        slots: Slots,
+        bias: Tensor,
+        rotary: Tensor | None,
+        prefix: KVCache | None = None,
     ) -> Tensor:
         """Write the keys and values of new positions into `cache`, and attend from them to what it holds.
 
@@ -185,13 +221,14 @@ class CausalSelfAttention(nn.Module):
             x: (B, S, width), the new positions.
             cache: written in place.
             slots: of the new positions, from `CachedState.reserve`; attention reads T = `slots.filled`.
-            bias: (B, heads or 1, S, T), as `causal_mask` gives it.
+            bias: (B, heads or 1, S, T), as `causal_mask` gives it; P + T in place of T with a prefix.
             rotary: as `rotate` takes it, or None.
+            prefix: keys and values (1, heads, P, d) before those of the cache.
 
         Returns: (B, S, width).
         """
         q, k, v = self._project(x, rotary)
-        keys, values = slots.write(cache, (k, v))
+        keys, values = joined(prefix, slots.write(cache, (k, v)))
         if self.kv_heads < self.heads:  # the query heads of a group are adjacent
             group = self.heads // self.kv_heads
             q = rearrange(q, "b (kv g) s d -> b kv (g s) d", g=group)

@@ -32,20 +32,37 @@ class Block(nn.Module):
         self.norm_first = norm_first
         self.drop = nn.Dropout(attention.dropout)
 
-    def forward(self, x: Tensor, rotary: Tensor | None, bias: Tensor | None) -> Tensor:
-        if self.norm_first:
-            x = x + self.drop(self.attention(self.attention_norm(x), rotary, bias))
-            return x + self.drop(self.mlp(self.mlp_norm(x)))
-        x = self.attention_norm(x + self.drop(self.attention(x, rotary, bias)))
-        return self.mlp_norm(x + self.drop(self.mlp(x)))
-
-    def step(
-        self, x: Tensor, cache: KVCache, slots: Slots, bias: Tensor, rotary: Tensor | None
+    def forward(
+        self,
+        x: Tensor,
+        rotary: Tensor | None,
+        bias: Tensor | None,
+        prefix: KVCache | None = None,
     ) -> Tensor:
         if self.norm_first:
-            x = x + self.attention.step(self.attention_norm(x), cache, slots, bias, rotary)
+            x = x + self.drop(self.attention(self.attention_norm(x), rotary, bias, prefix))
+            return x + self.drop(self.mlp(self.mlp_norm(x)))
+        x = self.attention_norm(x + self.drop(self.attention(x, rotary, bias, prefix)))
+        return self.mlp_norm(x + self.drop(self.mlp(x)))
+
+    def keys(self, x: Tensor, rotary: Tensor | None) -> KVCache:
+        """Keys and values of the block's input (B, S, width)."""
+        return self.attention.keys(self.attention_norm(x) if self.norm_first else x, rotary)
+
+    def step(
+        self,
+        x: Tensor,
+        cache: KVCache,
+        slots: Slots,
+        bias: Tensor,
+        rotary: Tensor | None,
+        prefix: KVCache | None = None,
+    ) -> Tensor:
+        rest = cache, slots, bias, rotary, prefix
+        if self.norm_first:
+            x = x + self.attention.step(self.attention_norm(x), *rest)
             return x + self.mlp(self.mlp_norm(x))
-        x = self.attention_norm(x + self.attention.step(x, cache, slots, bias, rotary))
+        x = self.attention_norm(x + self.attention.step(x, *rest))
         return self.mlp_norm(x + self.mlp(x))
 
 

@@ -55,6 +55,8 @@ class CachedState(State):
     position: Tensor  # (B,) int64: slots that are filled in each row
     filled: int = field(metadata=SHARED)  # at least the largest position
     room: int = field(metadata=SHARED)  # slots that a row may fill
+    # Keys and values (1, heads, P, d) of each block before those of all rows, if there are any.
+    prefix: tuple[KVCache, ...] = field(default=(), kw_only=True, metadata=SHARED)
 
     def reserve(self, new: int, lengths: Tensor | None) -> tuple[Slots, Self]:
         """Make room for the next `new` positions of every row, or for `lengths` (B,) of them.

@@ -18,10 +18,10 @@ from torch import Tensor
 from arlm.layers.constants import ConstantBuffers
 
 
-def rotary_table(length: int, size: int, base: float = 10000.0) -> Tensor:
-    """cos and sin of position * base**(-2i / size), (2, length, size / 2)."""
+def rotary_table(length: int, size: int, base: float = 10000.0, first: int = 0) -> Tensor:
+    """cos and sin of position * base**(-2i / size), (2, length, size / 2), from position `first`."""
     frequencies = base ** (-torch.arange(0, size, 2, dtype=torch.float64) / size)
-    angles = torch.arange(length, dtype=torch.float64)[:, None] * frequencies
+    angles = torch.arange(first, first + length, dtype=torch.float64)[:, None] * frequencies
     return torch.stack([angles.cos(), angles.sin()])
 
 

@@ -61,6 +61,7 @@ class RecurrentLanguageModel(FeatureAutoregressor, StatefulAutoregressor):
         activation_penalty: factor of the penalty mean h^2 of the last layer, after dropout; `alpha`.
         slowness_penalty: factor of the penalty mean (h_t - h_{t-1})^2 of the last layer; `beta`.
         max_logits: logits that scoring holds at once; larger batches are scored in blocks of tokens.
+        trained_state: the states before the first token are trained vectors, and not zero.
 
     Shapes: tokens (B, T) -> logits (B, T, V).
     """
@@ -85,6 +86,7 @@ class RecurrentLanguageModel(FeatureAutoregressor, StatefulAutoregressor):
         activation_penalty: float = 0.0,
         slowness_penalty: float = 0.0,
         max_logits: int = MAX_LOGITS,
+        trained_state: bool = False,
     ) -> None:
         super().__init__(spec, max_logits)
         size = width if embedding is None else embedding
@@ -110,6 +112,10 @@ class RecurrentLanguageModel(FeatureAutoregressor, StatefulAutoregressor):
             type(self).cell(before, after, batch_first=True)
             for before, after in zip([size, *widths], widths, strict=False)
         )
+        self.initial_state = None
+        if trained_state:  # from zero, which is the untrained one
+            parts = 2 if type(self).cell is nn.LSTM else 1
+            self.initial_state = nn.ParameterList(torch.zeros(parts, size) for size in widths)
         self.head = nn.Linear(widths[-1], spec.vocab_size)
         if tied:
             nn.init.uniform_(self.embed.weight, -0.1, 0.1)
@@ -188,12 +194,18 @@ class RecurrentLanguageModel(FeatureAutoregressor, StatefulAutoregressor):
         x = self._drop(inputs, self.input_dropout)
         outputs, after = x, []
         for index, layer in enumerate(self.layers):
-            before = None if state is None else state.layers[index]
+            before = self._initial(index, len(x)) if state is None else state.layers[index]
             outputs, memory = self._layer(layer, x, before)
             after.append(memory)
             last = index + 1 == self.depth
             x = self._drop(outputs, self.dropout if last else self.hidden_dropout)
         return outputs, x, RecurrentState(tuple(after), net=self.serial)
+
+    def _initial(self, index: int, batch: int) -> tuple[Tensor, ...] | None:
+        """The trained state of a layer before the first token, (batch, width) each; None is zero."""
+        if self.initial_state is None:
+            return None
+        return tuple(part.repeat(batch, 1) for part in self.initial_state[index])
 
     def _layer(
         self, layer: nn.RNNBase, x: Tensor, before: tuple[Tensor, ...] | None

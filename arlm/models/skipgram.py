@@ -40,7 +40,7 @@ class SkipGram(FeatureAutoregressor):
         if spec.context is None or spec.context.kind != "label" or spec.length != 1:
             raise UserError(
                 "model.net: SkipGram predicts a neighbour of a word, which the data does not have; choose data such "
-                "as configs/data/docs_neighbours.yaml"
+                "as configs/data/neighbours.yaml"
             )
         self.null_id = spec.context.null_id
         self.embed = nn.Embedding(spec.context.vocab_size, width)

@@ -27,9 +27,10 @@ from arlm.layers.blocks import Block
 from arlm.layers.checks import check_heads, check_sizes
 from arlm.layers.class_embedding import ClassEmbedding
 from arlm.layers.features import MAX_LOGITS, FeatureAutoregressor
-from arlm.layers.kv_cache import CachedState
+from arlm.layers.kv_cache import CachedState, KVCache
 from arlm.layers.mlp import MLP
 from arlm.layers.positional_encoding import AlibiSlopes, rotary_table
+from arlm.layers.prefix import trained_prefix
 from arlm.layers.segments import without_ignored
 from arlm.states import read_lengths
 
@@ -65,6 +66,8 @@ class TransformerLanguageModel(FeatureAutoregressor):
         activation_checkpointing: compute the activations of blocks again in the backward pass instead of keeping
             them: less memory, one more forward pass, the same gradients.
         max_logits: logits that scoring holds at once; larger batches are scored in blocks of tokens.
+        prompt_vectors: trained input vectors at positions before the row (prompt tuning); see `arlm.layers.prefix`.
+        prefix_vectors: trained keys and values of every block at positions before the row (prefix tuning).
 
     Shapes: tokens (B, T), context (B, 1) or None -> logits (B, T, V).
     """
@@ -97,6 +100,8 @@ class TransformerLanguageModel(FeatureAutoregressor):
         norm_eps: float = 1e-5,
         activation_checkpointing: bool = False,
         max_logits: int = MAX_LOGITS,
+        prompt_vectors: int = 0,
+        prefix_vectors: int = 0,
     ) -> None:
         super().__init__(spec, max_logits)
         hidden = 4 * width if mlp_width is None else mlp_width
@@ -127,6 +132,9 @@ class TransformerLanguageModel(FeatureAutoregressor):
         table = rotary_table(spec.length, width // heads, rotary_base)
         self.register_buffer("rotary", table if positions == "rotary" else None, persistent=False)
         self.alibi = AlibiSlopes(heads) if positions == "alibi" else None
+        self.trained_prefix = trained_prefix(
+            prompt_vectors, prefix_vectors, width, depth, heads, shared, rotary_base, positions
+        )
         self.drop = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(
             Block(
@@ -170,19 +178,28 @@ class TransformerLanguageModel(FeatureAutoregressor):
         rotary = None if self.rotary is None else self.rotary[:, :length]
         positions = torch.arange(length, device=x.device)
         slopes = None if self.alibi is None else self.alibi.slopes
+        prefix, before = self._prefix()
+        keys = torch.arange(-before, length, device=x.device)
         # None is the plain causal mask, which is built into the fused kernel.
         masks: dict[int | None, Tensor | None] = {
             window: None
-            if window is slopes is None
-            else causal_mask(positions, positions, slopes, window)
+            if window is slopes is None and not before
+            else causal_mask(positions, keys, slopes, window)
             for window in {self._window(index) for index in range(self.depth)}
         }
         x = self.drop(x)
         for index, block in enumerate(self.blocks):
-            x = run_block(
-                block, self.activation_checkpointing, x, rotary, masks[self._window(index)]
-            )
+            mask, own = masks[self._window(index)], prefix[index] if before else None
+            x = run_block(block, self.activation_checkpointing, x, rotary, mask, own)
         return self.last_norm(x)
+
+    def _prefix(self) -> tuple[tuple[KVCache, ...], int]:
+        """Trained keys and values before the row, of each block, and their number."""
+        if self.trained_prefix is None:
+            return (), 0
+        slopes = None if self.alibi is None else self.alibi.slopes
+        windows = [self._window(index) for index in range(self.depth)]
+        return self.trained_prefix(self.blocks, slopes, windows), self.trained_prefix.size
 
     def _window(self, index: int) -> int | None:
         """The sliding window of a block, or None if it attends to all earlier positions."""
@@ -201,7 +218,8 @@ class TransformerLanguageModel(FeatureAutoregressor):
     ) -> tuple[Tensor, CachedState]:
         caches = tuple(block.attention.kv_cache(batch, length) for block in self.blocks)
         position = torch.zeros(batch, dtype=torch.long, device=device_of(self))
-        state = CachedState(caches, position, 0, length, net=self.serial)
+        prefix, _ = self._prefix()
+        state = CachedState(caches, position, 0, length, prefix=prefix, net=self.serial)
         features, state = self._step(self._begin(batch, context), state, None)
         return self.logits(features)[:, 0], state
 
@@ -229,14 +247,16 @@ class TransformerLanguageModel(FeatureAutoregressor):
         if self.position_vectors is not None:
             x = x + self.position_vectors[slots.positions]
         rotary = None if self.rotary is None else self.rotary[:, slots.positions].unsqueeze(2)
-        keys = torch.arange(slots.filled, device=x.device)
+        before = self.trained_prefix.size if self.trained_prefix else 0
+        keys = torch.arange(-before, slots.filled, device=x.device)
         slopes = None if self.alibi is None else self.alibi.slopes
         masks = {
             window: causal_mask(slots.positions, keys, slopes, window)
-            .view(batch, -1, new, slots.filled)
+            .view(batch, -1, new, before + slots.filled)
             .to(x.dtype)
             for window in {self._window(index) for index in range(self.depth)}
         }
         for index, (block, cache) in enumerate(zip(self.blocks, after.caches, strict=True)):
-            x = block.step(x, cache, slots, masks[self._window(index)], rotary)
+            own = after.prefix[index] if before else None
+            x = block.step(x, cache, slots, masks[self._window(index)], rotary, own)
         return self.last_norm(x), after

@@ -1,9 +1,10 @@
-"""LabelledTextView: texts with the classes or values that a network gives them, and how often they are right."""
+"""ClassificationView and RegressionView: texts with the classes or values that a network gives them, and how right they are."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,8 +22,11 @@ if TYPE_CHECKING:
     from arlm.data.module import TokenDataModule
 
 
-class LabelledTextView(View[LabelledTextDomain]):
-    """Classes or values of texts."""
+L = TypeVar("L", bound=LabelledTextDomain)
+
+
+class LabelledTextView(View[L]):
+    """Texts with labels. A subclass writes `answer`, `summary` and `quality`."""
 
     verbs = frozenset({"classify"})
     purpose = "classifies texts"
@@ -58,25 +62,31 @@ class LabelledTextView(View[LabelledTextDomain]):
 
         return Drawn(len(log_prob), shown)
 
+    @abstractmethod
     def answer(self, log_prob: Tensor) -> dict[str, Any]:
-        """What log-probabilities (V,) of the labels say: a class with its probability, or a value and its deviation."""
-        probabilities = log_prob.exp()
-        if isinstance(self.domain, RegressionDomain):
-            values = self.domain.values
-            mean = float(probabilities @ values)
-            deviation = float((probabilities @ (values - mean).square()).sqrt())
-            return {"value": mean, "deviation": deviation}
-        assert isinstance(self.domain, ClassificationDomain)
-        best = int(probabilities.argmax())
-        named = dict(zip(self.domain.classes, probabilities.tolist(), strict=True))
-        name = self.domain.classes[best]
-        return {"label": name, "probability": named[name], "probabilities": named}
+        """What log-probabilities (V,) of the labels say."""
+
+    @abstractmethod
+    def summary(self, log_prob: Tensor) -> str:
+        """The answer in a line."""
+
+    def items(self, data: TokenDataModule, split: Split) -> int:
+        return len(data.dataset(split))  # type: ignore[arg-type]
+
+
+class ClassificationView(LabelledTextView[ClassificationDomain]):
+    """Classes of texts."""
+
+    def answer(self, log_prob: Tensor) -> dict[str, Any]:
+        """The likeliest class, its probability, and that of each class."""
+        probabilities = log_prob.exp().tolist()
+        named = dict(zip(self.domain.classes, probabilities, strict=True))
+        best = self.domain.classes[int(log_prob.argmax())]
+        return {"label": best, "probability": named[best], "probabilities": named}
 
     def summary(self, log_prob: Tensor) -> str:
-        """The answer in a line: the class and its probability, or the value and its deviation, with a tab between."""
+        """The likeliest class, a tab, and its probability."""
         found = self.answer(log_prob)
-        if "value" in found:
-            return f"{found['value']:.4f}\t{found['deviation']:.4f}"
         return f"{found['label']}\t{found['probability']:.4f}"
 
     def correct(
@@ -85,9 +95,7 @@ class LabelledTextView(View[LabelledTextDomain]):
         data: TokenDataModule,
         split: Split,
         progress: Callable[[int], object] | None = None,
-    ) -> Tensor | None:
-        if isinstance(self.domain, RegressionDomain):
-            return None
+    ) -> Tensor:
         log_prob, labels = split_log_prob(net, data, split, progress=progress)
         return log_prob.argmax(-1) == labels
 
@@ -100,28 +108,44 @@ class LabelledTextView(View[LabelledTextDomain]):
         length_penalty: float,
         progress: Callable[[int], object] | None = None,
     ) -> dict[str, dict[str, Any]]:
-        """Accuracy, F1 and Matthews' correlation of classes; error and correlations of values."""
+        """Accuracy, F1 and Matthews' correlation."""
         log_prob, labels = split_log_prob(net, data, split, progress=progress)
-        if isinstance(self.domain, RegressionDomain):
-            values = self.domain.values
-            predicted = log_prob.exp() @ values
-            figures: dict[str, Any] = regression_figures(
-                predicted, self.values(data, split, labels)
-            )
-            return {"regression": figures}
-        return {
-            "classification": dict(
-                classification_figures(log_prob.argmax(-1), labels, self.domain.vocab_size)
-            )
-        }
+        given = log_prob.argmax(-1), labels, self.domain.vocab_size
+        return {"classification": dict(classification_figures(*given))}
 
-    def values(self, data: Any, split: Split, labels: Tensor) -> Tensor:
-        """The values of a split, (N,), as they are in the data; of training examples, of which some may be left out,
-        the middles of their bins."""
-        assert isinstance(self.domain, RegressionDomain)
-        if split == "train":
-            return self.domain.values[labels]
-        return torch.tensor([float(e.label) for e in data.examples(split)], dtype=torch.float64)
 
-    def items(self, data: TokenDataModule, split: Split) -> int:
-        return len(data.dataset(split))  # type: ignore[arg-type]
+class RegressionView(LabelledTextView[RegressionDomain]):
+    """Values of texts."""
+
+    purpose = "predicts values of texts"
+
+    def answer(self, log_prob: Tensor) -> dict[str, Any]:
+        """The expected value and the standard deviation."""
+        probabilities, values = log_prob.exp(), self.domain.values
+        mean = float(probabilities @ values)
+        deviation = float((probabilities @ (values - mean).square()).sqrt())
+        return {"value": mean, "deviation": deviation}
+
+    def summary(self, log_prob: Tensor) -> str:
+        """The expected value, a tab, and the standard deviation."""
+        return "{value:.4f}\t{deviation:.4f}".format(**self.answer(log_prob))
+
+    def quality(
+        self,
+        net: Autoregressor,
+        data: Any,
+        split: Split,
+        beam: int,
+        length_penalty: float,
+        progress: Callable[[int], object] | None = None,
+    ) -> dict[str, dict[str, Any]]:
+        """Mean absolute error of the expected value, and its correlations with the values of the data.
+
+        Of training examples, of which some may be left out, the values are the middles of their bins.
+        """
+        log_prob, labels = split_log_prob(net, data, split, progress=progress)
+        values = self.domain.values[labels]
+        if split != "train":
+            given = [float(example.label) for example in data.examples(split)]
+            values = torch.tensor(given, dtype=torch.float64)
+        return {"regression": dict(regression_figures(log_prob.exp() @ self.domain.values, values))}

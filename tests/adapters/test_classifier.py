@@ -21,6 +21,7 @@ from arlm.models.rnn import LSTMLanguageModel
 from arlm.models.transformer import TransformerLanguageModel
 from arlm.tokenizers import ByteTokenizer, SentenceTokenizer
 from arlm.training.objectives import Classification, Likelihood
+from arlm.training.optimizers import parameter_groups
 
 LSTM = partial(LSTMLanguageModel, width=8, depth=1)
 BLOCKS = partial(TransformerLanguageModel, width=8, depth=1, heads=2)
@@ -106,7 +107,9 @@ def test_the_loss_is_the_nats_of_the_class_and_weighted_nats_of_the_text() -> No
     logits = net(batch.tokens, batch.context)[:, 0]
     right = int((logits.argmax(-1) == batch.tokens[:, 0]).sum())
     figures = prepared(net).figures({"nats": 6.0, "correct": right, "count": 6, "sum": 0}, "label")
-    assert figures == {"nll": 1.0, "accuracy": right / 6}
+    assert figures == pytest.approx(
+        {"nll": 1.0, "accuracy": right / 6, "bits_per_label": 1 / math.log(2)}
+    )
     assert int(terms.figures["correct"]) == right
 
 
@@ -136,6 +139,19 @@ def test_a_frozen_trunk_is_logistic_regression_on_its_features() -> None:
     assert np.abs(reference.predict_proba(features) - ours).max() < 1e-4
     assert np.abs(reference.coef_ - net.head.weight.detach().numpy()).max() < 1e-4
     assert all(torch.equal(p, before[name]) for name, p in net.base.named_parameters())
+
+
+def test_a_frozen_base_never_moves() -> None:
+    net = built(base=partial(LSTM, dropout=0.5), frozen=True).train()
+    assert not net.base.training
+    before = {name: p.clone() for name, p in net.named_parameters()}
+    batch, objective = whole(net), prepared(net)
+    optimizer = torch.optim.AdamW(parameter_groups(net), lr=0.1, weight_decay=0.5)
+    for _ in range(3):
+        objective.loss(net, batch).sum.backward()
+        optimizer.step()
+    moved = {name for name, p in net.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == {"head.weight", "head.bias"}
 
 
 @pytest.mark.parametrize("base", [LSTM, BLOCKS])

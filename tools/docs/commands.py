@@ -35,7 +35,7 @@ SHORT = [
     *("--trainer.max_epochs", "-1", "--trainer.check_val_every_n_epoch", "null"),
     *("--trainer.max_steps", "4", "--trainer.val_check_interval", "2", "--samples.n", "1"),
 ]
-PUBLISHED = ("mnist", "multi30k", "shakespeare", "wikitext")  # of ARLM_DATA_DIR
+PUBLISHED = ("mnist", "multi30k", "shakespeare", "wikitext", "sst2")  # of ARLM_DATA_DIR
 
 
 class Failed(Exception):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from arlm.core import Autoregressor, Batch, token_log_prob
+from arlm.evaluation.likelihood import figures
 from arlm.training.objectives.base import Objective, Terms
 
 
@@ -25,7 +26,7 @@ class GivesLogits(Protocol):
 class Classification(Objective):
     """Nats of the class of each row, plus what the network adds to the loss (`Classifier.lm_weight`).
 
-    Figures: nll, and the accuracy, the share of rows whose class is the likeliest one. Any network can be trained
+    Figures: nll, the same in bits, and the accuracy, the share of rows whose class is the likeliest one. Any network can be trained
     with it; the tokens that are scored are the classes.
     """
 
@@ -52,7 +53,10 @@ class Classification(Objective):
 
     def figures(self, sums: Mapping[str, float], unit: str) -> dict[str, float]:
         count = sums["count"]
+        found = figures(sums["nats"], count, count, unit)
+        accuracy = sums["correct"] / count if count else float("nan")
         return {
-            "nll": sums["nats"] / count if count else float("nan"),
-            "accuracy": sums["correct"] / count if count else float("nan"),
+            "nll": found["nll"],
+            "accuracy": accuracy,
+            f"bits_per_{unit}": found[f"bits_per_{unit}"],
         }
