@@ -50,6 +50,8 @@ PUBLISHED = (
 )  # of data_dir
 LARGE = ["--data.batch_size", "2"]  # whatever the size of a paper's batch
 RGB = [*LARGE, "--model.net.width", "33", "--model.net.head_width", "33"]  # three channel groups
+TUNED = ["--model.learning_rates", '{"*": 0, "trained_prefix.*": 1}']
+STATE = ["--model.learning_rates", '{"*": 0, "initial_state.*": 1}']
 # Fragments that no run uses, each with a run to try it in and the options that it needs there.
 STANDALONE: dict[str, tuple[str, list[str]]] = {
     "data/enwik8": ("text/docs_lstm", []),
@@ -71,7 +73,11 @@ STANDALONE: dict[str, tuple[str, list[str]]] = {
     "model/llama_small": ("text/docs_lstm", []),
     # The dates have two tokenizers.
     "model/lstm_additive": ("translation/dates_attention", ["--model.net.shared", "false"]),
+    "model/lora": ("text/docs_lstm", []),
     "model/neural_ngram": ("text/docs_lstm", []),
+    "model/prefix_tuning": ("text/docs_transformer", TUNED),
+    "model/prompt_tuning": ("text/docs_transformer", TUNED),
+    "model/trained_state": ("text/docs_lstm", STATE),
     "sampler/bad_words": ("images/digits_pixelcnn", []),
     "sampler/dry": ("images/digits_pixelcnn", []),
     "sampler/dynamic_temperature": ("images/digits_pixelcnn", []),
@@ -203,6 +209,12 @@ def test_fragment(name: str, monkeypatch, tmp_path, request) -> None:
     base, options = STANDALONE[name]
     fragment = [OPTION[name.partition("/")[0]], str(CONFIGS / f"{name}.yaml")]
     config = ["--config", str(CONFIGS / f"{base}.yaml")]
+    if found := re.search(r"checkpoint: runs/(\w+)", Path(fragment[1]).read_text()):
+        monkeypatch.chdir(tmp_path)
+        short = ["--trainer.max_steps", "1", "--trainer.limit_val_batches", "1", "--samples.n", "0"]
+        assert (
+            run_arlm("fit", "--config", found[1], *short, "--trainer.accelerator", "cpu").code == 0
+        )
     one_batch(monkeypatch, tmp_path, request, *config, *fragment, *options)
 
 
