@@ -87,6 +87,8 @@ def test_no_token_of_twenty_turns_is_read_twice(kind: str) -> None:
         assert len(row) - len(read) in (2, 3)
     assert counted.starts == 1
     assert len(chat.messages) == 41
+    # The row is the one that training would make of the conversation.
+    assert torch.equal(chat.tokens, DOMAIN.render(chat.messages).tokens)
     # Each answer is that of the whole row, read anew.
     del net.advance, net.start  # type: ignore[attr-defined]
     said = [m.content for m in chat.messages]
