@@ -6,6 +6,7 @@ import io
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,8 +15,12 @@ from conftest import Result, run_arlm
 from small_runs import write_text_and_image
 
 from arlm import checkpoints
+from arlm.domains.conversation import Message
+from arlm.inference.answers import answers, banned
 from arlm.inference.chat import Chat
 from arlm.models.rnn import LSTMLanguageModel
+from arlm.reports.view import view_of
+from arlm.sampling.processors.greedy import Greedy
 from datamodules.conversations import ConversationFiles
 from datamodules.instructions import Instructions
 
@@ -184,6 +189,21 @@ def test_evaluate_counts_exact_answers(folder: Path) -> None:
     assert record["tokens"] == record["bytes"] == 16
     shown = run_arlm("evaluate", "chat.ckpt", folder=folder).out
     assert "answers, greedy: " in shown
+
+
+def test_greedy_answers_are_exact(folder: Path) -> None:
+    """Of conversations that the network itself has written, all are."""
+    net, domain, *_ = checkpoints.load(folder / "chat.ckpt")
+    users = [Message("user", f"say {c}") for c in "abcdefgh"]
+    prompts = [domain.prompt([user]) for user in users]  # type: ignore[attr-defined]
+    found = answers(net, domain, prompts, (*banned(domain), Greedy()))  # type: ignore[arg-type]
+    said = [[user, Message("assistant", text)] for user, text in zip(users, found, strict=True)]
+    said[0][1] = Message("assistant", "not this")
+    data = SimpleNamespace(conversations=lambda split: said, bleu=False)
+    view = view_of(domain)
+    figures = view.quality(net, data, "test", 5, 1.0)["answers, greedy"]  # type: ignore[arg-type]
+    assert figures["exact"] == 100 * 7 / 8
+    assert figures["answers"] == view.items(data, "test") == 8  # type: ignore[arg-type]
 
 
 def test_fit_from_scratch_and_from_a_network_of_text(folder: Path) -> None:

@@ -60,7 +60,8 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     "fti": ("'fti' is not known", "did you mean 'fit'?"),
     "fit": ("model.net, data: missing", "--config", "arlm configs"),
     "train --config digits_pixelcnn": ("verb: 'train'", "did you mean 'fit'?"),
-    "chat FOX": ("verb: 'chat'", "arlm --help"),
+    "speak FOX": ("verb: 'speak'", "arlm --help"),
+    "chat FOX": ("models text, which `arlm chat` does not do",),
     "fit digits_pixelcnn": ("'digits_pixelcnn'", "--config"),
     "fit --config": ("--config: its value is missing",),
     # Names of configurations and their paths.

@@ -87,6 +87,8 @@ def test_no_token_of_twenty_turns_is_read_twice(kind: str) -> None:
         assert len(row) - len(read) in (2, 3)
     assert counted.starts == 1
     assert len(chat.messages) == 41
+    # The row is the one that training would make of the conversation.
+    assert torch.equal(chat.tokens, DOMAIN.render(chat.messages).tokens)
     # Each answer is that of the whole row, read anew.
     del net.advance, net.start  # type: ignore[attr-defined]
     said = [m.content for m in chat.messages]
@@ -220,8 +222,10 @@ def test_an_interrupted_answer_is_kept(inside: bool) -> None:
     assert torch.equal(again.tokens, chat.tokens)
 
 
-def test_answers_of_many_prompts_are_those_of_each_alone() -> None:
+@pytest.mark.parametrize("unended", [0, 99])
+def test_answers_of_many_prompts_are_those_of_each_alone(unended: float) -> None:
     net = network("transformer", 40)
+    net.head.bias.data[DOMAIN.tokenizer.vocab_size :] -= unended  # type: ignore[union-attr,operator]
     conversations = [
         [
             Message("user", "ab"),
@@ -243,6 +247,8 @@ def test_answers_of_many_prompts_are_those_of_each_alone() -> None:
         tokens = alone.tokens[0, len(turn.prompt) : int(alone.lengths[0])]
         assert answer == DOMAIN.answer(tokens)
     assert len(set(found)) > 1
+    sizes = {len(turn.prompt) + len(answer) for turn, answer in zip(turns, found, strict=True)}
+    assert (sizes == {40}) == (unended > 0)  # up to the length of the network's rows
 
 
 def test_no_answer_has_the_tokens_of_other_speakers() -> None:

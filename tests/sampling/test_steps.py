@@ -270,3 +270,41 @@ def test_a_request_that_does_not_fit_leaves_the_batch_as_it_was() -> None:
         for _ in steps:
             pass
         assert torch.equal(steps.state.tokens, generate(net, [1, 2], 20).tokens)
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_what_a_state_has_taken_is_not_read_again(number: int) -> None:
+    """Rows that are begun from the state of a row so far are those that are begun anew."""
+    net = networks()[number].double().eval()
+    forced, _, context = requests(net, 4)
+    forced[:, :7], forced[1, 7:] = (
+        3,
+        -1,
+    )  # the shortest prompt has 7 tokens, and one of them no more than these
+    anew = begin(net, forced[:, :60], row_seeds(0, 4), context=context)
+    count, seen = 5, list[int]()
+    with torch.inference_mode():
+        _, state = net.start(4, 60, context)
+        chunk, state = net.advance(forced[:, :count], state)
+    advance = net.advance
+
+    def counted(tokens: Tensor, state: Any, lengths: Tensor | None = None) -> Any:
+        seen.append(tokens.shape[1])
+        return advance(tokens, state, lengths)
+
+    net.advance = counted  # type: ignore[method-assign]
+    started = chunk[:, -1], state
+    more = begin(
+        *(net, forced[:, :60], row_seeds(0, 4)), context=context, started=started, read=count
+    )
+    del net.advance
+    assert seen == [int(anew.prompt_lengths.clamp(max=59).max()) - count]
+    assert torch.allclose(more.logits, anew.logits, rtol=0, atol=1e-12)
+    assert (more.log_prob[:, :count] == 0).all()
+    assert torch.allclose(more.log_prob[:, count:], anew.log_prob[:, count:], rtol=0, atol=1e-12)
+    rows = [Steps(net, state, block=8) for state in (more, anew)]
+    for one in rows:
+        list(one)
+    assert torch.equal(rows[0].state.tokens, rows[1].state.tokens)
+    with pytest.raises(UserError, match=r"read: 8 .*choose 0 to the tokens of the shortest prompt"):
+        begin(net, forced, row_seeds(0, 4), context=context, read=8)

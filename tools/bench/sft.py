@@ -214,7 +214,7 @@ RUNS = {"arlm": of_arlm, "trl": of_trl}
 
 
 def in_a_process(name: str, arguments: list[str]) -> list[float]:
-    """CPU and wall seconds of a step, in a new process."""
+    """CPU and wall seconds a token, in a new process."""
     command = [sys.executable, "-m", "tools.bench.sft", *arguments, "--only", name]
     quiet = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(command, env=quiet, capture_output=True, text=True)
@@ -240,14 +240,13 @@ def main() -> None:
         torch.manual_seed(0)
         print(json.dumps(RUNS[options.only](options).seconds()))
         return
-    tokens = options.rows * options.length
     print(machine(), f"| {options.rows} rows of {options.length}, width {options.width}")
     found: dict[str, list[list[float]]] = {name: [] for name in RUNS}
     for _ in range(options.repeats):
-        for name, steps in found.items():
-            steps.append(in_a_process(name, sys.argv[1:]))
+        for name, seconds in found.items():
+            seconds.append(in_a_process(name, sys.argv[1:]))
     for index, of in enumerate(("CPU", "wall")):
-        speed = {name: tokens / median([step[index] for step in s]) for name, s in found.items()}
+        speed = {name: 1 / median([each[index] for each in s]) for name, s in found.items()}
         each = "  ".join(f"{name} {value:8,.0f}" for name, value in speed.items())
         ratios = [b[index] / a[index] for a, b in zip(found["arlm"], found["trl"], strict=True)]
         shown = " ".join(f"{ratio:.2f}" for ratio in ratios)
