@@ -32,6 +32,7 @@ from torch import Tensor
 
 from arlm.core import Autoregressor, token_log_prob
 from arlm.errors import UserError, require
+from arlm.sampling.chain import refuse_undefined
 from arlm.sampling.details import Block
 from arlm.sampling.drafts import Draft, Rows
 from arlm.sampling.finish import Finish, finish_reasons, finished
@@ -125,6 +126,7 @@ class _Speculating(Steps):
         inside = offsets < lengths[:, None]
         each = s.tokens.gather(1, columns)
         nats = token_log_prob(scores[:, : len(offsets)], each).double().where(inside, 0.0)
+        refuse_undefined(nats, inside & (s.forced.gather(1, columns) < 0), first, s.rows)
         s.log_prob.scatter_add_(1, columns, nats)
         over = finished(s.processors, rows.memories) if self.net.spec.eos_id is None else None
         reasons = s.reasons
