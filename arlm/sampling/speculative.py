@@ -99,6 +99,8 @@ class _Speculating(Steps):
             *(s.tokens, first, live, s.limits, s.prompt_lengths, s.forced, s.seeds),
             *(s.noise, s.processors, s.memories, self.net.spec, s.stop_tokens),
         )
+        # A round draws a token, then at each proposal; columns beyond a row's end repeat its last one.
+        rows.first, rows.numbers = first, s.noise.numbers(s.seeds, rows.columns(ours.tokens + 2))
         logits, network, scores = s.logits, s.network, s.logits[:, None]
         token, outputs = rows.drawn(logits)
         rows.refuse_undrawable(logits, token, outputs)
