@@ -42,7 +42,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--prompt",
         default="",
-        help="the beginning of each text, which was given and is not scored, as `arlm sample` got it",
+        help="the beginning of each text, which was given and is not scored, as `arlm sample` got it; a line of a .jsonl "
+        "file may have a prompt of its own, as `arlm sample --json` prints it",
     )
     parser.add_argument(
         "--trust",
@@ -66,8 +67,10 @@ def main(arguments: Sequence[str]) -> None:
     view_of(domain).check_verb("detect", options.run)
     found = []  # first all, so that a refusal leaves nothing half printed
     for argument in options.texts:
-        for name, text in texts_of(argument):
-            own = without_prompt(text, options.prompt, name)
+        for name, text, prompt in texts_of(argument, options.prompt):
+            own = without_prompt(
+                text, prompt, name, "--prompt" if prompt is options.prompt else "prompt"
+            )
             try:
                 # Not strict, since a token for unknown text is drawn as well.
                 found.append((name, mark.detect(domain.encode(own, strict=False))))
@@ -102,18 +105,18 @@ def domain_of(run: str, trusted: Sequence[str]) -> Domain:
     return TextDomain(BPETokenizer(read_text(Path(run), "RUN")))
 
 
-def texts_of(argument: str) -> Iterator[tuple[str, str]]:
-    """Names and texts of an argument."""
+def texts_of(argument: str, prompt: str) -> Iterator[tuple[str, str, str]]:
+    """Names, texts and prompts of an argument; `prompt` is that of texts without one of their own."""
     from arlm.reports.text_view import text_of
 
     path = Path(argument)
     if any(map(str.isspace, argument)) and not _is_file(path):
         shown = " ".join(argument.split())
-        yield shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}...", argument
+        yield shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}...", argument, prompt
         return
     text = text_of(argument)
     if path.suffix != ".jsonl":
-        yield argument, text.removesuffix("\n")  # the one that ends the file
+        yield argument, text.removesuffix("\n"), prompt  # without the one that ends the file
         return
     if not text.strip():
         raise UserError(f"{argument}: it has no lines; write it with `arlm sample --json`")
@@ -127,7 +130,12 @@ def texts_of(argument: str) -> Iterator[tuple[str, str]]:
                 f"{argument}: line {number} is no JSON object with a text; write the file with "
                 "`arlm sample --json`"
             )
-        yield f"{argument}:{number}", record["text"]
+        own = record.get("prompt", prompt)
+        if not isinstance(own, str):
+            raise UserError(
+                f"{argument}: line {number} has a prompt that is no text, {own!r}; write a text, or omit it"
+            )
+        yield f"{argument}:{number}", record["text"], own
 
 
 def _is_file(path: Path) -> bool:
@@ -138,11 +146,11 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def without_prompt(text: str, prompt: str, name: str) -> str:
-    """What follows the prompt in a text."""
+def without_prompt(text: str, prompt: str, name: str, field: str) -> str:
+    """What follows the prompt in a text; errors name `field`."""
     if not text.startswith(prompt):
         raise UserError(
-            f"--prompt: {prompt!r} is not the beginning of {name}; give the text as `arlm sample` prints it, or "
+            f"{field}: {prompt!r} is not the beginning of {name}; give the text as `arlm sample` prints it, or "
             "omit the prompt"
         )
     return text[len(prompt) :]

@@ -73,7 +73,7 @@ def main(arguments: Sequence[str]) -> None:
     with quick_imports():
         import torch
 
-        from arlm.inference.next_token import likeliest, next_token, table
+        from arlm.inference.next_token import described, likeliest, next_token, table
         from arlm.inference.sequences import (
             continuations_of,
             likeliest_rows,
@@ -91,6 +91,7 @@ def main(arguments: Sequence[str]) -> None:
     view.check_verb("next", options.run)
     if options.out:
         check_writable(Path(options.out), "--out", (".png",))
+    names = [described(processor) for processor in processors]  # with words, not with their tokens
     processors = bind_all(processors, domain)
     if options.completions:
         show_completions(options, net, domain, processors)
@@ -98,7 +99,7 @@ def main(arguments: Sequence[str]) -> None:
     prompt = view.prompt(options.prompt, "--prompt")
     label = class_labels(net, options.label, 1)
     (seed,) = row_seeds(options.seed, 1)  # that of the first text of `arlm sample`
-    stages = next_token(net, prompt, processors, label, seed)
+    stages = next_token(net, prompt, processors, label, seed, names)
     rows = None
     if options.sequences is not None:
         rows = continuations_of(net, prompt, options.sequences, processors, label)

@@ -108,15 +108,16 @@ def texts(
 
 
 def read_prompts(options: argparse.Namespace, view: View) -> list[Tensor]:
-    """The tokens (P,) of each prompt."""
+    """The tokens (P,) of each prompt; `options.prompts` becomes their texts."""
+    options.prompts = [options.prompt]
     if not options.prompt_file:
         return [view.prompt(options.prompt, "--prompt")]
     from arlm.cli.prompts import prompts_in
 
-    name = options.prompt_file
+    name, options.prompts = options.prompt_file, prompts_in(options.prompt_file)
     return [
         view.prompt(line, f"line {number} of '{name}'")
-        for number, line in enumerate(prompts_in(name), start=1)
+        for number, line in enumerate(options.prompts, start=1)
     ]
 
 
@@ -267,8 +268,11 @@ def write_search(tree: BeamTree, options: argparse.Namespace, view: View) -> Non
 
 
 def as_json(index: int, one: Written, options: argparse.Namespace, view: View) -> str:
-    """A JSON object for a text: number, seed, text, drawn tokens, nats, why it ended, and its watermark."""
-    record = {"index": index, "seed": options.seed, **one._asdict()}
+    """A JSON object for a text: number, seed, prompt, text, drawn tokens, nats, why it ended, and its watermark."""
+    record = {"index": index, "seed": options.seed}
+    if prompt := options.prompts[index // options.n]:
+        record["prompt"] = prompt
+    record |= one._asdict()
     drawn = record.pop("drawn")
     if drawn is not None:
         record["drawn"] = token_records(drawn, view)

@@ -51,6 +51,7 @@ def next_token(
     processors: Sequence[LogitsProcessor] = (),
     context: Tensor | None = None,
     seed: int = 0,
+    names: Sequence[str] | None = None,
 ) -> list[Stage]:
     """The network's distribution after a prompt, and that after each processor: what the sampler draws from.
 
@@ -60,6 +61,7 @@ def next_token(
         processors: in order.
         context: (1, S) int64, or None.
         seed: of the row, for processors that draw.
+        names: of the processors; by default as `described`, where texts are tokens after `bind`.
     """
     free = torch.full((1, 1), -1)
     forced = torch.cat([prompt[None].cpu(), free], dim=1).to(device_of(net))
@@ -73,8 +75,9 @@ def next_token(
         )
         outputs = [logits, *apply_all(processors, logits, history, state.memories)]
         refuse_masked(processors, outputs, (outputs[-1] == -math.inf).all(-1), state.lengths)
-        for processor, output in zip(processors, outputs[1:], strict=True):
-            stages.append(_stage(described(processor), output, stages[-1].log_prob))
+        names = [described(processor) for processor in processors] if names is None else names
+        for name, output in zip(names, outputs[1:], strict=True):
+            stages.append(_stage(name, output, stages[-1].log_prob))
     return stages
 
 

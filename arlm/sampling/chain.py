@@ -100,6 +100,28 @@ def refuse_masked(
         )
 
 
+def refuse_undefined(
+    nats: Tensor, drawn: Tensor, first: Tensor, numbers: Tensor | None = None
+) -> None:
+    """Raise a UserError if a drawn token has no log-probability, since the network gave no distribution.
+
+    Looking at the scores of many tokens costs nothing beside looking at the logits of each draw.
+
+    Args:
+        nats: (B, n), of the tokens under the network.
+        drawn: (B, n) bool, those that count: in a row, and not forced.
+        first: (B,) int64, position of the first token of each row.
+        numbers: (B,) int64, of the rows, by default 0 to B - 1.
+    """
+    undefined = ~(nats > -torch.inf) & drawn
+    if bool(undefined.any()):
+        row, offset = undefined.nonzero()[0].tolist()
+        number = row if numbers is None else int(numbers[row])
+        raise no_distribution(f"at position {int(first[row]) + offset} of row {number}")
+
+
 def no_distribution(where: str) -> UserError:
     """The error of a network whose logits are -inf for all tokens, nan or inf."""
-    return UserError(f"network: its logits {where} are -inf or nan; nothing can be drawn")
+    return UserError(
+        f"network: its logits {where} are nan or inf, or all -inf; nothing can be drawn"
+    )

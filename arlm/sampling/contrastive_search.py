@@ -21,6 +21,7 @@ from torch import Tensor
 
 from arlm.core import Autoregressor, device_of, log_softmax
 from arlm.errors import UserError, require
+from arlm.sampling.chain import refuse_undefined
 from arlm.sampling.finish import Finish
 from arlm.sampling.generate import Generated
 from arlm.sampling.inference_context import inference_context
@@ -140,6 +141,7 @@ def _search(
         lengths += (~ended).long()
         if end is not None:
             ended = ended | (token == end)
+        refuse_undefined(log_prob[:, t : t + 1], ~ended[:, None], torch.full_like(rows, t))
         if progress:
             progress(1)
         if bool(ended.all()):

@@ -31,6 +31,9 @@ class Rows:
     memories: Memories
     spec: Spec
     stop_tokens: Tensor  # (B, K) int64, -1 for none
+    # (B, n), those of the noise for positions from `first` (B,) on: the network and its draft draw with the same.
+    numbers: Tensor | None = None
+    first: Tensor | None = None
 
     def copy(self) -> Rows:
         """Rows that can be continued without changing these."""
@@ -50,11 +53,19 @@ class Rows:
         if history is not None and self.processors:
             outputs = apply_all(self.processors, shaped, history, self.memories)
             shaped = outputs[-1]
-        token = self.noise.draw(shaped, self.noise.numbers(self.seeds, column).squeeze(1), history)
+        token = self.noise.draw(shaped, self._numbers(column).squeeze(1), history)
         # Where the processors leave none, it is any token; see `refuse_undrawable`.
         token = token.clamp(max=shaped.shape[1] - 1)
         given = self.forced.gather(1, column).squeeze(1)
         return torch.where(given >= 0, given, token), outputs
+
+    def _numbers(self, columns: Tensor) -> Tensor:
+        """What the noise needs for columns (B, m) of the next positions, (B, m)."""
+        if self.numbers is None or self.first is None:
+            return self.noise.numbers(self.seeds, columns)
+        # Rows that are full stand behind their last column.
+        offsets = (columns - self.first[:, None]).clamp(min=0)
+        return self.numbers.gather(1, offsets)
 
     def refuse_undrawable(self, logits: Tensor, token: Tensor, outputs: list[Tensor]) -> None:
         """Raise a UserError if a row that has not ended has no token to draw; see `drawn`."""
@@ -69,7 +80,7 @@ class Rows:
             return None
         columns = self.columns(logits.shape[1])
         shaped = without_padding(logits, self.spec).flatten(0, 1)
-        numbers = self.noise.numbers(self.seeds, columns).flatten()
+        numbers = self._numbers(columns).flatten()
         tokens = self.noise.draw(shaped, numbers, None).view_as(columns)
         given = self.forced.gather(1, columns)
         return torch.where(given >= 0, given, tokens)

@@ -20,7 +20,13 @@ import torch
 from torch import Tensor
 
 from arlm.core import Autoregressor, Spec, token_log_prob
-from arlm.sampling.chain import apply_all, new_memories, observe_all, refuse_masked
+from arlm.sampling.chain import (
+    apply_all,
+    new_memories,
+    observe_all,
+    refuse_masked,
+    refuse_undefined,
+)
 from arlm.sampling.finish import Finish, finished
 from arlm.sampling.generate import check_length, prepare
 from arlm.sampling.inference_context import inference_context
@@ -86,6 +92,8 @@ def fixed_point(
                 refuse_masked(
                     processors, outputs, impossible & final, torch.full_like(active, t), active
                 )
+            final = same.all(1)[:, None] & ~(given[active] | over)
+            refuse_undefined(log_prob[active], final, torch.zeros_like(active), active)
             active = active[~same.all(1)]
             # The first position that changed is correct now: all before it had settled.
             first = int((same.cumprod(1).sum(1) + 1).min()) if len(active) else tokens.shape[1]
@@ -120,6 +128,7 @@ def _drawn(
     numbers = noise.numbers(seeds, torch.arange(tokens.shape[1], device=device).expand_as(tokens))
     if not processors and not noise.reads_history:
         drawn = noise.draw(logits.flatten(0, 1), numbers.flatten(), None)
+        drawn = drawn.clamp(max=logits.shape[-1] - 1)  # any token without a distribution
         return drawn.view(tokens.shape), over, []
     memories = new_memories(processors, rows, device)
     columns, masked = [], []

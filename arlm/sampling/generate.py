@@ -12,7 +12,7 @@ from torch import Tensor
 
 from arlm.core import Autoregressor, Spec, device_of
 from arlm.errors import UserError, require
-from arlm.sampling.chain import no_distribution
+from arlm.sampling.chain import refuse_undefined
 from arlm.sampling.details import Alternatives, Collected, Details
 from arlm.sampling.finish import finish_reasons
 from arlm.sampling.inference_context import inference_context
@@ -117,12 +117,7 @@ def generate(
             result = net.sample_rows(numbers, free, context, report, **more)
     if result is not None:
         tokens, log_prob = (value.clone() for value in result)  # clones may enter autograd again
-        undefined = log_prob.isnan() & (
-            free < 0
-        )  # of a token that was drawn without a distribution
-        if bool(undefined.any()):
-            row, position = undefined.nonzero()[0].tolist()
-            raise no_distribution(f"at position {position} of row {row}")
+        refuse_undefined(log_prob, free < 0, torch.zeros_like(of_rows))
         count, size = tokens.shape
         return Generated(tokens, log_prob, tokens.new_full((count,), size), ("length",) * count)
     limits = None if lengths is None else torch.tensor(lengths, device=free.device)

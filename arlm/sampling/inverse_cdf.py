@@ -34,7 +34,8 @@ def draw(logits: Tensor, noise: Tensor) -> Tensor:
     if is_large(logits):
         memory = torch.empty(1, logits.shape[-1], dtype=torch.float64)
         pairs = zip(logits.detach(), noise.tolist(), strict=True)
-        return torch.tensor([_draw(Row(row, memory), number) for row, number in pairs])
+        found = [_draw(Row(row, memory), number) for row, number in pairs]
+        return torch.tensor(found, dtype=torch.long)
     cumulative = logits.double().softmax(-1).cumsum(-1)
     threshold = noise[:, None] * cumulative[:, -1:] * BELOW
     return torch.searchsorted(cumulative, threshold, right=True).squeeze(1)

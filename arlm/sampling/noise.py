@@ -126,7 +126,8 @@ def gumbel_max(logits: Tensor, keys: Tensor) -> Tensor:
     Returns: tokens (B,) int64.
     """
     if is_large(logits):  # one by one, in memory that stays in the processor's cache
-        return torch.stack([_gumbel_max(*row) for row in zip(logits, keys, strict=True)])
+        found = [_gumbel_max(*row) for row in zip(logits, keys, strict=True)]
+        return torch.stack(found) if found else keys
     sums = logits.double()
     kept = logits > -torch.inf
     if int(kept.sum()) * FEW < kept.numel():

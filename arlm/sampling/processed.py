@@ -9,7 +9,14 @@ from torch import Tensor
 
 from arlm.core import Spec, log_softmax
 from arlm.errors import UserError
-from arlm.sampling.chain import Memories, apply_all, new_memories, observe_all, select
+from arlm.sampling.chain import (
+    Memories,
+    apply_all,
+    new_memories,
+    no_distribution,
+    observe_all,
+    select,
+)
 from arlm.sampling.finish import finished
 from arlm.sampling.noise import seed_tensor
 from arlm.sampling.processors import History, LogitsProcessor
@@ -84,7 +91,9 @@ class Processed:
 
 
 def refuse_nothing_found(score: Tensor) -> None:
-    """Raise a UserError if a row (b, n) of scores, best first, has none above -inf."""
+    """Raise a UserError if a row (b, n) of scores, best first, has none above -inf, or nan."""
+    for row in score.isnan().any(1).nonzero().flatten().tolist():
+        raise no_distribution(f"after a prefix of row {row}")
     for row in (score[:, 0] == -torch.inf).nonzero().flatten().tolist():
         raise UserError(
             f"processors: they leave no token after any prefix that was kept in row {row}; "

@@ -32,6 +32,7 @@ from torch import Tensor
 
 from arlm.core import Autoregressor, token_log_prob
 from arlm.errors import UserError, require
+from arlm.sampling.chain import refuse_undefined
 from arlm.sampling.details import Block
 from arlm.sampling.drafts import Draft, Rows
 from arlm.sampling.finish import Finish, finish_reasons, finished
@@ -98,6 +99,8 @@ class _Speculating(Steps):
             *(s.tokens, first, live, s.limits, s.prompt_lengths, s.forced, s.seeds),
             *(s.noise, s.processors, s.memories, self.net.spec, s.stop_tokens),
         )
+        # A round draws a token, then at each proposal; columns beyond a row's end repeat its last one.
+        rows.first, rows.numbers = first, s.noise.numbers(s.seeds, rows.columns(ours.tokens + 2))
         logits, network, scores = s.logits, s.network, s.logits[:, None]
         token, outputs = rows.drawn(logits)
         rows.refuse_undrawable(logits, token, outputs)
@@ -125,6 +128,7 @@ class _Speculating(Steps):
         inside = offsets < lengths[:, None]
         each = s.tokens.gather(1, columns)
         nats = token_log_prob(scores[:, : len(offsets)], each).double().where(inside, 0.0)
+        refuse_undefined(nats, inside & (s.forced.gather(1, columns) < 0), first, s.rows)
         s.log_prob.scatter_add_(1, columns, nats)
         over = finished(s.processors, rows.memories) if self.net.spec.eos_id is None else None
         reasons = s.reasons

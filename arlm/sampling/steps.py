@@ -21,7 +21,14 @@ from torch import Tensor
 
 from arlm.core import Autoregressor, Spec, token_log_prob
 from arlm.errors import UserError, require
-from arlm.sampling.chain import Memories, apply_all, new_memories, observe_all, refuse_masked
+from arlm.sampling.chain import (
+    Memories,
+    apply_all,
+    new_memories,
+    observe_all,
+    refuse_masked,
+    refuse_undefined,
+)
 from arlm.sampling.details import NOTHING, Block, Details
 from arlm.sampling.finish import Finish, check_limits, finished
 from arlm.sampling.inference_context import inference_context
@@ -202,7 +209,9 @@ class Steps(Iterator[Block]):
                 outputs = apply_all(s.processors, shaped, history, memories)
                 shaped = outputs[-1]
             token = s.noise.draw(shaped, numbers[:, i], history)
-            if outputs and not bool((possible := drawable(shaped, token)).all()):
+            if not outputs:  # without a distribution it is any token; see `refuse_undefined`
+                token = token.clamp_(max=logits.shape[1] - 1)
+            elif not bool((possible := drawable(shaped, token)).all()):
                 rows = ~possible & live & ~given[:, i]
                 refuse_masked(s.processors, [logits, *outputs], rows, first + i)
             if any_given[i]:
@@ -247,6 +256,7 @@ class Steps(Iterator[Block]):
         if not reads:
             self._write(columns, each, inside)
         nats = token_log_prob(torch.stack(scores, dim=1), each).double().where(inside, 0.0)
+        refuse_undefined(nats, inside & ~given[:, : len(drawn)], first, s.rows)
         s.log_prob.scatter_add_(1, columns, nats)
         self.state = replace(
             s,

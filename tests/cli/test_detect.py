@@ -87,6 +87,31 @@ def test_a_prompt_is_not_scored(folder: Path) -> None:
     assert "--prompt: 'no' is not the beginning of one.txt" in error
 
 
+def test_each_line_may_have_a_prompt_of_its_own(folder: Path) -> None:
+    mark, prompts = ("--watermark", "gumbel:key=7"), ["the quick ", "a lazy dog, ", ""]
+    lines = [json.dumps({"prompt": prompt}) for prompt in prompts]
+    (folder / "prompts.jsonl").write_text("\n".join(lines))
+    given = ("--prompt-file", "prompts.jsonl", "--max-new-tokens", 40, "-n", 2, "--json", *mark)
+    drawn = arlm(folder, "sample", "text.ckpt", *given)
+    records = objects(drawn)
+    assert [one.get("prompt", "") for one in records] == [p for p in prompts for _ in range(2)]
+    (folder / "own.jsonl").write_text(drawn.out)
+    found = objects(arlm(folder, "detect", "text.ckpt", "own.jsonl", "--json", *mark))
+    assert {one["tokens"] for one in found} == {40 - 4}
+    plain = [{"text": one["text"]} for one in records]
+    plain[0]["prompt"] = prompts[0]
+    (folder / "some.jsonl").write_text("\n".join(map(json.dumps, plain[:2])))
+    asked = ("detect", "text.ckpt", "some.jsonl", "--json", *mark)
+    first, second = objects(arlm(folder, *asked, "--prompt", "the "))
+    assert (first["tokens"], second["tokens"]) == (36, 40 + len("quick ") - 4)
+    (folder / "wrong.jsonl").write_text('{"text": "abc", "prompt": 3}')
+    error = arlm(folder, "detect", "text.ckpt", "wrong.jsonl", *mark).error()
+    assert "wrong.jsonl: line 1 has a prompt that is no text, 3; write a text" in error
+    (folder / "wrong.jsonl").write_text('{"text": "abc", "prompt": "b"}')
+    error = arlm(folder, "detect", "text.ckpt", "wrong.jsonl", *mark).error()
+    assert "prompt: 'b' is not the beginning of wrong.jsonl:1;" in error
+
+
 def test_all_ways_of_drawing_mark_alike(folder: Path) -> None:
     asked = ("sample", "text.ckpt", "-n", 2, "--max-new-tokens", 16)
     drawn = [

@@ -65,6 +65,15 @@ def test_the_stages_are_what_the_sampler_draws_from(folder: Path, size: int) -> 
         assert (stages[0].log_prob - expected).abs().max() < 1e-10
 
 
+def test_stages_have_words_where_the_processors_have_them(folder: Path) -> None:
+    chain = 'bad_words=["e"],logit_bias={"t":2}'
+    given = ("next", "text.ckpt", "--prompt", "The ", "--processors", chain, "--top", 2)
+    done = run_arlm(*given, "--json", folder=folder)
+    names = [json.loads(line)["stage"] for line in done.out.splitlines()]
+    assert names == ["network", 'bad_words=["e"]', 'logit_bias={"t":2.0}']
+    assert 'bad_words=["e"]' in run_arlm(*given, folder=folder).out
+
+
 def test_what_is_kept_the_tail_and_the_entropy(folder: Path) -> None:
     net = loaded(folder)
     network, warm, most, nucleus = next_token(net, torch.arange(3), parse_processors(PROCESSORS))

@@ -358,8 +358,8 @@ def test_after_a_failure_those_that_wait_are_served() -> None:
 
 def test_after_a_failure_those_that_are_read_ahead_are_served() -> None:
     net = network(1, None)
-    asked = [Request(PROMPT, seed, 9 - seed // 2) for seed in range(13)]
-    batcher = Batcher(net, 4, block=1)
+    asked = [Request(PROMPT, seed, 16 - seed) for seed in range(13)]  # end one by one
+    batcher = Batcher(net, 8, block=1)
     for one in asked:
         batcher.submit(one)
     while not batcher._reader.ready:

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from processor_cases import END, NEEDS_END, PROCESSORS, V, called, history, small, smooth
 
+from arlm.core import Spec
 from arlm.errors import UserError
-from arlm.sampling import Gumbel, fixed_point, generate
+from arlm.models.transformer import TransformerLanguageModel
+from arlm.sampling import (
+    Gumbel,
+    PromptLookup,
+    Uniform,
+    beam_search,
+    contrastive_search,
+    fixed_point,
+    generate,
+    speculative,
+)
 from arlm.sampling.processors import History, LogitsProcessor
 from arlm.sampling.processors.keep_end import KeepEnd
 from arlm.sampling.processors.logit_bias import LogitBias
@@ -29,6 +41,34 @@ class Nothing(LogitsProcessor):
 
     def __call__(self, logits: torch.Tensor, history: History) -> torch.Tensor:
         return logits.masked_fill((history.lengths >= self.position)[:, None], -torch.inf)
+
+
+class TestNoDistribution:
+    """One line for a network whose logits are no distribution, in every strategy and with every noise."""
+
+    @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+    @pytest.mark.parametrize("size", [V, 3000])
+    def test_is_refused(self, value: float, size: int) -> None:
+        torch.manual_seed(0)
+        net = TransformerLanguageModel(Spec(size, (14,)), width=8, depth=1, heads=1).eval()
+        head = net.logits
+        chains = [{}, {"processors": (Temperature(0.7),)}]
+        draws = [{"noise": noise, **more} for noise in (Uniform(), Gumbel()) for more in chains]
+        strategies: list[Any] = [partial(generate, **each) for each in draws]
+        strategies += [partial(fixed_point, **each) for each in draws]
+        lookup = partial(speculative, draft=PromptLookup())
+        strategies += [partial(lookup, **each) for each in draws]
+        given = torch.full((2, 14), -1)
+        given[0], given[1, :9] = 3, 3  # nothing is drawn in row 0
+        net.logits = lambda x: torch.full_like(head(x), value)
+        for strategy in strategies:
+            with pytest.raises(UserError, match=r"^network: its logits at position 0 of row 0 are"):
+                strategy(net, range(2), 14)
+            with pytest.raises(UserError, match=r"^network: its logits at position 9 of row 1 are"):
+                strategy(net, range(2), 14, forced=given)
+        for strategy in (beam_search, contrastive_search):
+            with pytest.raises(UserError, match=r"^network: its logits .* of row 0 are"):
+                strategy(net, 2, 12)
 
 
 class TestEveryTokenMasked:

@@ -24,6 +24,18 @@ def reference(number: int) -> int:
     return x ^ (x >> 31)
 
 
+@pytest.mark.parametrize("size", [12, 5000])
+@pytest.mark.parametrize("noise", [Uniform(), Gumbel()], ids=str)
+def test_no_rows_have_no_tokens(noise: Noise, size: int) -> None:
+    found = noise.draw(
+        torch.zeros(0, size),
+        noise.numbers(torch.zeros(0).long(), torch.zeros(0, 1).long())[:, 0],
+        None,
+    )
+    assert found.shape == (0,)
+    assert found.dtype == torch.int64
+
+
 def test_mix_is_splitmix64() -> None:
     numbers = [0, 1, 2, 12345, 2**62, 2**63 - 1, -1, -(2**63)]
     mixed = mix(torch.tensor(numbers))
