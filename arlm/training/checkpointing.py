@@ -218,6 +218,14 @@ def swap_averages_back(trainer: Trainer, module: Any) -> None:
             callback.on_validation_epoch_end(trainer, module)
 
 
+def average_no_constants(trainer: Trainer) -> None:
+    """Let averages copy buffers: 0.9 c + 0.1 c is not c when rounded, so averaged constants would drift."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        average = getattr(callback, "_average_model", None)
+        if isinstance(callback, WeightAveraging) and average is not None:
+            average.use_buffers = False
+
+
 def copied(source: Path, target: Path) -> bool:
     """Copy a checkpoint, as a whole; returns False if there is none."""
     if is_sharded(source):

@@ -21,6 +21,7 @@ from arlm.inference.memory import keep_freed_memory
 from arlm.inference.scorer import ScoresChunks
 from arlm.sampling import Sampler
 from arlm.training.accumulation import AccumulatedLoss, Totals, strategy_sum
+from arlm.training.checkpointing import average_no_constants
 from arlm.training.clipping import clip_gradients
 from arlm.training.effort import Effort, Rate
 from arlm.training.finite import check_finite
@@ -112,6 +113,7 @@ class AutoregressiveModule(LightningModule):
         shard_module(self)
 
     def on_fit_start(self) -> None:
+        average_no_constants(self.trainer)
         if self.device.type == "cpu":
             keep_freed_memory()
 
@@ -179,8 +181,7 @@ class AutoregressiveModule(LightningModule):
     def on_validation_end(self) -> None:
         self._rate.restart(self.effort)
 
-    on_test_epoch_start = on_validation_epoch_start
-    test_step = validation_step
+    on_test_epoch_start, test_step = on_validation_epoch_start, validation_step
 
     def on_test_epoch_end(self) -> None:
         self._log_figures("test", self._over_processes())

@@ -185,6 +185,17 @@ def test_a_killed_run_with_averaged_weights_resumes_exactly(tmp_path: Path) -> N
         assert torch.equal(before, after)
 
 
+def test_averages_leave_constants_as_they_are(tmp_path: Path) -> None:
+    seen: list[torch.Tensor] = []
+
+    class Look(pl.Callback):
+        def on_validation_batch_start(self, trainer, module, *_) -> None:
+            seen.append(module.net.embed.values.clone())
+
+    run(tmp_path, 44, average(), Look())
+    assert torch.equal(seen[-1], torch.linspace(-1, 1, 17))
+
+
 def test_weights_are_averaged_once_validation_stops_improving(tmp_path: Path) -> None:
     seen: list[tuple[bool, torch.Tensor, torch.Tensor]] = []
 
