@@ -1,8 +1,6 @@
 """Figures of classifiers and of predicted values, with 95 % intervals, and a test of the difference of two classifiers.
 
 References:
-    | Probable Inference, the Law of Succession, and Statistical Inference (Wilson, 1927): the interval of an accuracy
-    | https://doi.org/10.1080/01621459.1927.10502953
     | Note on the sampling error of the difference between correlated proportions or percentages (McNemar, 1947)
     | https://doi.org/10.1007/BF02295996
     | Comparing two K-category assignments by a K-category correlation coefficient (Gorodkin, 2004): Matthews
@@ -20,9 +18,9 @@ import torch
 from torch import Tensor
 
 from arlm.evaluation.paired import Interval
+from arlm.evaluation.proportion import proportion
 
 DRAWS = 1000  # of a bootstrap
-NORMAL = 1.959963984540054  # the 97.5 % quantile of the normal distribution
 LARGEST = 200  # classes of which a bootstrap is drawn
 
 
@@ -32,16 +30,6 @@ class McNemar(NamedTuple):
     only_first: int
     only_second: int
     p: float  # exact, two-sided
-
-
-def wilson(successes: int, count: int) -> Interval:
-    """A share with its Wilson interval of 95 %; nan without any example."""
-    if not count:
-        return Interval(math.nan, math.nan, math.nan)
-    share, z = successes / count, NORMAL**2 / count
-    middle = (share + z / 2) / (1 + z)
-    half = NORMAL / (1 + z) * math.sqrt(share * (1 - share) / count + z / (4 * count))
-    return Interval(share, max(0.0, middle - half), min(1.0, middle + half))
 
 
 def confusion(predicted: Tensor, labels: Tensor, classes: int) -> np.ndarray:
@@ -83,7 +71,8 @@ def classification_figures(
     """
     counts = confusion(predicted, labels, classes)
     total = int(counts.sum())
-    found = {"accuracy": wilson(int(np.trace(counts)), total)}
+    unknown = Interval(math.nan, math.nan, math.nan)
+    found = {"accuracy": Interval(*proportion(int(np.trace(counts)), total)) if total else unknown}
     drawn: np.ndarray | None = None
     if total > 0 and classes <= LARGEST:
         # Examples that are alike in class and prediction are drawn together: the cells of the confusion.

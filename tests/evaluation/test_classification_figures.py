@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -15,7 +13,6 @@ from arlm.evaluation.classification import (
     mcnemar,
     mean_ranks,
     regression_figures,
-    wilson,
 )
 
 
@@ -43,13 +40,6 @@ def test_a_majority_classifier_has_no_correlation() -> None:
     assert found["matthews"] == (0.0, 0.0, 0.0)
     assert found["accuracy"].mean == 0.75
     assert found["f1"].mean == pytest.approx((0 + 6 / 7) / 2)
-
-
-@pytest.mark.parametrize(("right", "count"), [(0, 10), (7, 10), (10, 10), (812, 1000)])
-def test_wilson(right: int, count: int) -> None:
-    expected = binomtest(right, count).proportion_ci(method="wilson")
-    assert wilson(right, count) == pytest.approx((right / count, *expected))
-    assert all(math.isnan(value) for value in wilson(0, 0))
 
 
 def test_bootstrap_intervals_cover_as_often_as_they_say() -> None:

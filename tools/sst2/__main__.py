@@ -18,7 +18,8 @@ import yaml
 from arlm.__main__ import fail
 from arlm.cli.parser import Parser
 from arlm.errors import UserError, require
-from arlm.evaluation.classification import mcnemar, wilson
+from arlm.evaluation.classification import mcnemar
+from arlm.evaluation.proportion import proportion
 from arlm.inference.classification import split_log_prob
 from arlm.inference.runs import open_run
 from arlm.training.learning_rates import LearningRates
@@ -103,7 +104,7 @@ def one_row(options: argparse.Namespace) -> None:
     (folder / "predictions").mkdir(exist_ok=True)
     (folder / "predictions" / f"{name}-{seed}.txt").write_text("\n".join(predicted) + "\n")
     right = sum(a == b for a, b in zip(predicted, labels, strict=True))
-    found = wilson(right, len(labels))
+    found = proportion(right, len(labels))
     values = (name, seed, *(f"{v:.4f}" for v in found), parameters, trained, f"{seconds:.0f}")
     path = folder / "results.csv"
     new = not path.exists()
@@ -112,7 +113,7 @@ def one_row(options: argparse.Namespace) -> None:
         if new:
             writer.writerow(FIELDS)
         writer.writerow(values)
-    print(f"{name}, seed {seed}: accuracy {found.mean:.4f} [{found.low:.4f}, {found.high:.4f}]")
+    print(f"{name}, seed {seed}: accuracy {found.share:.4f} [{found.low:.4f}, {found.high:.4f}]")
 
 
 def results(folder: Path) -> list[dict[str, str]]:
