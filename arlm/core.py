@@ -34,8 +34,7 @@ class Spec:
         pad_id, eos_id, context: tokens that pad and that end a row, and the spec of its context, if any.
         unit: what tokens are measured in, for the names of metrics: "byte" or "dim".
         joint: whether the context has the same vocabulary.
-        kind, null_id: of a context: "label", "sequence", or "choices", K texts of which the token names one; the
-            class that means any class, the last one. Several texts of one row have the shape (K, S), side by side.
+        kind, null_id: of a context: "label", "sequence", or "choices" of shape (K, S); the class that means any class.
         fingerprint: of the tokenizer; None for tokens without one, such as pixels.
     """
 

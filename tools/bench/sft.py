@@ -191,7 +191,7 @@ def of_trl(options: argparse.Namespace) -> Clock:
             max_grad_norm=1.0,
             max_length=options.length,
             completion_only_loss=True,
-            gradient_checkpointing=False,  # on by default, and a third slower
+            gradient_checkpointing=False,  # on by default; arlm has none here either
             bf16=options.bf16,
             use_cpu=True,
             save_strategy="no",
