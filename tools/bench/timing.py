@@ -21,15 +21,19 @@ Action = Callable[[], int]  # returns how many units of work it did: tokens, sen
 Run = Callable[[int], float]  # from a number of actions to the seconds per unit of work
 
 
-def interleaved(actions: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each run of each action, after one warm-up of each."""
+def interleaved(
+    actions: dict[str, Callable[[], object]],
+    repeats: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Seconds of each run of each action by a clock, after one warm-up of each."""
     seconds: dict[str, list[float]] = {name: [] for name in actions}
     for turn in range(repeats + 1):
         for name, action in actions.items():
-            started = time.perf_counter()
+            started = clock()
             action()
             if turn:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(clock() - started)
     return seconds
 
 
