@@ -16,9 +16,11 @@ from arlm.sampling import generate
 
 
 def bases() -> Iterator[laws.Case]:
-    """Every network of arlm.models that has weights, in each of its small forms, with the first data that fits."""
+    """Every network of arlm.models that has matrices, in each of its small forms, with the first data that fits."""
     seen = []
     for case in laws.cases():
+        if case.kind.__name__ in laws.TEXTS:  # word vectors: embeddings only
+            continue
         key = case.kind, str(case.arguments)
         counts = not any(True for _ in case.build().parameters())
         if case.kind.__module__.startswith("arlm.models.") and not counts and key not in seen:
@@ -48,10 +50,13 @@ def results(net: Autoregressor) -> dict[str, Tensor]:
             "log_prob": net.log_prob(tokens, context),
             "score": net.score(tokens, context).log_prob,
         }
-        first, state = net.start(4, length, context)
-        some, state = net.advance(tokens[:, :1], state)
-        rest, _ = net.advance(tokens[:, 1:-1], state[:])
-        found["decoding"] = torch.cat([first[:, None], some, rest], 1)
+        if draws(net):
+            first, state = net.start(4, length, context)
+            some, state = net.advance(tokens[:, :1], state)
+            rest, _ = net.advance(tokens[:, 1:-1], state[:])
+            found["decoding"] = torch.cat([first[:, None], some, rest], 1)
+            generated = generate(net, range(4), context=context)
+            found |= {"drawn": generated.tokens, "drawn log_prob": generated.log_prob}
         if hasattr(net, "linear_map"):
             features = net.features(tokens, context)
             found["logits"] = net.logits(features)
@@ -68,10 +73,13 @@ def results(net: Autoregressor) -> dict[str, Tensor]:
             and (w := net.attention_weights(tokens, context)) is not None
         ):
             found["attention"] = w
-        generated = generate(net, range(4), context=context)
-    found |= {"drawn": generated.tokens, "drawn log_prob": generated.log_prob}
     found["with gradients"] = net(tokens, context).detach()
     return found
+
+
+def draws(net: Autoregressor) -> bool:
+    """Whether rows of a network, or of the base of an adapter, are drawn token by token."""
+    return type(getattr(net, "base", net)).__name__ not in laws.MASKED
 
 
 def same(net: Autoregressor, other: Autoregressor, tolerance: float, what: str) -> None:

@@ -77,7 +77,7 @@ def test_an_infinity_is_null_in_json(capsys: pytest.CaptureFixture[str]) -> None
     def refuse(constant: str) -> None:
         raise AssertionError(constant)
 
-    options: Any = argparse.Namespace(seed=0, watermark=None, json=True)
+    options: Any = argparse.Namespace(seed=0, watermark=None, json=True, prompts=[""], n=1)
     written = Written("a", 1, math.inf, "length")
     line = as_json(0, written, options, view_of(TextDomain(CharacterTokenizer("a"))))
     assert json.loads(line, parse_constant=refuse)["nats"] is None

@@ -155,7 +155,9 @@ def test_data_modules_record_the_options_that_they_pass_on(tmp_path: Path) -> No
     assert found["length"] == 8
     assert found["streams"] == 8  # a default of the base
     assert describe(build(describe(data), TokenDataModule)) == describe(data)
-    assert set(arguments(Dates())) == {"pairs", "length", "batch_tokens", "seed", "num_workers"}
+    assert set(arguments(Dates())) == {
+        *("pairs", "length", "batch_tokens", "joint", "seed", "num_workers")
+    }
     assert arguments(Digits(labels=True, label_dropout=0.2))["label_dropout"] == 0.2
 
 

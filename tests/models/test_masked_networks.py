@@ -56,7 +56,7 @@ class CausalMaskLeftOn(BERT):
             def weights(x, keys, bias, attention=attention):
                 later = torch.full((x.shape[1],) * 2, -torch.inf, dtype=x.dtype).triu(1)
                 q = attention.query(x).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
-                return (q @ keys[0].mT + bias[:, None, None] + later).softmax(-1)
+                return (q @ keys[0].mT + bias + later).softmax(-1)
 
             attention.weights = weights
         return super().encode(x, lengths)
