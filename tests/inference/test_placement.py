@@ -32,7 +32,7 @@ def test_scores_and_samples_in_every_precision(case: laws.Case, precision: str) 
         log_prob = place(net, CPU, precision).log_prob(tokens, context)
     assert log_prob.dtype in (torch.float32, torch.float64)
     torch.testing.assert_close(log_prob.double(), exact, atol=TOLERANCE[precision], rtol=0)
-    if not laws.draws(net):
+    if type(net).__name__ in laws.MASKED:
         return
     drawn = generate(net, row_seeds(0, 6), context=context)
     with torch.inference_mode():
@@ -88,7 +88,7 @@ def test_compiled_networks_draw_and_score_the_same(kind: type, monkeypatch) -> N
     tokens, context = laws.rows(net), laws.contexts(net)
     with torch.inference_mode():
         exact, names = net.log_prob(tokens, context), list(net.state_dict())
-    if not laws.draws(net):
+    if type(net).__name__ in laws.MASKED:
         return
     drawn = generate(net, row_seeds(0, 6), context=context)
     place(net, CPU, "64", compile=True)
