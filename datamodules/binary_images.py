@@ -153,8 +153,9 @@ def unpacked(path: Path) -> bytes:
 def parsed(content: bytes, pixels: int, name: str) -> Tensor:
     """Lines of `pixels` zeros and ones -> (N, pixels) uint8; errors call the file `name`."""
     text = np.frombuffer(content, dtype=np.uint8)
-    bits = (text == ord("0")) | (text == ord("1"))
-    strange = ~(bits | np.isin(text, np.frombuffer(b" \t\r\n", dtype=np.uint8)))
+    bits = (text | 1) == ord("1")
+    legal = np.isin(np.arange(256), list(b"01 \t\r\n"))
+    strange = ~legal[text]
     if strange.any():
         place = int(strange.argmax())
         line = 1 + int((text[:place] == ord("\n")).sum())
@@ -162,7 +163,9 @@ def parsed(content: bytes, pixels: int, name: str) -> Tensor:
             f"{name}, line {line}: {chr(text[place])!r} is neither 0 nor 1; give images of two levels"
         )
     ends = np.append(np.flatnonzero(text == ord("\n")), len(text))
-    counts = np.diff(np.append(0, np.append(0, bits.cumsum(dtype=np.int64))[ends]))
+    starts = np.append(0, ends[:-1] + 1)
+    starts = starts[starts < len(text)]
+    counts = np.add.reduceat(bits, starts, dtype=np.int64) if len(starts) else np.zeros(1, int)
     wrong = (counts != pixels) & (counts != 0)  # the last line, and empty ones, have none
     if wrong.any() or not counts.any():
         line = int(wrong.argmax()) if wrong.any() else 0

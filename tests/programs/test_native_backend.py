@@ -203,7 +203,9 @@ def test_a_large_k_keeps_all() -> None:
 def test_logits_that_are_nan_are_refused(processors: tuple[LogitsProcessor, ...]) -> None:
     net = laws.lively(PixelCNN(Spec(4, (4, 4, 1)), width=4, depth=1, head_width=4)).float()
     next(net.parameters()).data.fill_(torch.nan)
-    with pytest.raises(UserError, match="network: its logits at position 0 of row 0 are nan or inf, or"):
+    with pytest.raises(
+        UserError, match="network: its logits at position 0 of row 0 are nan or inf, or"
+    ):
         generate(net, range(2), processors=processors)
     whole = torch.zeros(2, 16, dtype=torch.long)  # nothing is drawn
     assert torch.equal(generate(net, range(2), forced=whole).tokens, whole)

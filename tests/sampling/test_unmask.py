@@ -29,7 +29,9 @@ EVERYTHING = torch.full((1, T), MASK)
 
 def lively(kind: type[Autoregressor] = BERT) -> Autoregressor:
     torch.manual_seed(1)
-    options = {"width": 8, "depth": 1} | ({"heads": 2, "positions": "learned"} if kind is BERT else {})
+    options = {"width": 8, "depth": 1} | (
+        {"heads": 2, "positions": "learned"} if kind is BERT else {}
+    )
     net = kind(SPEC, **options).double().eval()
     for parameter in net.parameters():
         torch.nn.init.normal_(parameter, std=1.2)

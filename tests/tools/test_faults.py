@@ -25,6 +25,7 @@ TRACEBACK = Ended(1, False, "", "Traceback (most recent call last):\nValueError:
 environment = os.environ | {"PYTHONPATH": str(ROOT)}
 
 
+@pytest.mark.slow
 def test_planted_faults_are_found(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "tests/tools/planted.py"), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment)

@@ -162,7 +162,13 @@ def test_a_validation_within_a_step_keeps_its_row(arlm: Run) -> None:
     assert_resumes_to(expected, arlm, options, "cut")
 
 
-@pytest.mark.parametrize("limit", [("--trainer.max_epochs", 3), ("--trainer.max_steps", 18)])
+@pytest.mark.parametrize(
+    "limit",
+    [
+        pytest.param(("--trainer.max_epochs", 3), marks=pytest.mark.slow),
+        ("--trainer.max_steps", 18),
+    ],
+)
 def test_after_a_signal_at_the_end_of_an_epoch(limit: tuple[str, int], arlm: Run) -> None:
     by_steps = ["--trainer.max_epochs", -1, "--trainer.check_val_every_n_epoch", "null"]
     options = [*FAMILIES["pairs"], *COMMON, *by_steps, "--trainer.accumulate_grad_batches", 2]
@@ -291,7 +297,7 @@ def test_two_processes_stop_together(rank: int, arlm: Run) -> None:
     assert outcome("cut") == outcome("whole")
 
 
-@pytest.mark.parametrize("family", ["pairs", "streams"])
+@pytest.mark.parametrize("family", [pytest.param("pairs", marks=pytest.mark.slow), "streams"])
 def test_two_signals_in_one_validation(family: str, arlm: Run) -> None:
     # The resumed run begins with the validation, and is stopped before it trains a batch.
     options = [*FAMILIES[family], *COMMON]
