@@ -31,9 +31,11 @@ def check_tokens(ours: Spec, theirs: Spec, name: str) -> None:
 
 
 def check_same_tokenizer(ours: Spec, theirs: Spec, name: str) -> None:
-    """Raise a UserError unless each token that network and data both have means the same to both.
+    """Raise a UserError unless each token of the tokenizer means the same to network and data.
 
-    The number of tokens may differ where both have the same tokenizer, whose tokens come first.
+    The number of tokens may differ where both have the same tokenizer, whose tokens come first. What the tokens
+    after them mean (masks, roles, delimiters) is not compared, but for the end: in data of another domain they begin
+    with the rows of the network's added tokens of the same number.
     """
     for what, own, given in _pairs(ours, theirs):
         if _without_shape(own) == _without_shape(given):

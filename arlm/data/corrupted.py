@@ -23,7 +23,7 @@ from arlm.data.order import ResumableLoader
 from arlm.data.text_module import TextDataModule
 from arlm.data.windows import TextDataset
 from arlm.domains import Domain, TextDomain
-from arlm.errors import require
+from arlm.errors import UserError, require
 from arlm.sampling.noise import mix, position_keys, signed, uniform
 from arlm.tokenizers import Tokenizer
 
@@ -66,7 +66,11 @@ class CorruptedRows(TokenDataset):
         return self.owner.corrupt(self.rows[rows], noise, self.rows, rows)
 
     def positions(self, rows: Rows) -> Tensor:
-        return self.rows.positions(rows)
+        longest = self.owner.spec.length
+        if longest == self.rows.length:
+            return self.rows.positions(rows)
+        # The tokens of a row are not those of its window alone, as with labels and separators.
+        return rows.chosen[:, None] * longest + torch.arange(longest)
 
 
 class CorruptedTextModule(TokenDataModule):
@@ -101,7 +105,11 @@ class CorruptedTextModule(TokenDataModule):
 
     @property
     def domain(self) -> Domain:  # type: ignore[override]
-        """The domain; when it is set, as with that of a checkpoint, the text is read with its tokenizer."""
+        """The domain; when it is set, as with that of a checkpoint, the text is read with its tokenizer.
+
+        Raises:
+            UserError: the domain that is set is for rows that are corrupted in another way.
+        """
         if self._domain is None:
             self._domain = self.domain_of(self.text.domain.tokenizer)
         return self._domain
@@ -110,6 +118,11 @@ class CorruptedTextModule(TokenDataModule):
     def domain(self, domain: Domain) -> None:
         tokenizer = domain.text_tokenizer
         assert tokenizer is not None
+        for name, (theirs, ours) in domain.differences(self.domain_of(tokenizer)).items():
+            raise UserError(
+                f"data: rows of this data have {name} {ours}, but the domain of the checkpoint has {theirs}; "
+                "choose the options of the data that the network was trained with"
+            )
         self._domain, self.text.domain = domain, TextDomain(tokenizer)
 
     def prepare_data(self) -> None:

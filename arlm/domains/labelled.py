@@ -147,6 +147,11 @@ class ClassificationDomain(LabelledTextDomain):
         self.classes = list(classes)
         self.vocab_size = len(classes)
 
+    def covers(self, option: str, own: Any, other: Any) -> bool:
+        if option == "classes" and self.form != "choice":
+            return set(own) >= set(other)
+        return super().covers(option, own, other)
+
     def encode(self, native: str) -> Tensor:
         if native not in self.classes:
             shown = ", ".join(map(repr, self.classes[:10]))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import string
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,6 +57,9 @@ class SpanDomain(PairDomain):
         self.eos_id = self.pad_id
         self.vocab_size = self.eos_id + 1
         self._bytes = torch.cat([tokenizer.token_bytes, torch.zeros(sentinels + 1)])
+
+    def covers(self, option: str, own: Any, other: Any) -> bool:
+        return own >= other if option == "sentinels" else super().covers(option, own, other)
 
     @property
     def most_gaps(self) -> int:

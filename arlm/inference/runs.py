@@ -14,12 +14,14 @@ import yaml
 
 from arlm.checkpoints import Loaded, build, describe, find_class, load
 from arlm.checkpoints.specs import OLDER
+from arlm.core import Spec
 from arlm.data.module import TokenDataModule
 from arlm.data.text_files import read_text
 from arlm.data.text_module import TextDataModule
 from arlm.domains import Domain
 from arlm.errors import UserError
 from arlm.inference.configurations import data_classes, read_yaml, resolve, shipped
+from arlm.tokenizers import Tokenizer
 
 # Options of TextDataModule that are kept when other data is read, unless its file chooses them.
 BATCHING = ("length", "batching", "stride", "streams", "overlap")
@@ -168,24 +170,55 @@ def read_with_tokens_of(
 ) -> None:
     """Let a data module encode its text with the tokenizer of a checkpoint, whose network is trained further on it.
 
-    A domain of another kind, such as pairs for a network of plain text, keeps its own tokens beyond the tokenizer's.
+    A domain of another kind, such as pairs for a network of plain text, or with other options, such as another
+    template, keeps its own tokens beyond the tokenizer's.
     Tokens of images are their intensities, so images keep their own domain, and `pretrained` compares them.
 
     Raises:
-        UserError: the checkpoint models other kinds of objects.
+        UserError: the checkpoint models other kinds of objects, or other classes.
     """
-    domain = load(checkpoint, trusted).domain
+    loaded = load(checkpoint, trusted)
+    domain = loaded.domain
     ours, theirs = type(domain).__name__, type(data.domain).__name__
+    others: dict[str, Any] = {}
     if ours == theirs:
-        if len(data.spec.shape) == 1:
+        if len(data.spec.shape) > 1:
+            return
+        others = domain.differences(data.domain)
+        if not others:
             data.domain = domain
-        return
+            return
     tokenizer, described = domain.text_tokenizer, describe(data.domain)
     # The only objects among a domain's arguments are tokenizers.
     own = [name for name, value in described["init_args"].items() if isinstance(value, dict)]
+    for name, (trained, given) in others.items():
+        # The numbers of classes have a meaning, so a network of other classes would begin with a wrong one.
+        if not own or name == "classes":
+            raise UserError(
+                f"data.{name}: it is {shortened(given)}, but '{checkpoint}' was trained with {shortened(trained)}; "
+                "choose the same"
+            )
     if tokenizer is None or not own:
         raise UserError(
             f"data: it is for {theirs}, but '{checkpoint}' models {ours}; choose other data"
         )
-    described["init_args"] |= dict.fromkeys(own, describe(tokenizer))
+    replaced = dict.fromkeys(own, describe(tokenizer))
+    if others:  # each tokenizer is that of the same name
+        known = describe(domain)["init_args"]
+        replaced = {n: known[n] for n in known if isinstance(known[n], dict) or n in own}
+    described["init_args"] |= replaced
     data.domain = build(described, Domain, trusted=trusted)  # type: ignore[type-abstract]
+    if all(has_added_tokens(spec, tokenizer) for spec in (loaded.net.spec, data.spec)):
+        what = ", ".join(others) or f"{ours}, not {theirs}"
+        print(
+            f"note: '{checkpoint}' had other tokens after those of the tokenizer ({what}); the tokens of this data "
+            "there begin with the weights of those of the same number",
+            file=sys.stderr,
+        )
+
+
+def has_added_tokens(spec: Spec, tokenizer: Tokenizer) -> bool:
+    """Whether rows or contexts have tokens after those of a tokenizer, such as masks, roles and ends."""
+    parts = [part for part in (spec, spec.context) if part is not None]
+    own = [part for part in parts if part.fingerprint == tokenizer.fingerprint]
+    return any(part.vocab_size > tokenizer.vocab_size for part in own)

@@ -9,6 +9,7 @@ References:
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Protocol, runtime_checkable
@@ -16,6 +17,11 @@ from typing import Protocol, runtime_checkable
 from torch import nn
 
 from arlm.errors import UserError, require
+
+# Lists of blocks, and what belongs to each block beside them.
+LISTS = r"blocks|layers|encoder|decoder|initial_state|ups|skips|above_\w+|left_\w+"
+LAYER = re.compile(rf"(?:^|\.)(?:{LISTS})\.(\d+)(?:\.|$)|_l(\d+)(?:_reverse)?$")
+INPUT = re.compile(r"embed|position|distance|start|prompt|prefix|label|first")
 
 
 @runtime_checkable
@@ -84,17 +90,14 @@ class LearningRates:
 
 
 def layer_depths(net: nn.Module) -> dict[str, int]:
-    """The layer of each parameter, by name: 0 before the first layer, and one more than the last after it.
+    """The layer of each parameter, by name: 0 for what the first layer reads, and one more than the last after it.
 
-    A layer is a module with a number for its name, such as `blocks.3`; of nested ones, the outermost counts.
+    A layer is one of a list of blocks, such as `blocks.3`, or one of torch's LSTM, such as `encoder.weight_ih_l3`. What
+    the first one reads has a name of inputs: embeddings, positions, start vectors, ... Everything else comes
+    after the layers, such as a head, wherever the network registers it.
     """
-    numbers = {
-        name: next((int(part) + 1 for part in name.split(".") if part.isdigit()), None)
-        for name, _ in net.named_parameters()
-    }
-    top = 1 + max((n for n in numbers.values() if n is not None), default=0)
-    depths, begun = {}, False
-    for name, number in numbers.items():
-        begun = begun or number is not None
-        depths[name] = number if number is not None else top if begun else 0
-    return depths
+    layers = {name: LAYER.search(name) for name, _ in net.named_parameters()}
+    depths = {name: int(found[1] or found[2]) + 1 for name, found in layers.items() if found}
+    top = 1 + max(depths.values(), default=0)
+    outside = {name: 0 if INPUT.search(name) else top for name in layers if name not in depths}
+    return depths | outside

@@ -14,11 +14,12 @@ from arlm.data.dataset import Rows
 from arlm.data.folders import Split
 from arlm.data.module import TokenDataModule
 from arlm.data.text_module import TextDataModule
-from arlm.domains import MaskedDomain, TextDomain
+from arlm.domains import MaskedDomain, SpanDomain, TextDomain
 from arlm.errors import UserError
 from arlm.tokenizers import BPETokenizer, CharacterTokenizer
 from datamodules.masked_text import MaskedText
 from datamodules.python_docs import PythonDocs
+from datamodules.span_text import SpanText
 
 LETTERS = "abcdefghijklmnop"
 
@@ -239,3 +240,41 @@ def test_texts_that_do_not_fit_are_refused() -> None:
         MaskedText(PythonDocs(length=25), pairs="order")
     with pytest.raises(UserError, match=r"data\.pairs: .* one document"):
         batch_of(MaskedText(Letters([500], length=16), pairs="next"))
+
+
+@pytest.mark.parametrize(
+    ("trained", "options", "name"),
+    [
+        (MaskedDomain(CharacterTokenizer(LETTERS), bound=True), {}, "bound False"),
+        (MaskedDomain(CharacterTokenizer(LETTERS)), {"bound": True}, "bound True"),
+        (MaskedDomain(CharacterTokenizer(LETTERS)), {"pairs": "order"}, "pairs True"),
+    ],
+)
+def test_a_domain_for_other_masks_is_refused(
+    trained: MaskedDomain, options: dict, name: str
+) -> None:
+    with pytest.raises(UserError, match=f"data: rows of this data have {name}, but the domain"):
+        MaskedText(Letters(length=16), **options).domain = trained
+
+
+def test_a_domain_for_other_spans_is_refused_unless_it_has_enough_sentinels() -> None:
+    tokenizer = CharacterTokenizer(LETTERS)
+    data = SpanText(Letters(length=64))
+    data.domain = SpanDomain(tokenizer, 30)
+    for domain, name in (
+        (SpanDomain(tokenizer, 3), "sentinels 4"),
+        (SpanDomain(tokenizer, 30, closing=False), "closing True"),
+    ):
+        with pytest.raises(UserError, match=f"data: rows of this data have {name}, but"):
+            data.domain = domain
+
+
+@pytest.mark.parametrize("pairs", ["none", "order", "next"])
+def test_each_token_has_a_position_of_its_own(pairs: Any) -> None:
+    data = MaskedText(Letters(length=16), pairs=pairs, rate=1.0)
+    dataset = data.dataset("val")
+    rows = Rows(0, torch.arange(len(dataset)))
+    batch, positions = dataset[rows], dataset.positions(rows)
+    assert positions.shape == batch.tokens.shape
+    scored = positions[batch.scored]
+    assert len(scored.unique()) == len(scored)

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 import arlm
-from arlm.core import Batch, Spec
+from arlm.core import Batch, Scores, Spec
 from arlm.data.dataset import Rows
 from arlm.errors import UserError
 from arlm.models.neural_ngram import NeuralNGram
 from arlm.models.pixelcnn import PixelCNN
 from arlm.training.module import AutoregressiveModule
-from arlm.training.objectives import Distillation, Likelihood, Objective, Terms
+from arlm.training.objectives import Classification, Distillation, Likelihood, Objective, Terms
 from arlm.training.objectives.distillation import divergences
 from datamodules.digits import Digits
 
@@ -94,6 +94,41 @@ def test_the_loss_is_the_divergence_of_scored_tokens(kl: Any, teacher: Path) -> 
         torch.autograd.grad(s, net.first.weight)[0] for s in (terms.sum, expected.sum())
     )
     assert torch.allclose(ours, reference, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["likelihood", "classification", "forward", "reverse"])
+def test_a_token_of_weight_two_counts_like_two_tokens(name: str, teacher: Path) -> None:
+    objective: Objective
+    if name == "likelihood":
+        objective, net = Likelihood(), Penalised(Digits().spec, width=4, depth=1).double()
+    elif name == "classification":
+        objective, net = Classification(), Penalised(Digits().spec, width=4, depth=1).double()
+    else:
+        direction: Any = name
+        objective, net = Distillation(str(teacher), direction), SMALL(Digits().spec).double()
+    objective.double().prepare(net.eval())
+    rows = batch()
+    weights = torch.tensor([[2.0], [1.0], [0.0]]).expand(rows.tokens.shape)
+    weighted = objective.loss(net, rows._replace(weights=weights))
+    chosen = [0, 0, 1]
+    repeated = objective.loss(
+        net, Batch(rows.tokens[chosen], rows.scored[chosen], rows.units[chosen])
+    )
+    assert float(weighted.count) == float(repeated.count)
+    assert torch.allclose(weighted.sum, repeated.sum, rtol=1e-12)
+    for figure, value in repeated.figures.items():
+        assert float(weighted.figures[figure]) == pytest.approx(float(value), rel=1e-12), figure
+
+
+class Penalised(PixelCNN):
+    """A network with a penalty of each token."""
+
+    def score(self, tokens: Tensor, context: Tensor | None = None) -> Scores:
+        scores = super().score(tokens, context)
+        return scores._replace(auxiliary=tokens.double())
+
+    def logits_and_auxiliary(self, tokens: Tensor, context: Tensor | None = None) -> Any:
+        return self(tokens, context), tokens.double()
 
 
 def test_a_network_does_not_diverge_from_itself(teacher: Path) -> None:

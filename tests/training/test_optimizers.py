@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -12,8 +13,10 @@ from torch import nn
 from arlm.adapters import LoRA
 from arlm.core import Spec
 from arlm.errors import UserError
+from arlm.models.bert import BERT
+from arlm.models.bilstm import BiLSTM
 from arlm.models.transformer import TransformerLanguageModel
-from arlm.training.learning_rates import LearningRates
+from arlm.training.learning_rates import LearningRates, layer_depths
 from arlm.training.optimizers import Muon, build_optimizer, parameter_groups
 from arlm.training.schedules import HoldThenDecay, WarmupCosine
 
@@ -185,6 +188,25 @@ def test_factors_of_learning_rates_by_pattern_depth_and_network() -> None:
         assert max(ratio) - min(ratio) < 1e-12  # the schedule multiplies all
         optimizer.step()
         schedule.step()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_head_that_comes_before_its_layers_is_the_top(tied: bool) -> None:
+    spec = replace(
+        SPEC, context=replace(SPEC, vocab_size=SPEC.vocab_size + 2, pad_id=SPEC.vocab_size + 1)
+    )
+    bert = layer_depths(BERT(spec, width=8, heads=2, depth=2, tied=tied))
+    lstm = layer_depths(BiLSTM(spec, width=8, depth=2, tied=tied))
+    for depths in (bert, lstm):
+        head = {"bias", "weight"} & depths.keys()
+        assert {depths[name] for name in head} == {3}
+        assert {d for name, d in depths.items() if name.startswith("transform.")} == {3}
+        assert depths["embed_source.weight"] == 0
+    assert bert["distance_bias"] == 0
+    assert {d for name, d in bert.items() if name.startswith("encoder.1.")} == {2}
+    assert bert["encoder_norm.weight"] == 3
+    assert {d for name, d in lstm.items() if "_l0" in name} == {1}
+    assert {d for name, d in lstm.items() if "_l1" in name} == {2}
 
 
 def test_lora_plus_is_a_factor_of_b() -> None:

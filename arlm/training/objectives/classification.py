@@ -10,6 +10,7 @@ from torch import Tensor
 
 from arlm.core import Autoregressor, Batch, token_log_prob
 from arlm.evaluation.likelihood import figures
+from arlm.evaluation.weights import scored_weights
 from arlm.training.objectives.base import Objective, Terms
 
 
@@ -24,7 +25,7 @@ class GivesLogits(Protocol):
 
 
 class Classification(Objective):
-    """Nats of the class of each row, plus what the network adds to the loss (`Classifier.lm_weight`).
+    """Nats of the class of each row, by its weight, plus what the network adds to the loss (`Classifier.lm_weight`).
 
     Figures: nll, the same in bits, and the accuracy, the share of rows whose class is the likeliest one. Any network can be trained
     with it; the tokens that are scored are the classes.
@@ -44,12 +45,14 @@ class Classification(Objective):
         found = read(batch.tokens, batch.context)
         logits, auxiliary = found if self._both else (found, None)
         log_prob = token_log_prob(logits, batch.tokens).where(batch.scored, 0)
-        total = -log_prob.sum()
+        weights = scored_weights(batch)
+        own = weights.to(log_prob.dtype)
+        total = -(log_prob * own).sum()
         if auxiliary is not None:
-            total = total + auxiliary.where(batch.scored, 0).sum()
-        correct = (logits.detach().argmax(-1) == batch.tokens) & batch.scored
-        sums = {"nats": -log_prob.detach().double().sum(), "correct": correct.sum().double()}
-        return Terms(total, batch.scored.sum(), sums)
+            total = total + (auxiliary.where(batch.scored, 0) * own).sum()
+        correct = (logits.detach().argmax(-1) == batch.tokens) * weights
+        nats = -log_prob.detach().double() * weights
+        return Terms(total, weights.sum(), {"nats": nats.sum(), "correct": correct.sum()})
 
     def figures(self, sums: Mapping[str, float], unit: str) -> dict[str, float]:
         count = sums["count"]

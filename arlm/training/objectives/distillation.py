@@ -14,6 +14,7 @@ from arlm.checkpoints.sharded import META, digest, is_sharded
 from arlm.core import Autoregressor, Batch, Spec, log_softmax
 from arlm.errors import UserError, require
 from arlm.evaluation.likelihood import figures
+from arlm.evaluation.weights import scored_weights
 from arlm.training.objectives.base import Objective, Terms
 from arlm.training.objectives.likelihood import likelihood_sums
 
@@ -21,7 +22,7 @@ Direction = Literal["forward", "reverse"]
 
 
 class Distillation(Objective):
-    """KL divergence between a frozen teacher and the network, in nats per scored token.
+    """KL divergence between a frozen teacher and the network, in nats per scored token, by its weight.
 
     Figures: kl, and the network's own nll, ppl and bits per unit. The network's penalties are not added.
 
@@ -77,10 +78,11 @@ class Distillation(Objective):
         with torch.no_grad():
             theirs = log_softmax(self._teacher_logits(batch.tokens, batch.context))
         divergence = divergences(theirs, own) if self.kl == "forward" else divergences(own, theirs)
-        total = divergence.where(batch.scored, 0).sum()
+        weights = scored_weights(batch)
+        total = (divergence.where(batch.scored, 0) * weights.to(divergence.dtype)).sum()
         log_prob = own.gather(-1, batch.tokens.unsqueeze(-1)).squeeze(-1)
-        kl = divergence.detach().double().where(batch.scored, 0).sum()
-        return Terms(total, batch.scored.sum(), {"kl": kl} | likelihood_sums(log_prob, batch))
+        kl = (divergence.detach().double().where(batch.scored, 0) * weights).sum()
+        return Terms(total, weights.sum(), {"kl": kl} | likelihood_sums(log_prob, batch))
 
     def figures(self, sums: Mapping[str, float], unit: str) -> dict[str, float]:
         kl = sums["kl"] / sums["count"] if sums["count"] else float("nan")

@@ -40,14 +40,14 @@ class Likelihood(Objective):
 
     def loss(self, net: Autoregressor, batch: Batch) -> Terms:
         scores = (self._training_scorer if net.training else self._scorer)(batch)
-        log_prob = scores.log_prob.where(batch.scored, 0)
-        count = batch.scored.sum()
-        if batch.weights is not None:
-            log_prob = log_prob * batch.weights
-            count = scored_weights(batch).sum()
-        total = -log_prob.sum()
+        cost, count = -scores.log_prob, batch.scored.sum()
         if scores.auxiliary is not None:
-            total = total + scores.auxiliary.where(batch.scored, 0).sum()
+            cost = cost + scores.auxiliary
+        cost = cost.where(batch.scored, 0)
+        if batch.weights is not None:
+            cost = cost * batch.weights
+            count = scored_weights(batch).sum()
+        total = cost.sum()
         return Terms(total, count, likelihood_sums(scores.log_prob, batch))
 
     def figures(self, sums: Mapping[str, float], unit: str) -> dict[str, float]:
