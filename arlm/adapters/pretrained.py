@@ -22,7 +22,7 @@ def pretrained(
 
     The data may have more or fewer tokens than the network, if its tokenizer is the same: embedding and head get
     new rows, or lose their last ones, in vocabularies of contexts too. Learned positions are cut or repeated to
-    the length of the data's rows; see `arlm.adapters.vocabulary`.
+    the length of the data's rows, and relative ones are cut, or the last of each side is repeated; see `arlm.adapters.vocabulary`.
 
     Args:
         checkpoint: a .ckpt file, or the folder of a run.
