@@ -32,7 +32,7 @@ from arlm.states import SHARED, State
 # Methods that a network may have beside those of every Autoregressor; an adapter has those of its base.
 OPTIONAL = ("context_features", "attention_weights", "sample_rows", "score_chunk")
 # Of networks whose logits are a linear map of features. Pixel networks have other methods of these names.
-OF_FEATURES = ("features", "logits", "linear_map", "advance_features")
+OF_FEATURES = ("features", "features_log_prob", "logits", "linear_map", "advance_features")
 
 
 @dataclass(frozen=True)

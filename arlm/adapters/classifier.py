@@ -101,7 +101,7 @@ class Classifier(Autoregressor):
                 f"model.net.base: {type(self.base).__name__} has no `{method}`; "
                 f"{other}, or choose a network such as arlm.models.transformer.TransformerLanguageModel"
             )
-        width = self._freeze_unused()
+        width = self._freeze_unused(min(2, context.shape[-1]))
         if frozen:
             self.base.requires_grad_(False)
             self.base.eval()
@@ -126,11 +126,15 @@ class Classifier(Autoregressor):
             )
         return context
 
-    def _freeze_unused(self) -> int:
-        """Freeze the base's parameters that have no part in the logits or the loss; returns its width, F."""
+    def _freeze_unused(self, length: int) -> int:
+        """Freeze the base's parameters that have no part in the logits or the loss; returns its width, F.
+
+        Args:
+            length: tokens of the text that tells which have one.
+        """
         training = self.base.training
         self.base.eval()  # without dropout, which would draw random numbers
-        tokens = torch.zeros(1, 2, dtype=torch.long, device=device_of(self.base))
+        tokens = torch.zeros(1, length, dtype=torch.long, device=device_of(self.base))
         with torch.enable_grad():
             states, nats = self._read(tokens, tokens >= 0, bool(self.lm_weight))
             total = states.sum() if nats is None else states.sum() + nats.sum()

@@ -57,8 +57,11 @@ def load_adapter(
 ) -> Adapted:
     """An adapter from a file, on a base that exists; several adapters may share one.
 
+    The base's parameters are frozen (`requires_grad` is False afterwards), and their values do not change.
+
     Args:
-        base: the network that the adapter was trained on, with equal weights, or another adapter on it.
+        base: the network that the adapter was trained on, or another adapter on it. Its weights have the same bytes:
+            a base that was cast, such as to bfloat16, counts as another one. Load the adapter first, and cast then.
         path: a file of `save_adapter`.
         trusted: modules and files that may be imported beside arlm's own.
         field: what names the path, for errors.

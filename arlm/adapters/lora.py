@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from arlm.adapters.adapted import Adapted
+from arlm.adapters.classifier import Classifier
 from arlm.core import Autoregressor, Spec
 from arlm.errors import UserError, require
 
@@ -29,7 +30,11 @@ class LoRA(Adapted):
     """W' = W + s B A in matrices and kernels of a frozen network: B (rows, r) begins at 0, A (r, columns) at random.
 
     A weight of more axes, such as a convolution's kernel, is the matrix of its first axis and all others. A tied
-    weight has two names, and an adapter on one of them leaves the other as it is.
+    weight has two names, and an adapter on one of them leaves the other as it is. Factors of a weight that the base
+    does not train are not trained either, so that the weight stays what it is; if it trains none of the targets, as
+    where several adapters share it, all factors are trained.
+
+    A classifier's head is new and must be trained, so the adapter goes inside: `Classifier(base=LoRA(...))`.
 
     Args:
         spec: of the data.
@@ -37,14 +42,15 @@ class LoRA(Adapted):
         rank: r.
         alpha: numerator of the scaling s; by default the rank, so that s is 1 with "lora".
         targets: patterns of names of the base's weights, such as "blocks.*.attention.*"; by default every matrix
-            and kernel except embeddings, learned vectors and the last linear map.
+            and kernel except embeddings, learned vectors and the last linear map (`head`, or what the base's
+            `linear_map` multiplies with).
         scaling: "lora" is s = alpha / r, "rslora" is s = alpha / sqrt(r).
         lr_ratio: learning rate of B, in that of A; LoRA+ recommends 16.
 
     Shapes: those of the base.
 
     Raises:
-        UserError: a pattern matches no matrix, or a value is out of range.
+        UserError: a pattern matches no matrix, a value is out of range, or the base is a Classifier or Regressor.
     """
 
     def __init__(
@@ -57,7 +63,22 @@ class LoRA(Adapted):
         scaling: Scaling = "lora",
         lr_ratio: float = 1.0,
     ) -> None:
-        super().__init__(spec, base)
+        # An adapter freezes its base: what the base trains is asked before.
+        trained: set[str] = set()
+
+        def noted(spec: Spec) -> Autoregressor:
+            net = base(spec)
+            if isinstance(net, Classifier):
+                kind = type(net).__name__
+                raise UserError(
+                    f"model.net.base: {kind} given, whose head would be frozen untrained; put LoRA inside: "
+                    f"{kind}(base=LoRA(...))"
+                )
+            named = net.named_parameters(remove_duplicate=False)
+            trained.update(name for name, p in named if p.requires_grad)
+            return net
+
+        super().__init__(spec, noted)
         require(rank >= 1, "model.net.rank", rank, "choose at least 1")
         top = rank if alpha is None else alpha
         require(math.isfinite(top) and top > 0, "model.net.alpha", alpha, "choose above 0")
@@ -73,6 +94,8 @@ class LoRA(Adapted):
             rows, columns = matrices[name].flatten(1).shape
             _nested(self.low_rank, name).register_parameter("A", _empty(rank, columns))
             _nested(self.low_rank, name).register_parameter("B", _empty(rows, rank))
+            if trained.intersection(self.names) and name not in trained:
+                self.low_rank.get_submodule(name).requires_grad_(False)
         self.reset()
 
     def reset(self) -> None:
@@ -139,7 +162,9 @@ def _chosen(
 ) -> list[str]:
     """Names of the weights that are adapted, in the order of the network."""
     if targets is None:
-        chosen = [name for name in matrices if _adapted_by_default(net, name)]
+        features: Any = net  # `linear_map` is offered by networks of several rooms
+        last = features.linear_map()[0] if hasattr(net, "linear_map") else None
+        chosen = [n for n, w in matrices.items() if w is not last and _adapted_by_default(net, n)]
         if not chosen:
             raise UserError(
                 f"model.net.base: {type(net).__name__} has no matrix to adapt; choose another network, or targets"

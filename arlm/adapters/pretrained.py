@@ -22,8 +22,9 @@ def pretrained(
 
     The data may have more or fewer tokens than the network, if its tokenizer is the same: embedding and head get
     new rows, or lose their last ones, in vocabularies of contexts too. Learned positions are cut or repeated to
-    the length of the data's rows; see `arlm.adapters.vocabulary`. Tokens are matched by their numbers: those after
-    the tokenizer's, such as masks and roles, keep the rows of the network's own ones of the same number, whatever these meant.
+    the length of the data's rows, and relative ones are cut, or the last of each side is repeated; see
+    `arlm.adapters.vocabulary`. Tokens are matched by their numbers: those after the tokenizer's, such as masks and
+    roles, keep the rows of the network's own ones of the same number, whatever these meant.
 
     Args:
         checkpoint: a .ckpt file, or the folder of a run.

@@ -40,6 +40,8 @@ class Regressor(Classifier):
     def classes(self, outputs: Tensor) -> Tensor:
         """Mean and log scale (B, 2) -> log-probabilities of the bins (B, V)."""
         bins = self.spec.vocab_size
+        # In bfloat16, edges that differ by less than 1 / 256 would be the same.
+        outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
         mean = 0.5 + outputs[:, :1]  # the middle of the interval at first
         scale = (outputs[:, 1:] - 1.5).clamp(LEAST, MOST).exp()
         edges = torch.arange(1, bins, device=outputs.device, dtype=outputs.dtype) / bins

@@ -83,7 +83,8 @@ def fitted(trained: Autoregressor, net: Autoregressor) -> tuple[dict[str, Tensor
     New rows of a vocabulary, in embedding and head, are the mean of the old rows plus a little noise of a fixed
     seed. So a new token's logit is about the mean of the others', its probability is at most about 1 / V, and no
     old token's probability changes much. A longer table of positions repeats the old one; rows that the data
-    does not have are cut.
+    does not have are cut. A bias of relative positions keeps its distances, and greater ones get that of the
+    greatest that was trained.
 
     Args:
         trained, net: of one class, with equal options.
@@ -110,7 +111,10 @@ def fitted(trained: Autoregressor, net: Autoregressor) -> tuple[dict[str, Tensor
             before = weight.shape[axis]
             if before == size or not weight.is_floating_point():
                 continue
-            if "position" not in name and (before, size) in _vocabularies(old, new):
+            if name.endswith("distance_bias"):  # its middle is distance 0
+                distances = torch.arange(size) - size // 2 + before // 2
+                weight = weight.index_select(axis, distances.clamp(0, before - 1))
+            elif "position" not in name and (before, size) in _vocabularies(old, new):
                 weight = _extended(weight, axis, size)
                 change = f"{before} -> {size}"
                 notes.setdefault(change, []).append(name)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from arlm.core import Autoregressor, device_of
+from arlm.layers.prefix import TrainedPrefix
 
 
 @runtime_checkable
@@ -67,11 +68,16 @@ def attention_of_layers(
     layers: dict[str, Any] = {
         name: module for name, module in net.named_modules() if isinstance(module, HasWeights)
     }
+    prompts: list[Any] = []  # the trained prompt that is running: its calls are not the row's
     hooks = [
-        layer.register_forward_hook(_record(found.setdefault, name))
+        layer.register_forward_hook(_record(found.setdefault, name, prompts))
         for name, layer in layers.items()
         if isinstance(layer, nn.Module)
     ]
+    for module in net.modules():
+        if isinstance(module, TrainedPrefix):
+            hooks.append(module.register_forward_pre_hook(lambda m, _: prompts.append(m)))
+            hooks.append(module.register_forward_hook(lambda *_: prompts.clear()))
     device = device_of(net)
     try:
         with torch.inference_mode():
@@ -98,10 +104,11 @@ def attention_of_layers(
     return attentions
 
 
-def _record(parts_of: Any, name: str) -> Any:
-    """A hook that keeps a layer's weights."""
+def _record(parts_of: Any, name: str, prompts: list[Any]) -> Any:
+    """A hook that keeps a layer's weights, unless a trained prompt runs it."""
 
     def hook(layer: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        parts_of(name, []).append(layer.weights(*inputs))
+        if not prompts:
+            parts_of(name, []).append(layer.weights(*inputs))
 
     return hook

@@ -12,7 +12,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from arlm.adapters import Classifier, Regressor
+from arlm.adapters import Classifier, LoRA, Regressor
 from arlm.core import Autoregressor, Batch, Spec, log_softmax
 from arlm.domains import ClassificationDomain, RegressionDomain
 from arlm.errors import UserError
@@ -256,3 +256,28 @@ def test_forms_of_input() -> None:
     assert shown("entailment", "abcd", "c", most=5) == [[a, b, delimiter, c, extract]]
     with pytest.raises(UserError, match="1 given; an example of entailment has 2"):
         shown("entailment", "ab")
+
+
+def test_a_regressor_in_bfloat16_tells_all_bins_apart() -> None:
+    spec = Spec(600, (1,), context=TEXTS.context)
+    net = built(spec, Regressor)
+    context = laws.contexts(net)
+    expected = log_softmax(net(laws.rows(net), context))
+    found = log_softmax(net.bfloat16()(laws.rows(net), context))
+    assert torch.isfinite(found).all()
+    assert found.exp().diff(dim=-1)[..., 1:-1].abs().min() > 0
+    assert (found.exp() - expected.exp()).abs().max() < 0.01
+
+
+def test_lora_within_a_classifier_may_model_the_text() -> None:
+    adapted = partial(LoRA, base=BLOCKS)
+    net = built(base=adapted, lm_weight=0.5).train()
+    batch = whole(net)
+    prepared(net).loss(net, batch).sum.backward()
+    assert all(p.grad is not None for p in net.base.low_rank.parameters())
+
+
+@pytest.mark.parametrize("base", [LSTM, BLOCKS])
+def test_a_text_may_have_one_token(base) -> None:
+    net = built(Spec(3, (1,), context=Spec(6, (1,), pad_id=PAD)), base=base)
+    assert net(laws.rows(net), laws.contexts(net)).shape == (len(laws.rows(net)), 1, 3)

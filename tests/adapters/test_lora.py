@@ -13,10 +13,12 @@ import pytest
 import torch
 from torch.func import functional_call
 
-from arlm.adapters import LoRA
+from arlm.adapters import Classifier, LoRA, Regressor
 from arlm.adapters.adapted import AdaptedState
 from arlm.core import Spec
 from arlm.errors import UserError
+from arlm.models.bert import BERT
+from arlm.models.bilstm import BiLSTM
 from arlm.models.ngram import KneserNeyNGram
 from arlm.models.pixelcnn import PixelCNN
 from arlm.models.rnn import LSTMLanguageModel
@@ -228,3 +230,42 @@ def test_bases_that_cannot_be_adapted() -> None:
     with pytest.raises(UserError, match=r"model.net.base: it is for .* not for"):
         LoRA(TEXT, lambda spec: SMALL(other))
     assert isinstance(LoRA(laws.SPECS["grey"], partial(PixelCNN, width=12, depth=1)), LoRA)
+
+
+LABELLED = Spec(3, (1,), context=Spec(6, (4,), pad_id=5))
+MASKED = Spec(7, (6,), context=Spec(9, (6,), pad_id=8))
+
+
+def trained_names(net: torch.nn.Module) -> set[str]:
+    return {name for name, p in net.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("kind", [Classifier, Regressor])
+def test_the_new_head_of_a_classifier_is_not_frozen(kind: type) -> None:
+    name = kind.__name__
+    with pytest.raises(
+        UserError, match=rf"model.net.base: {name} .* {name}\(base=LoRA\(\.\.\.\)\)"
+    ):
+        LoRA(LABELLED, partial(kind, base=SMALL))
+    names = trained_names(kind(LABELLED, base=partial(LoRA, base=SMALL, targets=["*qkv*"])))
+    low_rank = {f"base.low_rank.blocks.0.attention.qkv.weight.{factor}" for factor in "AB"}
+    assert names == {"head.weight", "head.bias"} | low_rank
+
+
+def test_what_the_base_does_not_train_is_not_trained() -> None:
+    base = SMALL(TEXT)
+    base.blocks[0].mlp.requires_grad_(False)
+    targets = ["*qkv*", "*mlp*"]
+    net = LoRA(TEXT, lambda _: base, targets=targets)
+    assert trained_names(net) == {f"low_rank.blocks.0.attention.qkv.weight.{f}" for f in "AB"}
+    assert len(trained_names(LoRA(TEXT, lambda _: base, targets=targets))) == 6  # a shared base
+
+
+@pytest.mark.parametrize(
+    "kind", [partial(BERT, width=8, depth=1, heads=2), partial(BiLSTM, width=8)]
+)
+@pytest.mark.parametrize("tied", [True, False])
+def test_heads_of_masked_networks_are_not_adapted_by_default(kind: Callable, tied: bool) -> None:
+    names = LoRA(MASKED, partial(kind, tied=tied)).names
+    assert names
+    assert not {"weight", "embed_source.weight"}.intersection(names)

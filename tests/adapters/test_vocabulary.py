@@ -12,15 +12,18 @@ import torch
 from laws import lively
 
 from arlm import checkpoints
-from arlm.adapters import LogitArithmetic, pretrained
+from arlm.adapters import Classifier, LogitArithmetic, pretrained
 from arlm.checkpoints.specs import check_spec
 from arlm.core import Autoregressor, Spec, token_log_prob
+from arlm.domains import ClassificationDomain
 from arlm.errors import UserError
+from arlm.models.bert import BERT
 from arlm.models.lstm_seq2seq import LSTMSeq2Seq
 from arlm.models.ngram import KneserNeyNGram
 from arlm.models.rnn import LSTMLanguageModel
 from arlm.models.transformer import TransformerLanguageModel
 from arlm.models.transformer_seq2seq import TransformerSeq2Seq
+from arlm.tokenizers import SentenceTokenizer
 from datamodules.text_file import TextFile
 
 MODULE = sys.modules["arlm.adapters.pretrained"]  # the package has a function of that name
@@ -159,3 +162,35 @@ def test_within_an_ensemble_from_files(tmp_path: Path) -> None:
     assert both(torch.randint(5, (2, 8))).shape[-1] == spec.vocab_size
     with pytest.raises(UserError):
         check_spec(both.spec, data.domain)
+
+
+def test_relative_positions_keep_their_distances(monkeypatch: pytest.MonkeyPatch) -> None:
+    def spec(length: int, vocab: int) -> Spec:
+        context = replace(TEXT, vocab_size=vocab + 2, shape=(length,), pad_id=vocab + 1)
+        return replace(TEXT, vocab_size=vocab, shape=(length,), context=context)
+
+    # As many distances as tokens, which a table of distances is not fitted by.
+    net = lively(BERT(spec(6, 11), width=8, depth=1, heads=2)).float()
+    loaded = checkpoints.Loaded(net, None, {}, "")
+    monkeypatch.setattr(MODULE, "load", lambda path, trusted: loaded)
+    make, old = pretrained("runs/base"), net.distance_bias
+    assert torch.equal(make(spec(4, 11)).distance_bias, old[:, 2:-2])
+    wide = make(spec(9, 17)).eval()
+    ends = old[:, :1].expand(2, 3), old[:, -1:].expand(2, 3)
+    assert torch.equal(wide.distance_bias, torch.cat([ends[0], old, ends[1]], 1))
+    tokens = torch.randint(11, (3, 6))
+    found = make(spec(9, 11)).eval()(tokens, tokens)
+    assert (found - net(tokens, tokens)).abs().max() < 1e-5
+
+
+def test_bert_starts_a_classifier_of_longer_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = SentenceTokenizer(["a", "b", "c"])
+    masked = replace(TEXT, vocab_size=3, shape=(64,), fingerprint=words.fingerprint)
+    masked = replace(masked, context=replace(masked, vocab_size=5, pad_id=4))
+    net = lively(BERT(masked, width=8, depth=1, heads=2)).float()
+    loaded = checkpoints.Loaded(net, None, {}, "")
+    monkeypatch.setattr(MODULE, "load", lambda path, trusted: loaded)
+    domain = ClassificationDomain(words, ["no", "yes"], "classification")
+    spec = Spec(2, (1,), context=domain.context_spec(128), unit="label")
+    found = Classifier(spec, pretrained("runs/base"), encoder=True)
+    assert found.base.distance_bias.shape == (2, 255)

@@ -184,3 +184,18 @@ def test_a_mask_is_part_of_the_weights() -> None:
 @torch.inference_mode()
 def test_no_attention_no_maps() -> None:
     assert attention_of_layers(net_of(LSTMLanguageModel, TEXT, width=8), row()) == []
+
+
+@pytest.mark.parametrize("size", [2, 6])
+@torch.inference_mode()
+def test_the_pass_of_a_prompt_is_not_shown(size: int) -> None:
+    net = net_of(TransformerLanguageModel, TEXT, width=16, depth=3, heads=4, prompt_vectors=size)
+    inputs: list[Any] = []
+    for block in net.blocks:
+        block.attention.register_forward_hook(lambda *call: inputs.append(call))
+    found = attention_of_layers(net, row())
+    assert len(found) == 3
+    for one, (layer, given, _) in zip(found, inputs[-3:], strict=True):  # the row's are the last
+        assert torch.equal(one.weights, layer.weights(*given)[0])
+        assert one.weights.shape == (4, 6, 6)
+        assert float(one.weights.sum(-1).max()) < 1
