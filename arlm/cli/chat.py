@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from arlm.cli.decoding import add_decoding_options, bind_all, chosen_noise, chosen_processors
 from arlm.cli.imports import quick_imports
 from arlm.cli.parser import Parser, add_run_options, open_network, print_json
+from arlm.cli.terminal import shown
 from arlm.errors import UserError, require
 
 if TYPE_CHECKING:
@@ -115,15 +116,20 @@ def talk(chat: Chat, terminal: bool) -> None:
     """Answer each line; on a terminal a mistake is shown, and elsewhere it ends the program."""
     for where, line in typed() if terminal else piped():
         text = line.strip()
-        if text == "/quit":
-            return
         try:
             if text.startswith("/"):
-                print(obey(chat, text))
+                result = obey(chat, text)
+                if result is None:
+                    return
+                print(result)
             elif text:
-                reply = chat.say(text, lambda piece: print(piece, end="", flush=True))
+                reply = chat.say(text, lambda piece: print(shown(piece), end="", flush=True))
                 print(flush=True)
                 tell(reply, chat)
+        except KeyboardInterrupt:  # while the message was read
+            if not terminal:
+                raise
+            print("\nnote: interrupted", file=sys.stderr)
         except UserError as error:
             if not terminal:
                 raise UserError(f"{where}: {error}") from None
@@ -145,11 +151,14 @@ def serve(chat: Chat) -> None:
             raise UserError(
                 f'{where}: it is no JSON object with a "content" or a "command"; write for example {{"content": "Hello"}}'
             )
-        if command == "/quit":
-            return
+        if said is not None and command is not None:
+            raise UserError(f'{where}: it has a "content" and a "command"; write a line for each')
         try:
             if command is not None:
-                record = {"command": command, "result": obey(chat, command)}
+                result = obey(chat, command)
+                if result is None:
+                    return
+                record = {"command": command, "result": result}
             else:
                 reply = chat.say(str(said))
                 named = {"role": "assistant", "content": reply.text}
@@ -160,10 +169,12 @@ def serve(chat: Chat) -> None:
         sys.stdout.flush()
 
 
-def obey(chat: Chat, text: str) -> str:
-    """Do what a command says; returns what is shown of it."""
-    name, _, argument = text.partition(" ")
+def obey(chat: Chat, text: str) -> str | None:
+    """Do what a command says; returns what is shown of it, or None to leave."""
+    name, _, argument = text.strip().partition(" ")
     argument = argument.strip()
+    if name == "/quit":
+        return None
     if name == "/help":
         width = max(map(len, COMMANDS))
         return "\n".join(f"{command:{width}}  {what}" for command, what in COMMANDS.items())
@@ -179,7 +190,14 @@ def obey(chat: Chat, text: str) -> str:
             raise UserError("/save: nothing was said yet; say something first")
         messages = [message._asdict() for message in chat.messages]
         record = json.dumps({"messages": messages}, ensure_ascii=False)
-        return str(write_text(record + "\n", Path(argument)))
+        try:
+            return str(write_text(record + "\n", Path(argument)))
+        except UserError:
+            raise
+        except ValueError:  # a null character, or half of a surrogate pair
+            raise UserError(
+                f"/save: {argument!r} cannot name a file; choose another name"
+            ) from None
     raise UserError(f"{name}: not known; the commands are {', '.join(COMMANDS)}")
 
 

@@ -50,7 +50,8 @@ def open_draft(options: argparse.Namespace, net: Autoregressor) -> Speculation |
         own = argparse.Namespace(**vars(options) | {"data": None, "compile": False})
         draft = NetworkDraft(ngram(open_data(own).data).to(device_of(net)))
     else:
-        draft = NetworkDraft(open_network(options, options.draft).net)
+        own = argparse.Namespace(**vars(options) | {"adapter": None})  # it is for the run
+        draft = NetworkDraft(open_network(own, options.draft).net)
     draft.check(net)
     return Speculation(draft, count)
 

@@ -16,6 +16,7 @@ from arlm.cli.alternatives import token_records, token_table
 from arlm.cli.drafting import open_draft, say_what_was_saved
 from arlm.cli.parser import bar, finite
 from arlm.cli.searches import Counted, check_room, contrasted, likeliest
+from arlm.cli.terminal import shown
 from arlm.cli.watermarks import watermark_name
 from arlm.errors import UserError
 
@@ -94,13 +95,14 @@ def texts(
     kept = iter(found)
     if options.best_of is not None:
         kept = likeliest(kept, options.best_of, options.n)
+    plain = str if options.out else shown
     with writing_text(Path(options.out)) if options.out else nullcontext(sys.stdout) as out:
         for index, one in enumerate(kept):
             separator = f"{SEPARATOR}\n" if index and not options.json else ""
-            shown = as_json(index, one, options, view) if options.json else one.text
-            print(f"{separator}{shown}", file=out, flush=not options.out)
+            line = as_json(index, one, options, view) if options.json else plain(one.text)
+            print(f"{separator}{line}", file=out, flush=not options.out)
             if one.drawn is not None and not options.json:
-                print(f"\n{token_table(one.drawn, view)}", file=out, flush=not options.out)
+                print(f"\n{plain(token_table(one.drawn, view))}", file=out, flush=not options.out)
     if options.out:
         print(options.out)
     say_what_was_saved(speculation, found.tokens)
@@ -183,7 +185,7 @@ def stream(
             stop=options.stop,
             context=class_labels(net, options.label, 1, row),
             speculation=speculation,
-            show=lambda text: print(text, end="", flush=True),
+            show=lambda text: print(shown(text), end="", flush=True),
         )
         print()
         total += one.tokens

@@ -177,7 +177,12 @@ class Batcher:
             ahead = max(free, min(AHEAD, self.slots // 2)) - len(reader.ready)
             with self._lock:
                 new = [self._queue.popleft() for _ in range(min(ahead, len(self._queue)))]
-            reader.read(new)
+            try:
+                reader.read(new)
+            except BaseException:
+                with self._lock:  # those that only wait; the others would be in slots
+                    self._queue.extendleft(reversed(new[free - len(reader.ready) :]))
+                raise
         taken, entering = reader.take(free)
         if entering is None:
             self._shrink()

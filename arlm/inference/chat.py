@@ -126,14 +126,17 @@ class Chat:
                 conversation is as it was.
         """
         turn = self.domain.prompt([Message("user", text)], strict=True)
-        dropped = self._make_room(len(turn))
-        row = torch.cat([self.tokens, turn])
+        dropped = self._excess(len(turn))
+        if dropped:
+            self._forget_state()
+        row = torch.cat([self._opening, *self._turns[dropped:], turn])
         limit = min(self.room, len(row) + self.new_tokens)
         steps, read = self._begin(row, limit)
-        unread, pieces, finish = 1, list[str](), INTERRUPTED
+        observed, unread, pieces, finish = len(row), 0, list[str](), INTERRUPTED
 
         def observe(block: Block) -> None:
-            nonlocal unread
+            nonlocal observed, unread
+            observed = int(steps.state.lengths[0])
             unread = int(steps.state.ended[0])  # the network does not read a row's last token
 
         def answer(tokens: Tensor) -> str:
@@ -146,19 +149,21 @@ class Chat:
                 if show and piece.text:
                     show(piece.text)
         except KeyboardInterrupt:
-            unread = 0
+            pass  # what was drawn is kept
         state = steps.state
         size = int(state.lengths[0])
         drawn = state.tokens[0, len(row) : size].cpu()
-        if not state.used:  # else it was interrupted within a step, and is read again
+        if not state.used and size == observed:  # else it was interrupted within a step: read again
             self._state = state.logits, state.network
             self._read = size - unread
         ended = len(drawn) > 0 and int(drawn[-1]) == self.domain.eos_id
-        self._turns.append(torch.cat([turn, drawn, self.domain.closing[int(ended) :]]))
+        turn = torch.cat([turn, drawn, self.domain.closing[int(ended) :]])
+        self._turns = [*self._turns[dropped:], turn]
         self._answered += 1
-        said = "".join(pieces)
-        self.messages += [Message("user", text), Message("assistant", said)]
-        return Reply(said, finish, len(drawn), read, dropped)
+        said, first = "".join(pieces), len(self.system)
+        said_before = self.messages[:first] + self.messages[first + 2 * dropped :]
+        self.messages = [*said_before, Message("user", text), Message("assistant", said)]
+        return Reply(said, finish, len(drawn), read, 2 * dropped)
 
     def _begin(self, row: Tensor, limit: int) -> tuple[Steps, int]:
         """Read what is new of a row; the steps of its answer, and how many tokens were read."""
@@ -178,8 +183,8 @@ class Chat:
         )
         return Steps(self.net, state), len(row) - read
 
-    def _make_room(self, new: int) -> int:
-        """Drop the oldest turns until a message of `new` tokens and an answer fit; how many messages were dropped."""
+    def _excess(self, new: int) -> int:
+        """How many of the oldest turns to drop so that a message of `new` tokens and an answer fit."""
         least = min(self.new_tokens, max(1, self.room // ANSWER))
         if len(self._opening) + new + 1 > self.room:
             raise UserError(
@@ -189,12 +194,7 @@ class Chat:
         count = 0
         while self._turns[count:] and self._size(count) + new + least > self.room:
             count += 1
-        if count:
-            self._turns = self._turns[count:]
-            first = len(self.system)
-            self.messages = self.messages[:first] + self.messages[first + 2 * count :]
-            self._forget_state()
-        return 2 * count
+        return count
 
     def _size(self, dropped: int) -> int:
         """Tokens of the row without its oldest turns."""

@@ -100,7 +100,13 @@ def _from_fragment(
         return description | {"init_args": ours | {"text": text}}
     own = init_args.get("text")
     if inner is not None and isinstance(own, dict):
-        text = own | {"init_args": _batched(own["init_args"], inner.get("init_args", {}))}
+        its_args = own.get("init_args") or {}
+        if "class_path" not in own or not isinstance(its_args, dict):
+            raise UserError(
+                f"--data: '{fragment}' gives its text without a class_path or a mapping of init_args; "
+                "write it like those of configs/data/"
+            )
+        text = own | {"init_args": _batched(its_args, inner.get("init_args", {}))}
         return other | {"init_args": init_args | {"text": text}}
     return other
 

@@ -101,6 +101,16 @@ def test_a_script_talks_json_and_saves(chat: Any, folder: Path) -> None:
         ),
         ("/save\n", [], "line 1 of standard input: /save: the file is missing"),
         ("/save x.jsonl\n", [], "/save: nothing was said yet"),
+        (
+            "say a\n/save x\0y\n",
+            [],
+            "line 2 of standard input: /save: 'x\\x00y' cannot name a file",
+        ),
+        (
+            '{"content": "say a", "command": "/reset"}\n',
+            ["--json"],
+            'line 1 of standard input: it has a "content" and a "command"; write a line for each',
+        ),
         ("say a\n", ["--json"], "line 1 of standard input: it is no JSON object"),
         ('{"content": 1}\n', ["--json"], "line 1 of standard input: it is no JSON object"),
         (
@@ -120,6 +130,16 @@ def test_mistakes(text: str, arguments: list[object], message: str, chat: Any) -
     assert message in chat(text, *arguments).error()
 
 
+@pytest.mark.parametrize("command", ["/quit", "/quit now", " /quit "])
+def test_the_command_quit_leaves(chat: Any, command: str) -> None:
+    plain = chat(f"/reset\n{command}\nsay Z\n")
+    assert (plain.code, plain.out) == (0, "the conversation is forgotten\n")
+    given = json.dumps({"command": command})
+    done = chat(f'{{"command": "/reset "}}\n{given}\nno JSON\n', "--json")
+    assert done.code == 0, done.err
+    assert len(done.out.splitlines()) == 1
+
+
 def test_an_empty_answer_is_history(chat: Any, folder: Path) -> None:
     said = [{"role": "user", "content": "say a"}, {"role": "assistant", "content": ""}]
     (folder / "empty.jsonl").write_text(json.dumps({"messages": said}) + "\n")
@@ -134,7 +154,16 @@ def test_other_runs_do_not_chat(folder: Path) -> None:
 
 def test_a_terminal(chat: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A mistake is shown and the conversation goes on; Ctrl-C begins the line again, and Ctrl-D ends."""
-    typed = iter(["say a", "/what", KeyboardInterrupt(), "say b", "/help", EOFError()])
+    interrupted = "say c"  # while it is read
+    typed = iter(["say a", "/what", KeyboardInterrupt(), interrupted, "say b", "/help", EOFError()])
+    begin = Chat._begin
+
+    def begin_or_stop(self: Chat, row: torch.Tensor, limit: int) -> Any:
+        if len(self.messages) == 2 and interrupted in self.domain.decode(row):
+            raise KeyboardInterrupt
+        return begin(self, row, limit)
+
+    monkeypatch.setattr(Chat, "_begin", begin_or_stop)
 
     def read(prompt: str) -> str:
         given = next(typed)
@@ -154,6 +183,7 @@ def test_a_terminal(chat: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert done.out.startswith("\n".join(expected(folder, "say a", "say b", new_tokens=5)))
     assert "arlm: /what: not known" in done.err
     assert "Ctrl-D or /quit leaves" in done.err
+    assert "note: interrupted" in done.err
     assert "/save FILE" in done.out
 
 

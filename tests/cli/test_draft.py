@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from conftest import Result, run_arlm
+
+from arlm.checkpoints import Loaded
+from arlm.cli import drafting
+from arlm.errors import UserError
 
 TEXT = "Anna walked to the harbour and came back. Bo walked to the hill and came back. "
 DATA = ["--data", "datamodules.text_file.TextFile", "--data.path", "mine.txt"]
@@ -80,6 +86,20 @@ def test_streams_slides_and_stops(folder: Path) -> None:
 )
 def test_bad_requests_are_one_line(folder: Path, arguments: list, message: str) -> None:
     assert message in sample(folder, *arguments).error()
+
+
+def test_an_adapter_is_not_for_the_draft() -> None:
+    opened: list[str | None] = []
+
+    def open_network(options: argparse.Namespace, run: str) -> Loaded:
+        opened.append(options.adapter)
+        raise UserError("enough")
+
+    options = argparse.Namespace(draft="runs/small", draft_tokens=None, adapter="mine.ckpt")
+    with patch.object(drafting, "open_network", open_network), pytest.raises(UserError):
+        drafting.open_draft(options, None)  # type: ignore[arg-type]
+    assert opened == [None]
+    assert options.adapter == "mine.ckpt"
 
 
 def test_beam_search_takes_processors(folder: Path) -> None:

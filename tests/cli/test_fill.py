@@ -153,7 +153,16 @@ def test_other_text_is_masked_like_the_run_s_own(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["{text: missing.yaml}", "{text: 3}", "{rate: 0.1}", "{text: self.yaml}"]
+    "content",
+    [
+        "{text: missing.yaml}",
+        "{text: 3}",
+        "{rate: 0.1}",
+        "{text: self.yaml}",
+        "{text: {class_path: TextFile}}",
+        "{text: {class_path: TextFile, init_args: 3}}",
+        "{text: {init_args: {path: other.txt}}}",
+    ],
 )
 def test_a_file_of_masked_text_without_a_text_is_refused(folder: Path, content: str) -> None:
     (folder / "self.yaml").write_text(f"class_path: MaskedText\ninit_args: {content}\n")

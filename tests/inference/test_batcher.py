@@ -376,6 +376,26 @@ def test_after_a_failure_those_that_are_read_ahead_are_served() -> None:
     check(net, [asked[number] for number in wait], own)
 
 
+def test_after_a_failure_of_the_reader_those_that_only_wait_are_served() -> None:
+    net = network(1, None)
+    asked = [Request(PROMPT, seed, 5) for seed in range(13)]
+    batcher = Batcher(net, 8, block=1)
+    for one in asked[:7]:
+        batcher.submit(one)
+    batcher.step()
+    for one in asked[7:]:
+        batcher.submit(one)
+    failing = patch.object(PromptReader, "_begin", side_effect=UserError("it failed"))
+    with failing, pytest.raises(UserError, match="it failed"):
+        batcher.step()  # one slot is free, and more prompts are read ahead
+    wait = list(range(8, 13))
+    assert [n for n in range(13) if batcher.waits(n)] == wait
+    assert [number for number, _ in batcher._queue] == wait
+    found = list(batcher)
+    own = [joined([one for one in found if one.request == number]) for number in wait]
+    check(net, [asked[number] for number in wait], own)
+
+
 def test_asynchronous_requests_take_turns_and_are_cancelled_when_closed() -> None:
     net, asked = network(0, None), requests(9)
     batcher = AsyncBatcher(Batcher(net, 3, block=2, decode=decode))

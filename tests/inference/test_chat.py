@@ -222,6 +222,48 @@ def test_an_interrupted_answer_is_kept(inside: bool) -> None:
     assert torch.equal(again.tokens, chat.tokens)
 
 
+def test_an_interrupt_at_the_last_piece_loses_no_token() -> None:
+    net = network("transformer")
+    whole = Chat(net, DOMAIN, new_tokens=4, seed=3)
+    pieces: list[str] = []
+    reply = whole.say("ab", pieces.append)
+    chat, shown = Chat(net, DOMAIN, new_tokens=4, seed=3), list[str]()
+    counted = Counted(net)
+
+    def show(piece: str) -> None:
+        shown.append(piece)
+        if shown == pieces:
+            raise KeyboardInterrupt
+
+    assert chat.say("ab", show) == reply
+    assert reply.finish == "length"
+    assert chat._read == whole._read == len(counted.tokens)
+    chat.say("cd")
+    assert counted.starts == 1
+    assert torch.equal(torch.tensor(counted.tokens), chat.tokens[: len(counted.tokens)])
+
+
+def test_an_interrupt_while_the_prompt_is_read_changes_nothing() -> None:
+    net = network("transformer", 60)
+    chat = Chat(net, DOMAIN, "abc", new_tokens=8, seed=2)
+    while chat.say("ab").dropped == 0:
+        pass
+    before, messages, advance = chat.tokens, chat.messages[:], net.advance
+
+    def interrupted(*arguments: Any) -> Any:
+        raise KeyboardInterrupt
+
+    net.advance = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        chat.say("abcdefg")  # would drop turns
+    assert torch.equal(chat.tokens, before)
+    assert chat.messages == messages
+    net.advance = advance  # type: ignore[method-assign]
+    counted = Counted(net)
+    assert chat.say("abcdefg").dropped > 0
+    assert counted.tokens == chat.tokens[: len(counted.tokens)].tolist()
+
+
 @pytest.mark.parametrize("unended", [0, 99])
 def test_answers_of_many_prompts_are_those_of_each_alone(unended: float) -> None:
     net = network("transformer", 40)
