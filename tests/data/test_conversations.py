@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from arlm.models.rnn import LSTMLanguageModel
 from arlm.models.transformer import TransformerLanguageModel
 from arlm.training.objectives import Likelihood
 from datamodules.conversations import ConversationFiles
-from datamodules.instructions import HELD_OUT, TASKS, Instructions
+from datamodules.instructions import ALPHABETS, HELD_OUT, TASKS, Instructions
 
 NETS: dict[str, Any] = {
     "transformer": lambda spec: TransformerLanguageModel(spec, width=16, depth=2, heads=2),
@@ -137,7 +138,8 @@ def test_conversations_of_a_batch_do_not_read_each_other(name: str) -> None:
 
 
 def test_instructions_are_right_and_the_test_has_other_combinations() -> None:
-    data = Instructions(conversations=300, turns=3)
+    """The alphabet is that of the text which the task is about, also where it is the answer before."""
+    data = Instructions(conversations=2000, turns=3)
     kinds: dict[str, set[tuple[str, str]]] = {}
     for split in ("train", "val", "test"):
         kinds[split] = set()
@@ -148,16 +150,17 @@ def test_instructions_are_right_and_the_test_has_other_combinations() -> None:
                 named = before if text == "IT" else text
                 assert assistant.content == TASKS[task](named)
                 before = assistant.content
-                if text != "IT" and {*text} & {*"0123456789"}:
-                    kinds[split].add((task, "mixed" if {*text} & {*"abcdef"} else "digits"))
-                elif text != "IT":
-                    kinds[split].add((task, "letters"))
-    # A text of both alphabets may have characters of one only, so some combinations occur by chance.
-    assert kinds["test"] >= HELD_OUT
-    assert kinds["val"] >= {("SORT", "digits"), ("REV", "letters"), ("COUNT", "letters")}
+                has = {*named.lower()}
+                digits, letters = has & {*"0123456789"}, has & {*"abcdef"}
+                alphabet = "mixed" if digits and letters else "digits" if digits else "letters"
+                kinds[split].add((task, alphabet))
+    assert kinds["test"] == HELD_OUT
+    assert kinds["train"] == kinds["val"] == {*product(TASKS, ALPHABETS)} - HELD_OUT
     assert Instructions(conversations=300).conversations("val") == Instructions().conversations(
         "val"
     )
+    with pytest.raises(UserError, match="choose at least 2"):
+        Instructions(shortest=1)
 
 
 WRONG = {
