@@ -51,6 +51,7 @@ class BinaryImages(TokenDataModule):
     """
 
     domain: ImageDomain
+    draw = "2 levels"  # what a run records about the images
 
     def __init__(
         self,
@@ -108,7 +109,7 @@ class BinaryImages(TokenDataModule):
     @cached_property
     def provenance(self) -> dict[str, str]:
         checksums = {f"{split}_sha1": self.read(split)[1] for split in SPLITS}
-        return {"name": type(self).__name__, "protocol": "2 levels, published draw"} | checksums
+        return {"name": type(self).__name__, "protocol": self.draw} | checksums
 
 
 class BinarizedMNIST(BinaryImages):
@@ -121,6 +122,8 @@ class BinarizedMNIST(BinaryImages):
     Args:
         data_dir, batch_size, seed, num_workers: as for BinaryImages.
     """
+
+    draw = "2 levels, published draw"
 
     def __init__(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Any
 
 from arlm.data.conversation_module import ConversationDataModule
@@ -16,7 +18,8 @@ class ConversationFiles(ConversationDataModule):
 
     Args:
         train: the file; a relative path is looked up in the working folder, then in `data_dir`.
-        val, test: the files of these splits; None takes conversations at regular intervals out of the training file.
+        val, test: the files of these splits; None takes conversations out of the training file,
+            by a hash of each: equal conversations are in one split.
         held_out: share of the training file that a split without a file takes, in (0, 0.5).
         data_dir: folder of data sets; by default $ARLM_DATA_DIR or the user cache.
         options: see ConversationDataModule: tokenizer, templates, length, batch_tokens, bleu, ...
@@ -41,7 +44,7 @@ class ConversationFiles(ConversationDataModule):
         if name is not None and split != "train":
             return self._file(name, split)
         every = self._file(str(self.files["train"]), "train")
-        kept = [one for i, one in enumerate(every) if self._split_of(i) == split]
+        kept = [one for one in every if self._split_of(one) == split]
         if not kept:
             raise UserError(
                 f"data.held_out: {self.held_out} of {len(every)} conversations leave none for the {split} split; "
@@ -49,11 +52,13 @@ class ConversationFiles(ConversationDataModule):
             )
         return kept
 
-    def _split_of(self, line: int) -> Split:
-        """The split of a line of the training file."""
+    def _split_of(self, conversation: Conversation) -> Split:
+        """The split of a conversation of the training file."""
         held: list[Split] = ["val", "test"]
         taken = [split for split in held if self.files[split] is None]
-        index = line % round(1 / self.held_out)
+        content = json.dumps([list(message) for message in conversation])
+        drawn = int(hashlib.sha256(content.encode()).hexdigest(), 16) / 2**256
+        index = int(drawn / self.held_out)
         return taken[index] if index < len(taken) else "train"
 
     def _file(self, name: str, split: Split) -> list[Conversation]:

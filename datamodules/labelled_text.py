@@ -16,7 +16,7 @@ class LabelledText(LabelledTextModule):
     """Texts with classes or values, from files whose columns are named.
 
     Without files for validation and test, one example in ten is kept for each, by a hash of its texts: equal
-    examples are in one split.
+    examples are in one split, also where the two texts of "similarity" or the choices of "choice" are in another order.
 
     Args:
         path: the training examples, .csv, .tsv or JSON lines, plain or .gz.
@@ -59,7 +59,7 @@ class LabelledText(LabelledTextModule):
         apart = {s for s in ("val", "test") if f"{s}_path" not in self.paths}
 
         def split_of_example(example: Example) -> str:
-            place = split_of("\n".join(example.texts), PARTS)
+            place = split_of(self.split_key(example.texts), PARTS)
             return place if place in apart else "train"
 
         return [one for one in found if split_of_example(one) == split]

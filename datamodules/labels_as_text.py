@@ -9,19 +9,17 @@ References:
 
 from __future__ import annotations
 
-import csv
-import io
 from typing import Any
 
 from arlm.data.folders import Split, find_file
+from arlm.data.labelled import read_examples
 from arlm.data.pairs import Sentences
 from arlm.data.parallel_module import ParallelDataModule
-from arlm.data.text_files import read_text
-from arlm.errors import UserError
+from arlm.errors import UserError, require
 
 
 class LabelsAsText(ParallelDataModule):
-    """CSV files with a header, plain or gz, one for each split.
+    """Files .csv or .tsv with a header, or JSON lines, plain or gz, one for each split.
 
     Args:
         train, val, test: the files; relative paths are looked up in the working folder, then in `data_dir`.
@@ -49,6 +47,8 @@ class LabelsAsText(ParallelDataModule):
             raise UserError(
                 f"data.answers: {answers} for the labels {labels}; give a text for each label"
             )
+        once = len(set(labels)) == len(labels)
+        require(once, "data.labels", labels, "give each label once")
         self.files: dict[Split, str] = {"train": train, "val": val, "test": test}
         self.answers = dict(zip(labels, answers, strict=True))
         self.columns, self.data_dir = (text_column, label_column), data_dir
@@ -56,22 +56,13 @@ class LabelsAsText(ParallelDataModule):
     def read(self, split: Split) -> Sentences:
         field = f"data.{split}"
         path = find_file(self.files[split], self.data_dir, field)
-        rows = csv.DictReader(io.StringIO(read_text(path, field)))
-        missing = [name for name in self.columns if name not in (rows.fieldnames or ())]
-        if missing:
-            raise UserError(
-                f"{field}: '{path}' has no column {missing[0]!r}, but {', '.join(rows.fieldnames or ())}; "
-                "name its columns by data.text_column and data.label_column"
-            )
         sentences = Sentences([], [])
-        for row in rows:
-            text, label = (row[name] or "" for name in self.columns)
-            where = f"{field}: line {rows.line_num} of '{path}'"
-            if not text.strip():
-                raise UserError(f"{where} has no text; leave it out")
+        for text, label, where in read_examples(path, self.columns[:1], self.columns[1], field):
             if label not in self.answers:
                 known = ", ".join(map(repr, self.answers))
-                raise UserError(f"{where} has the label {label!r}; data.labels has {known}")
-            sentences.source.append(" ".join(text.split()))  # type: ignore[attr-defined]
+                raise UserError(
+                    f"{field}: {where} has the label {label!r}; data.labels has {known}"
+                )
+            sentences.source.append(" ".join(" ".join(text).split()))  # type: ignore[attr-defined]
             sentences.target.append(self.answers[label])
         return sentences

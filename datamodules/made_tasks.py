@@ -154,7 +154,8 @@ TASKS: dict[str, _Made] = {
 
 
 class MadeTask(LabelledTextModule):
-    """Made texts of one task; no text of validation or test occurs in training.
+    """Made texts of one task; no text of validation or test occurs in training, nor its pair or
+    choices in another order.
 
     Args:
         task: "brackets": are they balanced; "agreement" of subject and verb; "entailment"; "similarity": do two texts tell
@@ -196,7 +197,7 @@ class MadeTask(LabelledTextModule):
         wanted = self.count if split == "train" else 1000
         while len(found) < wanted:
             texts, label = made(rng)
-            if split_of("\n".join(texts), PARTS) == split:
+            if split_of(self.split_key(texts), PARTS) == split:
                 where = f"example {len(found) + 1} of {self.task}"
                 found.append(Example(texts, label, where))
         return found

@@ -40,7 +40,7 @@ class MaskedText(CorruptedTextModule):
             nats by T/t for t of T tokens. The mean is then the order-agnostic bound of the likelihood: the nats of the
             text under the network, averaged over all orders in which tokens can be predicted.
         pairs: "order": a row has two segments, swapped in half of the rows; "next": in half of the rows the second
-            one is from another document. A label before them says which, and is predicted. "none": no segments.
+            one is from another document, where there is one that the window does not touch. A label before them says which, and is predicted. "none": no segments.
     """
 
     domain: MaskedDomain
@@ -132,7 +132,9 @@ class MaskedText(CorruptedTextModule):
         (first, second), (may, may_too) = batch.tokens.chunk(2, 1), batch.scored.chunk(2, 1)
         wrong = noise.uniform(4, 1) < 0.5
         if self.pairs == "next":
-            second = torch.where(wrong, elsewhere(split, rows, noise, second.shape[1]), second)
+            others, found = elsewhere(split, rows, noise, second.shape[1])
+            wrong = wrong & found
+            second = torch.where(wrong, others, second)
         else:
             first, second = torch.where(wrong, second, first), torch.where(wrong, first, second)
             may, may_too = torch.where(wrong, may_too, may), torch.where(wrong, may, may_too)
@@ -144,8 +146,13 @@ class MaskedText(CorruptedTextModule):
         return tokens, candidates, (torch.arange(tokens.shape[1]) == 0).expand(tokens.shape)
 
 
-def elsewhere(split: TextDataset, rows: Rows, noise: RowNoise, length: int) -> Tensor:
-    """Segments (B, length) that start in another document than these rows, each token of it equally likely.
+def elsewhere(
+    split: TextDataset, rows: Rows, noise: RowNoise, length: int
+) -> tuple[Tensor, Tensor]:
+    """Segments (B, length) without a token of the documents that these rows touch, each of them equally likely.
+
+    Returns:
+        The segments, and (B, 1) bool: false where a row has none, and the segment is any.
 
     Raises:
         UserError: the split has one document.
@@ -153,12 +160,15 @@ def elsewhere(split: TextDataset, rows: Rows, noise: RowNoise, length: int) -> T
     size = len(split.corpus)
     starts = torch.from_numpy(split.corpus.documents)
     ends = torch.cat([starts[1:], starts.new_tensor([size])])
-    own = torch.searchsorted(starts, split.positions(rows)[:, 0].contiguous(), right=True) - 1
-    others = size - (ends - starts)[own]
-    if not bool(others.all()):
+    if int((ends > starts).sum()) < 2:
         raise UserError(
             "data.pairs: a split of the text has one document, so no segment is from another one; choose order"
         )
-    start = (noise.uniform(5, 1)[:, 0] * others).long()
-    start = torch.where(start >= starts[own], start + (ends - starts)[own], start)
-    return split.corpus.read(start.clamp(max=size - length), length)
+    touched = torch.searchsorted(starts, split.positions(rows)[:, [0, -1]], right=True) - 1
+    first, end = starts[touched[:, 0]], ends[touched[:, 1]]
+    before = (first - length + 1).clamp(min=0)  # starts of segments that end before these documents
+    count = before + (size - length + 1 - end).clamp(min=0)
+    start = (noise.uniform(5, 1)[:, 0] * count).long()
+    start = torch.where(start >= before, start - before + end, start)
+    found = count > 0
+    return split.corpus.read(torch.where(found, start, 0), length), found[:, None]

@@ -86,6 +86,8 @@ def read_examples(path: Path, texts: Sequence[str], label: str, field: str) -> l
                 for part in (value if isinstance(value, list) else [value])
             ]
         value = row[label]
+        if isinstance(value, str):
+            whole(value, label, where)
         if not isinstance(value, str | int | float) or value == "":
             raise UserError(f"{where}: {label!r} is {value!r}; give a class or a number")
         found.append(Example(tuple(given), str(value), where))
@@ -100,7 +102,18 @@ def text_of(value: Any, name: str, where: str) -> str:
         raise UserError(
             f"{where}: {name!r} is {'empty' if value == '' else repr(value)}; give a text"
         )
-    return value.strip()
+    return whole(value, name, where).strip()
+
+
+def whole(value: str, name: str, where: str) -> str:
+    """A text of whole characters; JSON can hold half of one."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{where}: character {error.start + 1} of {name!r} is half of a surrogate pair; write the whole character"
+        ) from None
+    return value
 
 
 def table(content: str, delimiter: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -114,6 +127,11 @@ def table(content: str, delimiter: str, path: Path) -> Iterator[tuple[str, dict[
             where = f"line {reader.line_num} of '{path}'"
             if names is None:
                 names = [name.removeprefix("\ufeff").strip() for name in row]
+                repeated = next((name for name in names if names.count(name) > 1), None)
+                if repeated is not None:
+                    raise UserError(
+                        f"{where}: it names the column {repeated!r} twice; give each column a name of its own"
+                    )
             elif row:
                 if len(row) != len(names):
                     raise UserError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from abc import abstractmethod
+from collections.abc import Sequence
 from functools import cached_property, partial
 
 import torch
@@ -32,7 +33,8 @@ class LabelledTextModule(TokenDataModule):
     Args:
         form: "classification" (one text), "entailment" (premise and hypothesis), "similarity" (a pair without an
             order) or "choice" (a question and its choices).
-        classes: names of the classes; by default those of the training split, sorted.
+        classes: names of the classes; by default those of the training split, sorted. For "choice" they are the numbers
+            of the choices, "0", "1", ...
         value_range: the least and the largest label, which are numbers then and not classes: regression.
         bins: of a value's range.
         tokenizer: "bpe"; "word": words and punctuation marks, `<unk>` for rare ones; "character"; "byte"; or
@@ -71,6 +73,10 @@ class LabelledTextModule(TokenDataModule):
         require(fits, "data.value_range", value_range, "give two numbers, such as [0, 5]")
         mend = "omit data.classes, or data.value_range"
         require(value_range is None or classes is None, "data.classes", classes, mend)
+        if form == "choice" and classes is not None:
+            numbers = [str(i) for i in range(len(classes))]
+            mend = f"omit it, or give {numbers}, the numbers of the choices"
+            require(list(classes) == numbers, "data.classes", classes, mend)
         self.form, self.classes, self.value_range, self.bins = form, classes, value_range, bins
         self.tokenizer, self.vocab_size, self.min_count = tokenizer, vocab_size, min_count
         self.length, self.truncate, self.batch_tokens = length, truncate, batch_tokens
@@ -93,6 +99,8 @@ class LabelledTextModule(TokenDataModule):
             low, high = self.value_range
             return RegressionDomain(tokenizer, low, high, self.bins, self.form)
         classes = self.classes
+        if classes is None and self.form == "choice":
+            classes = self._choices()
         if classes is None:
             classes = sorted({example.label for example in self.examples("train")})
             if len(classes) < 2:
@@ -100,6 +108,23 @@ class LabelledTextModule(TokenDataModule):
                     f"data.classes: all training examples have the label {classes[0]!r}; give two or more classes"
                 )
         return ClassificationDomain(tokenizer, classes, self.form)
+
+    def _choices(self) -> list[str]:
+        """The numbers of the choices; labels as they are sorted would put "10" before "2"."""
+        example = self.examples("train")[0]
+        if len(example.texts) < 3:
+            raise UserError(
+                f"{example.where}: {len(example.texts)} texts; give a question and two or more choices"
+            )
+        return [str(i) for i in range(len(example.texts) - 1)]
+
+    def split_key(self, texts: Sequence[str]) -> str:
+        """What decides the split of an example: its texts, sorted where their order does not change the example."""
+        if self.form == "similarity":
+            texts = sorted(texts)
+        elif self.form == "choice":
+            texts = [*texts[:1], *sorted(texts[1:])]
+        return "\n".join(texts)
 
     def _tokenizer(self) -> Tokenizer:
         def texts() -> list[str]:

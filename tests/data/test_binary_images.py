@@ -37,6 +37,8 @@ def test_images_are_those_of_the_files(files: list[str]) -> None:
         rows = data.dataset(split)[Rows(0, torch.arange(len(lines)))].tokens
         assert sorted(rows.tolist()) == sorted(lines.tolist())
     assert data.spec.shape == (2, 3, 1)
+    assert data.provenance["protocol"] == "2 levels"  # the files are not the published draw
+    assert BinarizedMNIST.draw == "2 levels, published draw"
 
 
 @pytest.mark.parametrize(

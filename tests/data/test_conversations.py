@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections import Counter
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from arlm.models.rnn import LSTMLanguageModel
 from arlm.models.transformer import TransformerLanguageModel
 from arlm.training.objectives import Likelihood
 from datamodules.conversations import ConversationFiles
-from datamodules.instructions import HELD_OUT, TASKS, Instructions
+from datamodules.instructions import ALPHABETS, HELD_OUT, TASKS, Instructions
 
 NETS: dict[str, Any] = {
     "transformer": lambda spec: TransformerLanguageModel(spec, width=16, depth=2, heads=2),
@@ -64,13 +66,29 @@ def test_both_forms_of_a_line(files: Path, capsys: pytest.CaptureFixture[str]) -
 def test_splits_divide_a_file(files: Path) -> None:
     data = ConversationFiles("pairs.jsonl", held_out=0.1)
     parts = [data.conversations(split) for split in ("train", "val", "test")]
-    assert [len(part) for part in parts] == [48, 6, 6]
+    assert all(3 <= len(part) <= 10 for part in parts[1:])
     every = [one[-1].content for part in parts for one in part]
     assert sorted(map(int, every)) == list(range(60))
     half = ConversationFiles("pairs.jsonl", "chat.jsonl.gz", held_out=0.1)
-    assert [len(half.conversations(split)) for split in ("train", "val", "test")] == [54, 2, 6]
-    with pytest.raises(UserError, match=r"data\.held_out: 0\.3 of 2 conversations leave none"):
-        ConversationFiles("chat.jsonl.gz", held_out=0.3).conversations("train")
+    sizes = [len(half.conversations(split)) for split in ("train", "val", "test")]
+    assert sizes[0] + sizes[2] == 60
+    assert sizes[1] == 2
+    with pytest.raises(UserError, match=r"data\.held_out: 0\.01 of 2 conversations leave none"):
+        ConversationFiles("chat.jsonl.gz", held_out=0.01).conversations("val")
+
+
+@pytest.mark.parametrize("share", [0.05, 0.35, 0.4])
+def test_a_split_has_its_share_and_all_equal_conversations(share: float, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    lines = [json.dumps({"prompt": f"say {i}", "output": str(i)}) + "\n" for i in range(2000)]
+    path.write_text("".join(lines + lines))
+    data = ConversationFiles(str(path), held_out=share)
+    splits = [
+        Counter(one[-1].content for one in data.conversations(s)) for s in ("train", "val", "test")
+    ]
+    for part, expected in zip(splits, (1 - 2 * share, share, share), strict=True):
+        assert abs(len(part) / 2000 - expected) < 0.04
+        assert set(part.values()) == {2}
 
 
 def test_a_batch_is_padded_and_its_answers_are_scored(files: Path) -> None:
@@ -137,7 +155,8 @@ def test_conversations_of_a_batch_do_not_read_each_other(name: str) -> None:
 
 
 def test_instructions_are_right_and_the_test_has_other_combinations() -> None:
-    data = Instructions(conversations=300, turns=3)
+    """The alphabet is that of the text which the task is about, also where it is the answer before."""
+    data = Instructions(conversations=2000, turns=3)
     kinds: dict[str, set[tuple[str, str]]] = {}
     for split in ("train", "val", "test"):
         kinds[split] = set()
@@ -148,16 +167,17 @@ def test_instructions_are_right_and_the_test_has_other_combinations() -> None:
                 named = before if text == "IT" else text
                 assert assistant.content == TASKS[task](named)
                 before = assistant.content
-                if text != "IT" and {*text} & {*"0123456789"}:
-                    kinds[split].add((task, "mixed" if {*text} & {*"abcdef"} else "digits"))
-                elif text != "IT":
-                    kinds[split].add((task, "letters"))
-    # A text of both alphabets may have characters of one only, so some combinations occur by chance.
-    assert kinds["test"] >= HELD_OUT
-    assert kinds["val"] >= {("SORT", "digits"), ("REV", "letters"), ("COUNT", "letters")}
+                has = {*named.lower()}
+                digits, letters = has & {*"0123456789"}, has & {*"abcdef"}
+                alphabet = "mixed" if digits and letters else "digits" if digits else "letters"
+                kinds[split].add((task, alphabet))
+    assert kinds["test"] == HELD_OUT
+    assert kinds["train"] == kinds["val"] == {*product(TASKS, ALPHABETS)} - HELD_OUT
     assert Instructions(conversations=300).conversations("val") == Instructions().conversations(
         "val"
     )
+    with pytest.raises(UserError, match="choose at least 2"):
+        Instructions(shortest=1)
 
 
 WRONG = {

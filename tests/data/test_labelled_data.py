@@ -59,6 +59,12 @@ def test_formats(tmp_path: Path, ending: str) -> None:
         ("x.csv", "", {}, "data.path: 'x.csv' has no examples"),
         ("x.jsonl", '{"text": "a", "label": 1}\n{"text": 3, "label": 1}\n', {}, "line 2 of 'x.jsonl': 'text' is 3; give a text"),
         ("x.jsonl", '{"text": "a", "label": null}\n', {}, "line 1 of 'x.jsonl': 'label' is None; give a class"),
+        ("x.jsonl", '{"text": "a\\ud800", "label": 1}\n', {}, "line 1 of 'x.jsonl': character 2 of 'text' is half of a surrogate pair"),
+        ("x.jsonl", '{"text": "a", "label": "\\ud800"}\n', {}, "line 1 of 'x.jsonl': character 1 of 'label' is half of a surrogate pair"),
+        ("x.csv", "text,label,text\nhi,1,ho\n", {}, "line 1 of 'x.csv': it names the column 'text' twice"),
+        ("x.csv", "text,label\nhi,1\n", {"form": "choice"}, "line 2 of 'x.csv': 1 texts; give a question"),
+        ("x.csv", "text,label\nhi,1\n", {"form": "choice", "classes": ["1", "0"]}, "data.classes: ['1', '0'] is out of range; omit it, or give"),
+        ("x.jsonl", '{"text": ["q", "a", "b"], "label": "yes"}\n', {"form": "choice"}, "line 1 of 'x.jsonl': label: 'yes' is not one of the classes '0', '1'"),
         ("x.jsonl", "text,label\n", {}, "line 1 of 'x.jsonl': it is no JSON"),
         ("x.jsonl", "[1]\n", {}, "line 1 of 'x.jsonl': it is no object"),
         ("x.csv", "text,label\nhi,1\nho,7\n", {"value_range": [0, 5]}, "line 3 of 'x.csv': label: '7' is no number from 0 to 5"),
@@ -164,6 +170,35 @@ def test_labels_of_made_tasks_are_exact(task: str) -> None:
         shares = [labels.count(name) / len(labels) for name in TASKS[task].classes]
         assert min(shares) > 0.8 / len(shares)
     assert set(COLOURS) >= set(facts(" ".join(parts["val"][0].texts)).values())
+
+
+def test_a_label_of_choices_is_the_number_of_a_text(tmp_path: Path) -> None:
+    """Sorted as text, "10" would come before "2"."""
+    path = tmp_path / "rows.jsonl"
+    rows = [{"text": ["q", *"abcdefghijk"], "label": i} for i in range(11)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    data = LabelledText(str(path), str(path), str(path), form="choice", tokenizer="byte")
+    assert data.dataset("train").tokens[:, 0].tolist() == list(range(11))
+
+
+@pytest.mark.parametrize("form", ["similarity", "choice"])
+def test_other_orders_of_the_texts_are_in_the_same_split(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    first = ["question"] if form == "choice" else []
+    orders = [(f"a{i}", f"b{i}")[::way] for i in range(60) for way in (1, -1)]
+    rows = [{"text": [*first, *texts], "label": i % 2} for i, texts in enumerate(orders)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    data = LabelledText(str(path), form=form, tokenizer="byte")
+    made = MadeTask(form, examples=2000)
+    for one in (data, made):
+        parts = [
+            {tuple(sorted(e.texts)) for e in one.examples(split)}
+            for split in ("train", "val", "test")
+        ]
+        assert all(parts)
+        assert not parts[0] & parts[1]
+        assert not parts[0] & parts[2]
+        assert not parts[1] & parts[2]
 
 
 def test_sst2(data_dir: Path) -> None:

@@ -174,6 +174,24 @@ def test_pairs_are_a_label_and_two_segments(pairs: Any) -> None:
     assert data.spec.vocab_size == domain.vocab_size == len(LETTERS) + 3
 
 
+def test_segments_of_another_document_are_wholly_of_it() -> None:
+    """No token of a segment is of a document that the window touches; windows that touch all of them keep their own."""
+    for sizes in ([20, 21, 5, 22, 7], [41, 39]):
+        data = MaskedText(Letters(sizes, length=16), pairs="next")
+        wrongs = 0
+        for epoch in range(40):
+            batch = batch_of(data, epoch=epoch)
+            own = data.text.dataset("train")[Rows(epoch, torch.arange(len(batch.tokens)))].tokens
+            for tokens, window in zip(batch.tokens, own, strict=True):
+                wrong = bool(tokens[0] == data.domain.labels[1])
+                wrongs += wrong
+                if wrong:
+                    assert not {*tokens[10:].tolist()} & {*window.tolist()}
+                else:
+                    assert torch.equal(tokens[10:], window[8:])
+        assert wrongs > 30
+
+
 def test_text_within_is_described_and_built_again() -> None:
     data = MaskedText(PythonDocs(length=24, batch_size=5), rate=0.3)
     described = checkpoints.describe(data)

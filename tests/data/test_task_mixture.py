@@ -135,13 +135,14 @@ def test_labels_are_written_as_words(tmp_path: Path) -> None:
     [
         (
             "label,text\n1,good\n",
-            r"data\.train: '.*rows\.csv' has no column 'sentence', but label, text",
+            r"line 2 of '.*rows\.csv': there is no 'sentence'; choose from label, text",
         ),
         (
             "label,sentence\n1,good\n2,bad\n",
             r"line 3 of '.*' has the label '2'; data\.labels has '0', '1'",
         ),
-        ("label,sentence\n1,\n", r"line 2 of '.*' has no text; leave it out"),
+        ("label,sentence\n1,\n", r"line 2 of '.*': 'sentence' is empty; give a text"),
+        ('label,sentence\n1,"' + "a" * (2**24 + 1) + '"\n', r"line 2 of '.*': field larger than"),
     ],
 )
 def test_bad_files(tmp_path: Path, text: str, message: str) -> None:
@@ -149,3 +150,10 @@ def test_bad_files(tmp_path: Path, text: str, message: str) -> None:
         labelled(tmp_path, text).sentences("train")
     with pytest.raises(UserError, match=r"data\.answers: \['a'\] for the labels"):
         labelled(tmp_path, text, answers=["a"])
+    with pytest.raises(UserError, match="give each label once"):
+        labelled(tmp_path, text, labels=["1", "1"])
+
+
+def test_long_fields_and_a_byte_order_mark_are_read(tmp_path: Path) -> None:
+    data = labelled(tmp_path, f"\ufefflabel,sentence\n1,{'a' * 200000}\n")
+    assert data.sentences("train").source == ["a" * 200000]
