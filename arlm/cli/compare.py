@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from arlm.cli.imports import quick_imports
@@ -184,18 +185,27 @@ def summarise(name: str, loaded: list, split: Split, length: int, seed: int) -> 
 
 
 def quality(name: str, loaded: list, split: Split) -> dict[str, float]:
-    """Figures other than the likelihood, such as BLEU, the mean over the runs; {} if there are none."""
+    """Figures other than the likelihood, such as BLEU, the mean over the runs; {} if there are none.
+
+    Figures of several titles, such as accuracies of tokens and of labels, have names of the form `title: figure`.
+    """
     from arlm.reports.view import view_of
 
-    found: list[dict[str, Any]] = []
+    found: dict[str, dict[str, list[float]]] = {}  # by title and figure, of each run
     for _, (net, domain, *_), module, _ in loaded:
         view = view_of(domain)
         with bar(f"translating with {name}", "item", view.items(module, split)) as progress:
             figures = view.quality(net, module, split, BEAM, LENGTH_PENALTY, progress.update)
-        found += figures.values()
-    numbers = [
-        {key: value[0] if isinstance(value, tuple) else value for key, value in one.items()}
-        for one in found
-    ]
-    names = [key for key, value in (numbers or [{}])[0].items() if isinstance(value, int | float)]
-    return {key: sum(one[key] for one in numbers) / len(numbers) for key in names}
+        for title, values in figures.items():
+            if title in view.simple_titles:
+                continue
+            of_title = found.setdefault(title, {})
+            for key, value in values.items():
+                number = value[0] if isinstance(value, tuple) else value
+                if isinstance(number, int | float):
+                    of_title.setdefault(key, []).append(number)
+    return {
+        key if len(found) == 1 else f"{title}: {key}": fmean(numbers)
+        for title, values in found.items()
+        for key, numbers in values.items()
+    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence, Sized
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from arlm.cli.imports import quick_imports
 from arlm.cli.parser import (
@@ -95,15 +95,27 @@ def main(arguments: Sequence[str]) -> None:
     print(f"{name}, {options.split} split: {amounts}")
     print_table(rows)
     for title, values in quality.items():
-        print(f"{title}:", *(named_figure(name, value) for name, value in values.items()))
+        print(f"{title}:", *named_figures(values))
 
 
-def named_figure(name: str, value: object) -> str:
-    """A figure of quality with its name; one with an interval in four digits, and a signature as it is."""
-    if isinstance(value, tuple):
-        mean, low, high = value
-        return f"{name} {mean:.4f} [{low:.4f}, {high:.4f}]"
-    return f"{name} {value:.2f}" if isinstance(value, float) else str(value)
+def named_figures(values: dict[str, Any]) -> list[str]:
+    """Figures of quality with their names, and signatures as they are.
+
+    Figures with intervals, nats, gains and their bounds have four digits, figures in per cent two.
+    """
+    of_nats = {"gain"} | {name for name in values if name.startswith("nats")}
+    if of_nats & set(values):
+        of_nats |= {"low", "high"}
+    found = []
+    for name, value in values.items():
+        if isinstance(value, tuple):
+            mean, low, high = value
+            found.append(f"{name} {mean:.4f} [{low:.4f}, {high:.4f}]")
+        elif isinstance(value, float):
+            found.append(f"{name} {value:.{4 if name in of_nats else 2}f}")
+        else:
+            found.append(value if isinstance(value, str) else f"{name} {value}")
+    return found
 
 
 def simple_scorer(net: Autoregressor) -> Scorer:

@@ -39,30 +39,38 @@ def confusion(predicted: Tensor, labels: Tensor, classes: int) -> np.ndarray:
 
 
 def macro_f1(counts: np.ndarray) -> np.ndarray:
-    """The mean over the classes of F1 = 2 TP / (2 TP + FP + FN), of confusions (..., V, V).
+    """The mean of F1 = 2 TP / (2 TP + FP + FN) over the classes that occur or are predicted, of confusions (..., V, V).
 
-    A class that neither occurs nor is predicted has F1 = 0, as in scikit-learn.
+    It is that of scikit-learn without `labels`; of no examples, it is not a number.
     """
     right = np.diagonal(counts, axis1=-2, axis2=-1)
     either = counts.sum(-1) + counts.sum(-2)
-    return (2 * right / np.maximum(either, 1)).mean(-1)
+    there = (either > 0).sum(-1)
+    total = (2 * right / np.maximum(either, 1)).sum(-1)
+    return np.where(there > 0, total / np.maximum(there, 1), np.nan)
 
 
 def matthews(counts: np.ndarray) -> np.ndarray:
-    """Matthews' correlation of confusions (..., V, V), -1 to 1; 0 where all examples are in, or called, one class."""
+    """Matthews' correlation of confusions (..., V, V), -1 to 1.
+
+    It is not a number where all examples are in, or called, one class; scikit-learn has 0 there.
+    """
     counts = counts.astype(np.float64)
     total = counts.sum((-1, -2))
     right = np.diagonal(counts, axis1=-2, axis2=-1).sum(-1)
     true, called = counts.sum(-1), counts.sum(-2)
     above = right * total - (true * called).sum(-1)
     spread = (total**2 - (true**2).sum(-1)) * (total**2 - (called**2).sum(-1))
-    return np.where(spread > 0, above / np.sqrt(np.where(spread > 0, spread, 1)), 0.0)
+    return np.where(spread > 0, above / np.sqrt(np.where(spread > 0, spread, 1)), np.nan)
 
 
 def classification_figures(
     predicted: Tensor, labels: Tensor, classes: int, seed: int = 0
 ) -> dict[str, Interval]:
     """Accuracy (Wilson), and macro F1 and Matthews' correlation (bootstrap over the examples), with their intervals.
+
+    Matthews' correlation is 0 where all examples are in, or called, one class, as in scikit-learn. Draws of the bootstrap
+    that have no correlation for this reason do not count; it has no interval if no draw has one.
 
     Args:
         predicted, labels: classes of the examples, (N,) int64.
@@ -82,10 +90,12 @@ def classification_figures(
         cells[:, there] = random.multinomial(total, counts.reshape(-1)[there] / total, size=DRAWS)
         drawn = cells.reshape(DRAWS, classes, classes)
     for name, figure in (("f1", macro_f1), ("matthews", matthews)):
-        value = float(figure(counts)) if total else math.nan
+        value = float(np.nan_to_num(figure(counts))) if total else math.nan
         low, high = (math.nan, math.nan)
         if drawn is not None:
-            low, high = map(float, np.quantile(figure(drawn), [0.025, 0.975]))
+            values = figure(drawn)
+            if not np.isnan(values).all():
+                low, high = map(float, np.nanquantile(values, [0.025, 0.975]))
         found[name] = Interval(value, low, high)
     return found
 

@@ -20,6 +20,13 @@ from arlm.sampling.processors.greedy import Greedy
 MOST = 256  # prompts that are answered together
 
 
+class Answers(NamedTuple):
+    """Answers to prompts."""
+
+    texts: list[str]
+    tokens: list[int]  # number of tokens that were drawn for each, its end included
+
+
 class Turn(NamedTuple):
     """A message of a user, and the answer that follows it in a conversation."""
 
@@ -45,7 +52,7 @@ def answers(
     processors: Sequence[LogitsProcessor] = (Greedy(),),
     seed: int = 0,
     progress: Callable[[int], object] | None = None,
-) -> list[str]:
+) -> Answers:
     """The answer of a network to each prompt, up to its end, or to where a row has the tokens of the network's own.
 
     Args:
@@ -56,7 +63,7 @@ def answers(
         seed: of the rows.
         progress: called with the number of answers since the last call.
     """
-    found: list[str] = [""] * len(prompts)
+    found = Answers([""] * len(prompts), [0] * len(prompts))
     length = net.spec.length
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     seeds, sampler = row_seeds(seed, len(prompts)), Sampler(tuple(processors))
@@ -67,7 +74,8 @@ def answers(
         longest = max(length, 1 if forced is None else forced.shape[1] + 1)
         drawn = sampler(net, [seeds[i] for i in chosen], length=longest, forced=forced)
         for i, tokens, end in zip(chosen, drawn.tokens.cpu(), drawn.lengths.tolist(), strict=True):
-            found[i] = domain.answer(tokens[len(prompts[i]) : end])
+            found.texts[i] = domain.answer(tokens[len(prompts[i]) : end])
+            found.tokens[i] = end - len(prompts[i])
         if progress:
             progress(len(chosen))
     return found

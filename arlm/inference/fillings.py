@@ -24,7 +24,7 @@ from arlm.sampling.inference_context import inference_context
 from arlm.sampling.unmask import unmask
 
 BEAM = 16  # texts that a causal network keeps from gap to gap, at least
-ROWS = 256  # substitutions that are scored together
+ROWS = 256  # substitutions that are scored together, and draws that are filled together
 
 
 class Filling(NamedTuple):
@@ -101,19 +101,22 @@ def fill_masked(
         return Filled(found[: options.n], "exact: of the token, given the rest of the text")
     draws = options.draws or max(64, 4 * options.n)
     seeds = row_seeds(options.seed, draws)
-    drawn = unmask(
-        net,
-        context.expand(draws, -1),
-        mask_id,
-        seeds,
-        options.order or "random",
-        options.per_pass or 1,
-        gaps=(torch.arange(len(context))[:, None] == gaps).any(1).to(context.device)[None],
-    )
-    rows, values = drawn.tokens.cpu(), drawn.log_prob.sum(1).tolist()
+    fills = (torch.arange(len(context))[:, None] == gaps).any(1).to(context.device)[None]
     best_of: dict[tuple[int, ...], float] = {}
-    for row, value in zip(rows[:, gaps].tolist(), values, strict=True):
-        best_of[tuple(row)] = max(value, best_of.get(tuple(row), -math.inf))
+    for first in range(0, draws, ROWS):
+        some = seeds[first : first + ROWS]
+        drawn = unmask(
+            net,
+            context.expand(len(some), -1),
+            mask_id,
+            some,
+            options.order or "random",
+            options.per_pass or 1,
+            gaps=fills,
+        )
+        rows, values = drawn.tokens.cpu(), drawn.log_prob.sum(1).tolist()
+        for row, value in zip(rows[:, gaps].tolist(), values, strict=True):
+            best_of[tuple(row)] = max(value, best_of.get(tuple(row), -math.inf))
     ranked = sorted(best_of.items(), key=lambda item: -item[1])[: options.n]
     found = [
         Filling(filled(context, gaps, torch.tensor(row)), [torch.tensor([t]) for t in row], value)
@@ -141,7 +144,7 @@ def fill_causal(
     check_length(sum(map(len, parts)) + len(parts) - 1, net)
     special = {net.spec.pad_id, net.spec.eos_id}
     tokens = torch.tensor([t for t in range(net.spec.vocab_size) if t not in special])
-    texts, last = parts[0][None], len(parts) - 2
+    texts, last, most = parts[0][None], len(parts) - 2, max(BEAM, options.n)
     gaps: Tensor = torch.zeros(1, 0, dtype=torch.long)
     for index, after in enumerate(parts[1:]):
         count = len(texts)
@@ -153,7 +156,7 @@ def fill_causal(
         values = scored(net, texts, progress)
         total = float(values.logsumexp(0))
         kept = values.argsort(descending=True, stable=True)
-        kept = kept[: options.n if index == last else max(BEAM, options.n)]
+        kept = kept[: options.n if index == last else most]
         texts, gaps, values = texts[kept], gaps[kept], values[kept]
     found = [
         Filling(text, list(row[:, None]), value - total)
@@ -163,7 +166,7 @@ def fill_causal(
         return Filled(
             found, f"exact: of the text, over the sum for all {len(tokens)} tokens in the gap"
         )
-    how = f"of the text, over the sum for all tokens in the last gap after the best {BEAM} texts before it"
+    how = f"of the text, over the sum for all tokens in the last gap after the best {most} texts before it"
     return Filled(found, how)
 
 

@@ -40,7 +40,8 @@ class Model:
         by_context: for each seed (tokens of context, mean nats) in disjoint windows; empty for images.
         curves: for each seed (tokens seen, seconds, nll) at each validation.
         shown: samples or translations of the first seed.
-        quality: figures other than the likelihood, such as BLEU, the mean over the seeds.
+        quality: figures other than the likelihood, such as BLEU, the mean over the seeds; with several titles,
+            by `title: figure`.
         difference: from the best model, in nats per token; None for the best.
         correct: whether the first seed classifies each example right, (N,) bool; None for other data.
         mcnemar: McNemar's test of the first seed against that of the best model.
@@ -127,8 +128,14 @@ def lines(models: Sequence[Model], unit: str, words: int) -> list[Line]:
         ("score tok/s", "scored_tokens_per_second", "{:,.0f}".format, max),
         ("sample tok/s", "sampled_tokens_per_second", "{:,.0f}".format, max),
     ]
+    given_keys = dict.fromkeys(key for one in models for key in one.quality)  # in their order
+    with_titles = [
+        (key.removesuffix(last) + name, key, write, choose)
+        for name, last, write, choose in rows
+        for key in [last, *(key for key in given_keys if key.endswith(f": {last}"))]
+    ]
     found = []
-    for name, key, write, choose in rows:
+    for name, key, write, choose in with_titles:
         values = [one.get(key) for one in figures]
         if name != above and all(value is None for value in values):
             continue

@@ -86,9 +86,10 @@ class ConversationView(View[ConversationDomain]):
         found = answers(net, self.domain, [turn.prompt for turn in turns], processors, seed)
         texts = [
             f"{turn.text}\n= {turn.answer}\n> {answer}"
-            for turn, answer in zip(turns, found, strict=True)
+            for turn, answer in zip(turns, found.texts, strict=True)
         ]
-        return Drawn(sum(map(len, found)), lambda: Shown(sum(map(len, found)), texts=texts))
+        count = sum(found.tokens)
+        return Drawn(count, lambda: Shown(count, texts=texts))
 
     def quality(
         self,
@@ -103,7 +104,7 @@ class ConversationView(View[ConversationDomain]):
         turns = list(turns_of(data.conversations(split), self.domain))
         processors = (*banned(self.domain), Greedy())
         prompts = [turn.prompt for turn in turns]
-        found = answers(net, self.domain, prompts, processors, progress=progress)
+        found = answers(net, self.domain, prompts, processors, progress=progress).texts
         references = [turn.answer for turn in turns]
         right = sum(a == b for a, b in zip(found, references, strict=True))
         share, low, high = (100 * number for number in proportion(right, len(turns)))

@@ -23,6 +23,8 @@ from arlm.reports.view import View
 from arlm.sampling import Sampler, row_seeds
 from arlm.sampling.unmask import unmask
 
+BAG_OF_WORDS = "labels of pairs, bag of words"
+
 
 class MaskedView(View[MaskedDomain]):
     """Masked text, and its fillings."""
@@ -30,6 +32,7 @@ class MaskedView(View[MaskedDomain]):
     verbs = frozenset({"fill"})
     purpose = "fills gaps of a text"
     heading = "Masked text, filled"
+    simple_titles = frozenset({BAG_OF_WORDS})
 
     def show(self, tokens: Tensor) -> Shown:
         return Shown(tokens.numel(), texts=[self.domain.decode(row) for row in tokens])
@@ -88,7 +91,7 @@ class MaskedView(View[MaskedDomain]):
         figures = {"masked tokens": accuracy(*found.tokens)}
         if self.domain.pairs:
             figures["labels of pairs"] = accuracy(*found.labels)
-            figures["labels of pairs, bag of words"] = accuracy(*bag_of_words(data, split))
+            figures[BAG_OF_WORDS] = accuracy(*bag_of_words(data, split))
         return figures
 
     def baseline_quality(

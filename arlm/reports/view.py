@@ -56,6 +56,9 @@ class View(ABC, Generic[D]):
     default_n: ClassVar[int] = 1  # samples
     suffixes: ClassVar[tuple[str, ...]] = ()  # of files of samples; empty for any
     heading: ClassVar[str] = "Samples from the same seeds"  # in a report
+    simple_titles: ClassVar[frozenset[str]] = (
+        frozenset()
+    )  # of `quality`, with figures of simple models
     line: ClassVar[str] = "source"  # what a line of a file for `arlm translate` has
 
     def __init__(self, domain: D) -> None:

@@ -226,7 +226,7 @@ def test_greedy_answers_are_exact(folder: Path) -> None:
     net, domain, *_ = checkpoints.load(folder / "chat.ckpt")
     users = [Message("user", f"say {c}") for c in "abcdefgh"]
     prompts = [domain.prompt([user]) for user in users]  # type: ignore[attr-defined]
-    found = answers(net, domain, prompts, (*banned(domain), Greedy()))  # type: ignore[arg-type]
+    found = answers(net, domain, prompts, (*banned(domain), Greedy())).texts  # type: ignore[arg-type]
     said = [[user, Message("assistant", text)] for user, text in zip(users, found, strict=True)]
     said[0][1] = Message("assistant", "not this")
     data = SimpleNamespace(conversations=lambda split: said, bleu=False)

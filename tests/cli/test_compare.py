@@ -8,6 +8,8 @@ import re
 import shutil
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +17,12 @@ import torch
 from conftest import ROOT, run_arlm
 
 from arlm.checkpoints.describe import entry_checksum
+from arlm.cli.compare import quality
 from arlm.evaluation.paired import by_bins, paired_difference
 from arlm.inference.measures import timed
 from arlm.reports.charts import line_chart, merged
-from arlm.reports.comparison import Line, text_table
+from arlm.reports.comparison import Line, lines, text_table
+from arlm.reports.masked_view import BAG_OF_WORDS, MaskedView
 from arlm.reports.view import SHOWN_TOKENS
 
 SHORT = [
@@ -235,3 +239,37 @@ def test_machine_code_is_timed_whatever_was_drawn_before(monkeypatch: pytest.Mon
     monkeypatch.setenv("ARLM_NATIVE", "0")
     assert timed(lambda: os.environ["ARLM_NATIVE"])[0] == "0"
     assert os.environ["ARLM_NATIVE"] == "0"
+
+
+def test_figures_of_several_titles_are_not_mixed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is the mean over the runs, and those of simple models are left out."""
+    figures = [
+        {
+            "masked tokens": {"accuracy": (tokens, 0.0, 1.0)},
+            "labels of pairs": {"accuracy": (labels, 0.0, 1.0), "count": 7, "signature": "s"},
+            BAG_OF_WORDS: {"accuracy": (0.9, 0.0, 1.0)},
+        }
+        for tokens, labels in ((0.25, 0.5), (0.5, 0.75))
+    ]
+    given = iter(figures)
+    view = SimpleNamespace(
+        items=lambda *_: 0,
+        quality=lambda *_: next(given),
+        simple_titles=MaskedView.simple_titles,
+    )
+    monkeypatch.setattr("arlm.reports.view.view_of", lambda domain: view)
+    found = quality("one", [("run", (None, None), None, None)] * 2, "val")
+    assert found == {
+        "masked tokens: accuracy": 0.375,
+        "labels of pairs: accuracy": 0.625,
+        "labels of pairs: count": 7,
+    }
+    view.quality = lambda *_: {"classification": {"accuracy": (0.5, 0.4, 0.6)}}
+    assert quality("one", [("run", (None, None), None, None)], "val") == {"accuracy": 0.5}
+    model: Any = SimpleNamespace(
+        quality=found, figures=lambda unit, words: found | {"nll": 1.0, "nll_by_seed": [1.0]}
+    )
+    rows = {line.name: line.cells for line in lines([model], "byte", 0)}
+    assert rows["masked tokens: accuracy"] == ["0.3750"]
+    assert rows["labels of pairs: accuracy"] == ["0.6250"]
+    assert "accuracy" not in rows

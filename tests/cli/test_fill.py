@@ -14,6 +14,7 @@ from conftest import run_arlm
 from small_runs import write_text_and_image
 
 from arlm import checkpoints
+from arlm.cli.evaluate import named_figures
 from arlm.models.bert import BERT
 from datamodules.masked_text import MaskedText
 from datamodules.text_file import TextFile
@@ -228,3 +229,13 @@ def test_the_text_within_is_named_like_other_data(
     data = yaml.safe_load(capsys.readouterr().out)["data"]
     assert data["class_path"] == "datamodules.masked_text.MaskedText"
     assert data["init_args"]["text"]["init_args"]["path"].startswith("tinyshakespeare")
+
+
+def test_figures_are_printed_with_names_and_fitting_digits() -> None:
+    nats = {"tokens": 512, "nats": 2.34567, "gain": 0.00214, "low": 0.00123, "high": 0.00312}
+    assert named_figures(nats) == [
+        *("tokens 512", "nats 2.3457", "gain 0.0021", "low 0.0012", "high 0.0031")
+    ]
+    bleu = {"bleu": 23.456, "low": 1.234, "answers": 300, "signature": "nrefs:1"}
+    assert named_figures(bleu) == ["bleu 23.46", "low 1.23", "answers 300", "nrefs:1"]
+    assert named_figures({"f1": (0.5, 0.25, 0.75)}) == ["f1 0.5000 [0.2500, 0.7500]"]

@@ -37,9 +37,22 @@ def test_figures_are_those_of_scikit_learn(classes: int) -> None:
 def test_a_majority_classifier_has_no_correlation() -> None:
     labels = torch.tensor([0, 1, 1, 1])
     found = classification_figures(torch.ones(4, dtype=torch.long), labels, 2)
-    assert found["matthews"] == (0.0, 0.0, 0.0)
+    assert found["matthews"].mean == 0
+    assert np.isnan(found["matthews"][1:]).all()  # no draw has a correlation
     assert found["accuracy"].mean == 0.75
     assert found["f1"].mean == pytest.approx((0 + 6 / 7) / 2)
+
+
+def test_a_rare_class_that_a_draw_misses_makes_no_interval_wider() -> None:
+    labels = torch.tensor([0] * 99 + [1])
+    found = classification_figures(labels, labels, 2)
+    assert found["f1"] == found["matthews"] == (1.0, 1.0, 1.0)
+
+
+def test_f1_counts_the_classes_that_scikit_learn_counts() -> None:
+    predicted, labels = drawn(3, 50)
+    expected = f1_score(labels, predicted, average="macro")
+    assert classification_figures(predicted, labels, 5)["f1"].mean == pytest.approx(expected)
 
 
 def test_bootstrap_intervals_cover_as_often_as_they_say() -> None:

@@ -283,11 +283,12 @@ def test_answers_of_many_prompts_are_those_of_each_alone(unended: float) -> None
         ("d", "e"),
         ("abcabc", "f"),
     ]
-    found = answers(net, DOMAIN, [turn.prompt for turn in turns])
-    for turn, answer in zip(turns, found, strict=True):
+    found, counts = answers(net, DOMAIN, [turn.prompt for turn in turns])
+    for turn, answer, count in zip(turns, found, counts, strict=True):
         alone = generate(net, [0], 40, processors=(Greedy(),), forced=turn.prompt[None])
         tokens = alone.tokens[0, len(turn.prompt) : int(alone.lengths[0])]
         assert answer == DOMAIN.answer(tokens)
+        assert count == len(tokens)
     assert len(set(found)) > 1
     sizes = {len(turn.prompt) + len(answer) for turn, answer in zip(turns, found, strict=True)}
     assert (sizes == {40}) == (unended > 0)  # up to the length of the network's rows

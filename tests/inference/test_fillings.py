@@ -57,8 +57,9 @@ def test_a_beam_that_keeps_everything_is_exact_for_two_gaps() -> None:
     assert sorted(gaps) == sorted(texts)
     assert [one.log_prob for one in found.fillings] == pytest.approx([expected[g] for g in gaps])
     assert sum(math.exp(one.log_prob) for one in found.fillings) == pytest.approx(1)
-    assert "after the best 16 texts" in found.how
+    assert "after the best 1000 texts" in found.how
     few = fill_causal(net, parts([1], [3], [0]), FillOptions(n=3))
+    assert "after the best 16 texts" in few.how
     assert len(few.fillings) == 3
 
 
@@ -98,6 +99,23 @@ def test_several_gaps_of_a_masked_network_are_drawn() -> None:
         assert [int(g) for g in one.gaps] == [int(one.tokens[0]), int(one.tokens[2])]
     again = fill_masked(net, context, gaps, mask, FillOptions(n=4, draws=50))
     assert [a.log_prob for a in again.fillings] == [b.log_prob for b in found.fillings]
+
+
+def test_many_draws_are_filled_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A draw does not depend on those beside it."""
+    net, mask = masked()
+    context, gaps = torch.tensor([mask, 1, mask, mask]), torch.tensor([0, 2])
+    together = fill_masked(net, context, gaps, mask, FillOptions(n=50, draws=50))
+    monkeypatch.setattr("arlm.inference.fillings.ROWS", 16)
+    sizes = []
+    net.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    found = fill_masked(net, context, gaps, mask, FillOptions(n=50, draws=50))
+    assert max(sizes) == 16
+    assert {tuple(one.tokens.tolist()) for one in found.fillings} == {
+        tuple(one.tokens.tolist()) for one in together.fillings
+    }
+    values = [one.log_prob for one in together.fillings]
+    assert [one.log_prob for one in found.fillings] == pytest.approx(values)
 
 
 def test_texts_that_do_not_fit_and_options_of_others_are_refused() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from argparse import Namespace
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from arlm.training.module import AutoregressiveModule
 from datamodules.digits import Digits
 from datamodules.python_docs import PythonDocs
 from tools.bench.scale import Rates, needs
+from tools.bench.sft import data_of, rows_a_step
 
 
 def run(*arguments: object, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -286,3 +288,12 @@ def test_the_bench_of_translation_trains_beside_a_peer(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if "target tokens/s" in line]
     assert [line.split(",")[0] for line in lines] == ["tutorial", "arlm"] * 2
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+def test_the_bench_of_fine_tuning_gives_both_equal_rows(ragged: bool) -> None:
+    data = data_of(Namespace(rows=16, length=64, vocab=50, ragged=ragged))
+    sizes = [len(data.dataset("train")[rows].tokens) for rows in data.order("train")]
+    assert rows_a_step(data) == round(sum(sizes) / len(sizes))
+    assert (rows_a_step(data) > 20) == ragged
+    assert ragged or rows_a_step(data) == 16

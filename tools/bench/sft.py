@@ -76,6 +76,17 @@ class Answers(ConversationDataModule):
         return found
 
 
+def data_of(options: argparse.Namespace) -> Answers:
+    """The rows; a step of arlm has as many of them as fit into `rows` rows of full length."""
+    batch = options.rows * options.length
+    return Answers(options.vocab, options.ragged, length=options.length, batch_tokens=batch)
+
+
+def rows_a_step(data: Answers) -> int:
+    """The mean number of rows in a step of arlm, which is the batch of TRL: equal work for each step of both."""
+    return round(len(data.dataset("train")) / len(data.order("train")))
+
+
 class Clock:
     """CPU and wall seconds at the end of each step, and the tokens of all rows by then, without padding."""
 
@@ -112,8 +123,7 @@ def of_arlm(options: argparse.Namespace) -> Clock:
             # The end of an answer is what pads, too.
             clock.tick(int((batch.tokens != data.domain.eos_id).sum()) + len(batch.tokens))
 
-    batch = options.rows * options.length
-    data = Answers(options.vocab, options.ragged, length=options.length, batch_tokens=batch)
+    data = data_of(options)
     net = partial(
         TransformerLanguageModel,
         width=options.width,
@@ -158,7 +168,7 @@ def of_trl(options: argparse.Namespace) -> Clock:
 
         seen = 0
 
-    data = Answers(options.vocab, options.ragged, length=options.length)
+    data = data_of(options)
     rows = data.dataset("train").rows  # type: ignore[attr-defined]
     columns = {
         "input_ids": [row.tokens.tolist() for row in rows],
@@ -186,7 +196,7 @@ def of_trl(options: argparse.Namespace) -> Clock:
         arguments = SFTConfig(
             output_dir=folder,
             max_steps=options.steps,
-            per_device_train_batch_size=options.rows,
+            per_device_train_batch_size=rows_a_step(data),
             learning_rate=1e-3,
             max_grad_norm=1.0,
             max_length=options.length,
