@@ -4,7 +4,8 @@
     python -m tools.finetuning_study lora8 full --family lstm         some rows, then the table of what is there
 
 The base is trained on Python's language reference (`base`), and then on Tiny Shakespeare in each way. Each row is a
-process of its own, so that its peak memory is its own, and a file in --folder: what is there is not run again. Nats
+process of its own, so that its peak memory (of training) is its own, and a file in --folder with its settings: what is
+there is not run again, and is refused where its settings are others. Nats
 are means over tokens of whole splits (the reference's test split, Shakespeare's held-out tenth), in windows of 128.
 `bytes` is what a task has to store beside the base. Needs $ARLM_DATA_DIR.
 """
@@ -18,7 +19,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -27,14 +28,17 @@ from typing import Any, NamedTuple
 import torch
 
 from arlm import checkpoints
+from arlm.__main__ import fail
 from arlm.adapters import LoRA, pretrained
 from arlm.core import Autoregressor, Spec
 from arlm.data.order import BatchOrder
 from arlm.data.windows import TextWindows
+from arlm.errors import UserError
 from arlm.inference.runs import read_with_tokens_of
 from arlm.inference.scorer import BatchScorer, score_split
 from arlm.models.rnn import LSTMLanguageModel
 from arlm.models.transformer import TransformerLanguageModel
+from arlm.storage import replace_file
 from arlm.training.learning_rates import LearningRates
 from arlm.training.optimizers import build_optimizer, parameter_groups
 from datamodules.python_docs import PythonDocs
@@ -138,6 +142,7 @@ def run(name: str, options: argparse.Namespace) -> dict[str, Any]:
         torch.manual_seed(0)
         net = FAMILIES[options.family](old.spec)
         seconds = train(net, old, options.base_steps, 3e-3, LearningRates())
+        peak = peak_megabytes()
         checkpoints.save(base, net, old)
         old, new = data_of(base)
         size, stored = sum(p.numel() for p in net.parameters()), 0
@@ -148,6 +153,7 @@ def run(name: str, options: argparse.Namespace) -> dict[str, Any]:
         net = way.make(str(base))(new.spec)
         rates = LearningRates(way.rates, way.layer_decay)
         seconds = train(net, new, options.steps, way.lr, rates)
+        peak = peak_megabytes()
         size = sum(p.numel() for p in net.parameters() if p.requires_grad)
         stored = sum(p.numel() * p.element_size() for p in net.parameters() if p.requires_grad)
     return {
@@ -155,9 +161,34 @@ def run(name: str, options: argparse.Namespace) -> dict[str, Any]:
         "old": nats(net, old, "test", options.batches),
         "parameters": size,
         "bytes": stored,
-        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
+        "peak": peak,
         "seconds": seconds,
+        "settings": settings(name, options),
     }
+
+
+def peak_megabytes() -> float:
+    """Largest memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+def settings(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """What the figures of a row depend on."""
+    found = {"base_steps": options.base_steps, "batches": options.batches}
+    return found if name == "base" else found | {"steps": options.steps}
+
+
+def read(file: Path, name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """A row of an earlier run, or a UserError if it has other settings."""
+    row = json.loads(file.read_text())
+    before = row.get("settings", {})
+    for key, value in settings(name, options).items():
+        if key not in before or before[key] != value:
+            raise UserError(
+                f"--{key.replace('_', '-')}: {value} given, but {file} has {before.get(key, 'no settings')}; "
+                "remove it, or choose another --folder"
+            )
+    return row
 
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
@@ -175,7 +206,7 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the rows that are missing, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("rows", nargs="*", help="base, " + ", ".join(WAYS) + "; by default all")
@@ -185,8 +216,13 @@ def main() -> None:
     parser.add_argument("--batches", type=int, help="of each evaluation; by default all")
     parser.add_argument("--folder", type=Path, default=Path("runs/finetuning_study"))
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    options = parser.parse_args(given)
     known = ["base", *(n for n, way in WAYS.items() if way.only in (None, options.family))]
+    if unknown := [name for name in options.rows if name not in known]:
+        raise UserError(
+            f"rows: {unknown[0]!r} is none of --family {options.family}; choose among {', '.join(known)}"
+        )
     names = [name for name in known if name in (options.rows or known) or name == "base"]
     options.folder.mkdir(parents=True, exist_ok=True)
     found = {}
@@ -194,7 +230,7 @@ def main() -> None:
         file = options.folder / f"{options.family}_{name.replace(' ', '_')}.json"
         if options.here:
             if name in options.rows:
-                file.write_text(json.dumps(run(name, options)))
+                replace_file(file, json.dumps(run(name, options)).encode())
             continue
         if not file.exists():
             command = [
@@ -202,15 +238,18 @@ def main() -> None:
                 "-m",
                 "tools.finetuning_study",
                 name,
-                *sys.argv[1:],
+                *given,
                 "--here",
             ]
             words = [w for w in command if w not in (options.rows or []) or w == name]
             subprocess.run(words, check=True)
-        found[name] = json.loads(file.read_text())
+        found[name] = read(file, name, options)
     if not options.here:
         print(table(found))
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(fail(str(error)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -50,6 +51,34 @@ def test_cheap_rows_and_the_table(tmp_path: Path, monkeypatch, capsys) -> None:
     assert [line.split(" | ")[0] for line in shown[2:]] == ["| majority", "| tfidf"]
     with pytest.raises(UserError, match="pretrain` first"):
         main(["row", "finetuned-lstm", *folder])
+
+
+def test_a_pre_training_counts_only_with_all_of_its_steps(
+    tmp_path: Path, monkeypatch, capsys
+) -> None:
+    run = tmp_path / "study" / "runs" / "pretrain-lstm"
+    checkpoint = run / "version_0" / "checkpoints" / "last.ckpt"
+    checkpoint.parent.mkdir(parents=True)
+    words = ["pretrain", "lstm", "--folder", str(tmp_path / "study"), "--steps"]
+    with pytest.raises(UserError, match="it has 0 of 7 steps; remove it"):
+        main([*words, "7"])
+    checkpoint.touch()
+    summary = SimpleNamespace(run={"step": 7})
+    monkeypatch.setattr("arlm.checkpoints.summarise", lambda path: summary)
+    main([*words, "7"])
+    assert "is there already" in capsys.readouterr().out
+    with pytest.raises(UserError, match="it has 7 of 8 steps"):
+        main([*words, "8"])
+    with pytest.raises(UserError, match="--steps: 0 is out of range"):
+        main([*words, "0"])
+    with pytest.raises(UserError, match="--epochs: 0 is out of range"):
+        main(["row", "majority", "--epochs", "0", "--folder", str(tmp_path / "new")])
+
+
+def test_a_missing_folder_is_made(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: SimpleNamespace(returncode=1))
+    with pytest.raises(UserError, match="`arlm fit` ended with 1"):
+        main(["pretrain", "lstm", "--folder", str(tmp_path / "new" / "study")])
 
 
 @pytest.mark.slow

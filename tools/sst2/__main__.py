@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import yaml
 
+from arlm import checkpoints
 from arlm.__main__ import fail
 from arlm.cli.parser import Parser
 from arlm.errors import UserError, require
@@ -61,11 +62,24 @@ def fit(folder: Path, name: str, config: dict[str, Any], more: list[str]) -> flo
 def pretrain(options: argparse.Namespace) -> None:
     """Pre-train a language model, or word vectors, unless that was done."""
     name = f"pretrain-{options.kind}"
-    if (options.folder / "runs" / name).exists():
-        print(f"{options.folder / 'runs' / name} is there already")
-        return
-    steps = options.steps or STEPS[options.kind]
+    steps = STEPS[options.kind] if options.steps is None else options.steps
+    options.folder.mkdir(parents=True, exist_ok=True)
+    run = options.folder / "runs" / name
+    if run.exists():
+        done = steps_done(run)
+        if done == steps:
+            print(f"{run} is there already")
+            return
+        raise UserError(
+            f"{run}: it has {done} of {steps} steps; remove it, or choose another --folder"
+        )
     fit(options.folder, name, pretraining(options.kind, steps), [])
+
+
+def steps_done(run: Path) -> int:
+    """Steps of the newest last.ckpt of a run; 0 if there is none."""
+    found = sorted(run.rglob("last.ckpt"), key=lambda path: path.stat().st_mtime)
+    return int(checkpoints.summarise(found[-1]).run.get("step", 0)) if found else 0
 
 
 def one_row(options: argparse.Namespace) -> None:
@@ -84,7 +98,7 @@ def one_row(options: argparse.Namespace) -> None:
         how, kind = name.split("-")
         if how in NEEDS:
             needed = f"pretrain-{NEEDS[how].format(kind=kind)}"
-            if not (folder / "runs" / needed).exists():
+            if not steps_done(folder / "runs" / needed):
                 raise UserError(
                     f"{name}: there is no {folder / 'runs' / needed}; run `python -m tools.sst2 pretrain` first"
                 )
@@ -183,6 +197,9 @@ def main(arguments: list[str]) -> None:
     for each in (text, trained, one, shown):
         each.add_argument("--folder", type=Path, default=Path("sst2_study"))
     options = parser.parse_args(arguments)
+    for name in ("steps", "epochs"):
+        value = getattr(options, name, None)
+        require(value is None or value >= 1, f"--{name}", value, "choose at least 1")
     if options.command == "text":
         require(options.bytes >= 1000, "--bytes", options.bytes, "choose at least 1000")
         write_reviews(options.source, options.folder, options.bytes, options.vocab_size)
