@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,9 +35,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("chat")
     write_text_and_image(folder, "ab cd" * 500)
     (folder / "data.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LINES))
+    (folder / "held.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LINES[:4]))
     torch.manual_seed(1)
     path = str(folder / "data.jsonl")
-    data = ConversationFiles(path, held_out=0.1, length=48, tokenizer="character", bleu=True)
+    held = str(folder / "held.jsonl")
+    data = ConversationFiles(path, held, held, length=48, tokenizer="character", bleu=True)
     net = LSTMLanguageModel(data.spec, width=12)
     for parameter in net.parameters():
         parameter.data += torch.randn_like(parameter) * 0.4
@@ -249,7 +253,10 @@ def test_fit_from_scratch_and_from_a_network_of_text(folder: Path) -> None:
     data = ("--data", "Instructions", "--data.conversations", 50, "--data.length", 48)
     net = ("--model.net", "pretrained", "--model.net.checkpoint", "text.ckpt")
     (folder / "ab.jsonl").write_text(
-        "".join(json.dumps({"prompt": "ab", "output": "cd"}) + "\n" for _ in range(40))
+        "".join(
+            json.dumps({"prompt": "".join(letters), "output": "cd"}) + "\n"
+            for letters in itertools.product("abcd", repeat=3)
+        )
     )
     files = ("--data", "ConversationFiles", "--data.train", "ab.jsonl", "--data.length", 16)
     done = run_arlm("fit", *files, *net, *short, "--samples.n", 2, folder=folder)
@@ -260,7 +267,7 @@ def test_fit_from_scratch_and_from_a_network_of_text(folder: Path) -> None:
     assert loaded.net.spec.vocab_size == text.net.spec.vocab_size + 4
     assert loaded.net.spec.fingerprint == text.net.spec.fingerprint
     samples = next(run.glob("samples/*.txt")).read_text()
-    assert samples.startswith("--- 0\nab\n= cd\n> ")
+    assert re.match(r"--- 0\n[a-d]{3}\n= cd\n> ", samples)
     line = run_arlm("fit", *data, *net, *short, folder=folder).error()
     assert "data: conversation 1 of the train split: text: character " in line
     line = run_arlm("fit", *data, "--model.net", "pixelcnn_paper", *short, folder=folder).error()

@@ -47,7 +47,7 @@ def text(**options: Any) -> TextFile:
 
 
 def says(**options: Any) -> ConversationFiles:
-    return ConversationFiles("said.jsonl", **options)
+    return ConversationFiles("said.jsonl", "said.jsonl", "said.jsonl", **options)
 
 
 def labelled(name: str, labels: list[str], **options: Any) -> LabelledText:
