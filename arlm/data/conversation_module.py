@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from abc import abstractmethod
 from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import cached_property
 
 import torch
 
@@ -16,7 +15,7 @@ from arlm.data.conversations import Conversations
 from arlm.data.folders import Split
 from arlm.data.module import TokenDataModule
 from arlm.data.order import BatchOrder, LengthBuckets
-from arlm.data.text_module import make_tokenizer
+from arlm.data.text_module import sentence_tokenizer
 from arlm.domains import ConversationDomain
 from arlm.domains.conversation import (
     ASSISTANT,
@@ -27,7 +26,7 @@ from arlm.domains.conversation import (
     texts_of,
 )
 from arlm.errors import UserError, require
-from arlm.tokenizers import BPETokenizer, CharacterTokenizer, SentenceTokenizer, Tokenizer
+from arlm.tokenizers import Tokenizer
 
 
 class ConversationDataModule(TokenDataModule):
@@ -93,13 +92,7 @@ class ConversationDataModule(TokenDataModule):
             written = texts_of(self.templates)
             return [*said, *(text for text in written for _ in range(self.min_count))]
 
-        return make_tokenizer(
-            self.tokenizer,
-            texts,
-            bpe=partial(BPETokenizer.train, vocab_size=self.vocab_size),
-            word=partial(SentenceTokenizer.train, min_count=self.min_count),
-            character=partial(CharacterTokenizer.train, unknown=True, min_count=self.min_count),
-        )
+        return sentence_tokenizer(self.tokenizer, texts, self.vocab_size, self.min_count)
 
     @property
     def spec(self) -> Spec:
@@ -148,9 +141,7 @@ class ConversationDataModule(TokenDataModule):
 
     @cached_property
     def provenance(self) -> dict[str, str]:
-        record = {"name": type(self).__name__, "protocol": self.protocol}
-        splits: list[Split] = ["train", "val", "test"]
-        for split in splits:
-            content = json.dumps([list(map(list, one)) for one in self.conversations(split)])
-            record[f"{split}_sha256"] = hashlib.sha256(content.encode()).hexdigest()
-        return record
+        def content(split: Split) -> bytes:
+            return json.dumps([list(map(list, one)) for one in self.conversations(split)]).encode()
+
+        return self.recorded(content)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from abc import abstractmethod
 from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import cached_property
 
 import torch
 
@@ -16,7 +15,7 @@ from arlm.data.folders import Split
 from arlm.data.labelled import Example, LabelledTexts
 from arlm.data.module import TokenDataModule
 from arlm.data.order import BatchOrder, LengthBuckets
-from arlm.data.text_module import make_tokenizer
+from arlm.data.text_module import sentence_tokenizer
 from arlm.domains.labelled import (
     ClassificationDomain,
     Form,
@@ -24,7 +23,7 @@ from arlm.domains.labelled import (
     RegressionDomain,
 )
 from arlm.errors import UserError, require
-from arlm.tokenizers import BPETokenizer, CharacterTokenizer, SentenceTokenizer, Tokenizer
+from arlm.tokenizers import Tokenizer
 
 
 class LabelledTextModule(TokenDataModule):
@@ -130,13 +129,7 @@ class LabelledTextModule(TokenDataModule):
         def texts() -> list[str]:
             return [text for example in self.examples("train") for text in example.texts]
 
-        return make_tokenizer(
-            self.tokenizer,
-            texts,
-            bpe=partial(BPETokenizer.train, vocab_size=self.vocab_size),
-            word=partial(SentenceTokenizer.train, min_count=self.min_count),
-            character=partial(CharacterTokenizer.train, unknown=True, min_count=self.min_count),
-        )
+        return sentence_tokenizer(self.tokenizer, texts, self.vocab_size, self.min_count)
 
     @property
     def spec(self) -> Spec:
@@ -186,9 +179,7 @@ class LabelledTextModule(TokenDataModule):
 
     @cached_property
     def provenance(self) -> dict[str, str]:
-        record = {"name": type(self).__name__, "protocol": self.protocol}
-        splits: list[Split] = ["train", "val", "test"]
-        for split in splits:
-            lines = ("\t".join((*e.texts, e.label)) for e in self.examples(split))
-            record[f"{split}_sha256"] = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-        return record
+        def content(split: Split) -> bytes:
+            return "\n".join("\t".join((*e.texts, e.label)) for e in self.examples(split)).encode()
+
+        return self.recorded(content)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -60,6 +62,12 @@ class TokenDataModule(Captured, LightningDataModule, ABC):
     def provenance(self) -> dict[str, str]:
         """Origin of the data, recorded with each run: versions, checksums, protocol."""
         return {}
+
+    def recorded(self, content: Callable[[Split], bytes]) -> dict[str, str]:
+        """What `provenance` says of data whose splits are read whole: name, protocol, SHA-256 of each split's `content`."""
+        splits: list[Split] = ["train", "val", "test"]
+        sums = {f"{split}_sha256": hashlib.sha256(content(split)).hexdigest() for split in splits}
+        return {"name": type(self).__name__, "protocol": self.protocol} | sums
 
     def words(self, split: Split) -> int:
         """Words in a split, for word perplexity; 0 for data without words."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from abc import abstractmethod
 from functools import cached_property
@@ -90,8 +89,4 @@ class PairDataModule(TokenDataModule):
 
     @cached_property
     def provenance(self) -> dict[str, str]:
-        record = {"name": type(self).__name__, "protocol": self.protocol}
-        splits: list[Split] = ["train", "val", "test"]
-        for split in splits:
-            record[f"{split}_sha256"] = hashlib.sha256(self.content(split)).hexdigest()
-        return record
+        return self.recorded(self.content)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from typing import ClassVar
 
 from arlm.data.folders import Split
 from arlm.data.order import BatchOrder, LengthBuckets
 from arlm.data.pair_module import PairDataModule
 from arlm.data.pairs import Pairs, Sentences
-from arlm.data.text_module import make_tokenizer
+from arlm.data.text_module import sentence_tokenizer
 from arlm.domains import TranslationDomain
 from arlm.errors import require
-from arlm.tokenizers import BPETokenizer, CharacterTokenizer, SentenceTokenizer, Tokenizer
+from arlm.tokenizers import Tokenizer
 
 
 class ParallelDataModule(PairDataModule):
@@ -74,13 +74,7 @@ class ParallelDataModule(PairDataModule):
     def _tokenizer(self, lines: Sequence[str]) -> Tokenizer:
         if self.lowercase:
             lines = [line.lower() for line in lines]
-        return make_tokenizer(
-            self.tokenizer,
-            lambda: lines,
-            bpe=partial(BPETokenizer.train, vocab_size=self.vocab_size),
-            word=partial(SentenceTokenizer.train, min_count=self.min_count),
-            character=partial(CharacterTokenizer.train, unknown=True, min_count=self.min_count),
-        )
+        return sentence_tokenizer(self.tokenizer, lambda: lines, self.vocab_size, self.min_count)
 
     def order(self, split: Split) -> BatchOrder:
         pairs: Pairs = self.dataset(split)  # type: ignore[assignment]

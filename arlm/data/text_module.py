@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +18,13 @@ from arlm.data.text_files import read_text
 from arlm.data.windows import TextDataset, TextWindows
 from arlm.domains import TextDomain
 from arlm.errors import UserError, require
-from arlm.tokenizers import BPETokenizer, ByteTokenizer, Tokenizer
+from arlm.tokenizers import (
+    BPETokenizer,
+    ByteTokenizer,
+    CharacterTokenizer,
+    SentenceTokenizer,
+    Tokenizer,
+)
 
 
 class TextDataModule(TokenDataModule):
@@ -143,6 +149,26 @@ def make_tokenizer(
             "choose one of them, or make a file with tools/train_tokenizer.py"
         )
     return BPETokenizer(read_text(Path(name), "data.tokenizer"))
+
+
+def sentence_tokenizer(
+    name: str, texts: Callable[[], Iterable[str]], vocab_size: int, min_count: int
+) -> Tokenizer:
+    """The tokenizer that `data.tokenizer` names, for data whose texts are sentences: "bpe", "word" and "character" too.
+
+    Args:
+        name: as for `make_tokenizer`.
+        texts: returns the texts of the training split.
+        vocab_size: number of tokens for "bpe".
+        min_count: how often a word or character must occur to get a token.
+    """
+    return make_tokenizer(
+        name,
+        texts,
+        bpe=partial(BPETokenizer.train, vocab_size=vocab_size),
+        word=partial(SentenceTokenizer.train, min_count=min_count),
+        character=partial(CharacterTokenizer.train, unknown=True, min_count=min_count),
+    )
 
 
 class FilesDataModule(TextDataModule):

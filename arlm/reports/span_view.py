@@ -55,9 +55,6 @@ class SpanView(PairView[SpanDomain]):
             return self.domain.target_tokenizer.decode(token[None])
         return self.domain.decode(token[None])
 
-    def show(self, tokens: Tensor) -> Shown:
-        return Shown(tokens.numel(), texts=[self.domain.decode(row) for row in tokens])
-
     def fill(
         self,
         net: Autoregressor,
