@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 
 from arlm.core import Autoregressor, device_of, log_softmax
-from arlm.domains.gaps import MASK
+from arlm.domains.gaps import MASK, around_gaps
 from arlm.errors import UserError
 from arlm.sampling import row_seeds
 from arlm.sampling.inference_context import inference_context
 from arlm.sampling.unmask import unmask
+from arlm.tokenizers import Tokenizer
 
 BEAM = 16  # texts that a causal network keeps from gap to gap, at least
 ROWS = 256  # substitutions that are scored together, and draws that are filled together
@@ -67,10 +68,19 @@ class FillOptions:
                 )
 
 
-def check_gaps(parts: Sequence[Tensor]) -> None:
-    """Raise a UserError for a text without gaps, given the tokens around them."""
+def text_with_gaps(tokenizer: Tokenizer, text: str) -> list[Tensor]:
+    """The tokens before, between and after the gaps of a TEXT of the command line; see `around_gaps`.
+
+    Raises:
+        UserError: it has no gap, or the tokenizer does not know a character.
+    """
+    try:
+        parts = around_gaps(tokenizer, text)
+    except UserError as error:
+        raise UserError(f"TEXT: {error}") from None
     if len(parts) < 2:
         raise UserError(f"TEXT: it has no gap; write {MASK} in place of each missing token")
+    return parts
 
 
 def fill_masked(

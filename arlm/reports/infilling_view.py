@@ -9,10 +9,8 @@ import torch
 
 from arlm.core import Autoregressor, device_of
 from arlm.domains import InfillingDomain
-from arlm.domains.gaps import around_gaps
-from arlm.errors import UserError
 from arlm.evaluation.paired import paired_difference
-from arlm.inference.fillings import Filled, FillOptions, check_gaps
+from arlm.inference.fillings import Filled, FillOptions, text_with_gaps
 from arlm.inference.placement import moved
 from arlm.inference.span_fillings import fill_middle
 from arlm.reports.text_view import TextView
@@ -34,11 +32,7 @@ class InfillingView(TextView):
         options: FillOptions,
         progress: Callable[[int], object] | None = None,
     ) -> Filled:
-        try:
-            parts = around_gaps(self.domain.tokenizer, text)
-        except UserError as error:
-            raise UserError(f"TEXT: {error}") from None
-        check_gaps(parts)
+        parts = text_with_gaps(self.domain.tokenizer, text)
         return fill_middle(net, self.domain, parts, options)
 
     def quality(

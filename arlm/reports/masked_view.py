@@ -12,10 +12,8 @@ from arlm.core import Autoregressor, device_of
 from arlm.data.dataset import Rows
 from arlm.data.folders import Split
 from arlm.domains import MaskedDomain
-from arlm.domains.gaps import around_gaps
-from arlm.errors import UserError
 from arlm.evaluation.proportion import proportion
-from arlm.inference.fillings import Filled, FillOptions, check_gaps, fill_masked
+from arlm.inference.fillings import Filled, FillOptions, fill_masked, text_with_gaps
 from arlm.inference.guesses import bag_of_words, guesses
 from arlm.reports.shown import Drawn, Shown
 from arlm.reports.tokens import pieces
@@ -47,11 +45,7 @@ class MaskedView(View[MaskedDomain]):
         options: FillOptions,
         progress: Callable[[int], object] | None = None,
     ) -> Filled:
-        try:
-            parts = around_gaps(self.domain.tokenizer, text)
-        except UserError as error:
-            raise UserError(f"TEXT: {error}") from None
-        check_gaps(parts)
+        text_with_gaps(self.domain.tokenizer, text)
         context, mask = self.domain.encode(text), self.domain.mask_id
         gaps = (context == mask).nonzero().flatten()[int(self.domain.pairs) :]  # not the label
         return fill_masked(net, context, gaps, mask, options)

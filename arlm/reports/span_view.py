@@ -11,10 +11,10 @@ from torch import Tensor
 from arlm.core import Autoregressor, Batch, device_of, log_softmax
 from arlm.data.dataset import Rows
 from arlm.domains import SpanDomain
-from arlm.domains.gaps import MASK, around_gaps
+from arlm.domains.gaps import MASK
 from arlm.errors import UserError
 from arlm.evaluation.paired import paired_difference
-from arlm.inference.fillings import Filled, FillOptions, check_gaps
+from arlm.inference.fillings import Filled, FillOptions, text_with_gaps
 from arlm.inference.placement import moved
 from arlm.inference.span_fillings import fill_spans
 from arlm.inference.translator import Translator
@@ -62,8 +62,7 @@ class SpanView(PairView[SpanDomain]):
         options: FillOptions,
         progress: Callable[[int], object] | None = None,
     ) -> Filled:
-        parts = around_gaps(self.domain.target_tokenizer, text)
-        check_gaps(parts)
+        parts = text_with_gaps(self.domain.target_tokenizer, text)
         return fill_spans(net, self.domain, parts, options)
 
     def draw(

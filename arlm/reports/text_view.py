@@ -13,9 +13,8 @@ from torch import Tensor
 from arlm.core import Autoregressor
 from arlm.data.text_files import read_text
 from arlm.domains import TextDomain
-from arlm.domains.gaps import around_gaps
 from arlm.errors import UserError
-from arlm.inference.fillings import Filled, FillOptions, check_gaps, fill_causal
+from arlm.inference.fillings import Filled, FillOptions, fill_causal, text_with_gaps
 from arlm.inference.items import Item
 from arlm.reports.shown import Shown
 from arlm.reports.tokens import pieces
@@ -64,11 +63,7 @@ class TextView(View[TextDomain]):
         options: FillOptions,
         progress: Callable[[int], object] | None = None,
     ) -> Filled:
-        try:
-            parts = around_gaps(self.domain.tokenizer, text)
-        except UserError as error:
-            raise UserError(f"TEXT: {error}") from None
-        check_gaps(parts)
+        parts = text_with_gaps(self.domain.tokenizer, text)
         return fill_causal(net, parts, options, progress)
 
     def to_attend(self, text: str, net: Autoregressor) -> Item:
